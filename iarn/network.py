@@ -1,0 +1,129 @@
+"""The invertible arbitrary rescaling network.
+
+    x (B, 3, H, W) -interpolate-> lattice (B, 3, nh, nw) -split-> u 3 + v 9 at n/2 -blocks-> ... -> y (B, 3, h, w), z
+    restore: y, z or 0 -blocks^-1-> ... -merge-> lattice -recover-> x (B, 3, H, W)
+
+Shapes: B batch; H, W the image; h, w its LR; n = 2^k the lattice's stride, k the number of stages; e the encoding. After
+stage j the LR branch u has 3 channels and v has 3 (4^j - 1), at n h / 2^j. Pixels are float32 in [0, 1].
+Source: Pan et al., "Effective Invertible Arbitrary Image Rescaling", WACV 2023, with the resize made exactly invertible
+by the lattice (:mod:`iarn.lattice`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from iarn.coupling import Coupling
+from iarn.encoding import encode
+from iarn.lattice import Axis, axes_for
+from iarn.split import merge, split
+
+Window = tuple[int, int, int, int]
+"""Top, bottom, left, right of a part of the LR, in LR pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """What decides the shape of the weights: blocks per stage, width of their subnetworks, bound of the exponent."""
+
+    blocks: tuple[int, ...] = (3, 3)
+    width: int = 48
+    clamp: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.blocks or min(self.blocks) < 1 or self.width < 1 or self.clamp <= 0:
+            raise ValueError(f"{self} describes no network; give at least one block per stage, a width and a clamp above 0.")
+
+    @property
+    def max_scale(self) -> int:
+        """The largest scale per axis that the stages reach."""
+        return 1 << len(self.blocks)
+
+
+class Rescaler(nn.Module):
+    """One network for every scale from 1 to ``config.max_scale`` per axis, symmetric or not."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Coupling(3, 3 * (4**stage - 1), config.width, config.clamp) for _ in range(count))
+            for stage, count in enumerate(config.blocks, start=1)
+        )
+
+    def downscale(self, x: Tensor, lr_size: tuple[int, int], *, budget: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Rescale ``x`` (B, 3, H, W) to ``lr_size`` (height, width): the LR, not yet rounded or clipped, and the latent.
+
+        Both float32; y is (B, 3, h, w), z (B, 3 n^2 - 3, h, w), without channels at scale 1. Raises ValueError where the LR
+        is larger than the image or smaller than a ``max_scale``-th of it.
+        """
+        axes = self.axes((x.shape[-2], x.shape[-1]), lr_size)
+        return self.analyse(axes[1].interpolate(axes[0].interpolate(x, -2), -1), axes, budget=budget)
+
+    def restore(self, y: Tensor, z: Tensor | None, size: tuple[int, int], *, budget: float = 0.0) -> Tensor:
+        """Bring the image back at ``size`` (height, width) from its LR ``y`` and its latent, or without one (None).
+
+        Returns float32 (B, 3, H, W), not rounded or clipped. Raises ValueError as :meth:`downscale` does.
+        """
+        axes = self.axes(size, (y.shape[-2], y.shape[-1]))
+        return axes[1].recover(axes[0].recover(self.synthesise(y, z, axes, budget=budget), -2), -1)
+
+    def axes(self, size: tuple[int, int], lr_size: tuple[int, int]) -> tuple[Axis, Axis]:
+        """Return both axes of the lattice; ValueError where this network has too few stages for the scale."""
+        axes = axes_for(size, lr_size)
+        if axes[0].stride > self.config.max_scale:
+            raise ValueError(
+                f"Size {size} over LR size {lr_size} is a scale above {self.config.max_scale}, the largest of these weights."
+            )
+        return axes
+
+    def analyse(
+        self, lattice: Tensor, axes: tuple[Axis, Axis], *, budget: float = 0.0, window: Window | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Lattice (or the part of it behind ``window``) → LR and latent."""
+        u, v = lattice, lattice[:, :0]
+        for level, blocks in enumerate(self._stages(axes), start=1):
+            u, high = split(u)
+            v = torch.cat([pixel_unshuffle(v, 2), high], dim=1) if level > 1 else high
+            e = encode(axes, level, budget, window, u)
+            for block in blocks:
+                u, v = block(u, v, e)
+        return u, v
+
+    def synthesise(
+        self, y: Tensor, z: Tensor | None, axes: tuple[Axis, Axis], *, budget: float = 0.0, window: Window | None = None
+    ) -> Tensor:
+        """LR and latent (or the part of them in ``window``) → lattice."""
+        stages = self._stages(axes)
+        channels = 3 * (4 ** len(stages) - 1)
+        u, v = y, y.new_zeros(len(y), channels, *y.shape[-2:]) if z is None else z
+        if v.shape[1:] != (channels, *y.shape[-2:]):
+            raise ValueError(
+                f"Latent of shape {tuple(v.shape)} does not fit LR {tuple(y.shape)}: {channels} channels at its size expected; "
+                "give the size the image was downscaled from."
+            )
+        for level, blocks in reversed(list(enumerate(stages, start=1))):
+            e = encode(axes, level, budget, window, u)
+            for block in reversed(blocks):
+                u, v = block.inverse(u, v, e)
+            v, high = v[:, :-9], v[:, -9:]
+            u, v = merge(u, high), pixel_shuffle(v, 2) if level > 1 else v
+        return u
+
+    def halo(self, stride: int) -> int:
+        """LR pixels around a part of the LR or the lattice that its result depends on, at a lattice of ``stride``."""
+        reach = 0.0  # in LR pixels; a pixel at level j spans 2^j / stride of one
+        for level, blocks in enumerate(self.stages[: stride.bit_length() - 1], start=1):
+            reach += Coupling.RADIUS * len(blocks) * 2**level / stride  # type: ignore[arg-type]
+        return math.ceil(reach)
+
+    def _stages(self, axes: tuple[Axis, Axis]) -> list[list[Coupling]]:
+        stages = self.stages[: axes[0].stride.bit_length() - 1]
+        return [list(cast(Iterable[Coupling], stage)) for stage in stages]

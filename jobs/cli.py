@@ -1,0 +1,284 @@
+"""The command line; `iarn --help` is the manual.
+
+Exit status: 0 all entries written; 1 some kept as originals on error, damaged or quarantined; 2 the command cannot be
+meant as it stands; 3 the job itself failed; 130 stopped by Ctrl-C (the same command resumes).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import PipelineError, UsageError
+from pipeline.records import LrCodec, Settings, TargetSize, Tier
+
+app = typer.Typer(
+    help="Turn image archives into small, usable pictures plus a compact latent, and restore the originals on demand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STORE = "A local folder or s3://bucket/prefix."
+Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a progress bar.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto for the best there is.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster, as in ray://head:10001 or auto; without it one starts here.")]
+Actors = Annotated[int | None, typer.Option(help="Actors, one engine each; as many as fit unless given.")]
+Cpus = Annotated[float | None, typer.Option(help="CPUs of an actor; 2, or its GPU's share of the node's.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs of an actor, fractions too; 1 where the cluster has GPUs.")]
+WindowSize = Annotated[int, typer.Option(help="Shards that an actor has under way at once.")]
+Attempts = Annotated[int, typer.Option(help="Tries of a shard before it is quarantined.")]
+
+
+@app.command()
+def rescale(
+    source: Annotated[str, typer.Argument(help=f"Images, WebDataset tars or Parquet. {STORE} Or one such file.")],
+    archive: Annotated[str, typer.Argument(help=f"Where the archive is written, or resumed. {STORE}")],
+    scale: Annotated[str | None, typer.Option(help="2.5, or height x width as in 2x3; from 1 to 4.")] = None,
+    max_side: Annotated[str | None, typer.Option(help="Longest side of an LR in pixels, as in 1024.")] = None,
+    max_pixels: Annotated[str | None, typer.Option(help="Pixels of an LR at most, as in 500k or 1M.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height of every LR, as in 640x480.")] = None,
+    tier: Annotated[
+        Tier, typer.Option(help="lean: LR alone; balanced: LR and latent; exact: LR and source bytes.")
+    ] = Tier.BALANCED,
+    lr_codec: Annotated[LrCodec, typer.Option(help="Lossless codec of the LRs.")] = LrCodec.WEBP,
+    pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
+    image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
+    device: Device = "auto",
+    address: Address = None,
+    actors: Actors = None,
+    cpus_per_actor: Cpus = None,
+    gpus_per_actor: Gpus = None,
+    window: WindowSize = 2,
+    attempts: Attempts = 3,
+    json_lines: Json = False,
+) -> None:
+    """Rescale a source into an archive of LRs and latents. The same command again resumes it."""
+
+    def job() -> int:
+        from jobs.rescale import RescaleJob, rescale
+
+        target = TargetSize.parse(scale=scale, max_side=max_side, max_pixels=max_pixels, size=size)
+        settings = Settings(target=target, tier=tier, lr_codec=lr_codec, pixel_limit=pixel_limit, image_column=image_column)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        return rescale(
+            RescaleJob(
+                source=source,
+                archive=archive,
+                settings=settings,
+                weights=weights,
+                device=device,
+                pool=pool,
+                json_lines=json_lines,
+            )
+        )
+
+    _run(job)
+
+
+@app.command()
+def restore(
+    archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
+    destination: Annotated[str, typer.Argument(help=f"Where restored images go; nothing there is overwritten. {STORE}")],
+    output: Annotated[str, typer.Option("--to", help="files, tar (WebDataset) or parquet.")] = "files",
+    image_format: Annotated[str, typer.Option("--format", help="source (each as it was), png, jpeg or webp.")] = "source",
+    quality: Annotated[int, typer.Option(help="Quality of lossy formats, 1 to 100.")] = 95,
+    scale: Annotated[float | None, typer.Option(help="Divide the original size: 2 is half of it, 0.5 twice.")] = None,
+    max_side: Annotated[int | None, typer.Option(help="Longest side of what is written, in pixels.")] = None,
+    lr: Annotated[bool, typer.Option("--lr", help="The stored LRs, bytes untouched, instead of restored images.")] = False,
+    latent: Annotated[bool, typer.Option("--latent/--no-latent", help="Use the latent where there is one.")] = True,
+    keys: Annotated[Path | None, typer.Option(help="A file of keys to restore, one a line.")] = None,
+    glob: Annotated[str | None, typer.Option(help="Keys to restore, as in 'cats/*.jpg'; * crosses folders.")] = None,
+    shard: Annotated[list[str] | None, typer.Option(help="A shard's id; may be given again.")] = None,
+    device: Device = "auto",
+    address: Address = None,
+    actors: Actors = None,
+    cpus_per_actor: Cpus = None,
+    gpus_per_actor: Gpus = None,
+    window: WindowSize = 2,
+    attempts: Attempts = 3,
+    json_lines: Json = False,
+) -> None:
+    """Restore images from an archive: all, or a selection. The same command again resumes it."""
+
+    def job() -> int:
+        from jobs.restore import RestoreJob, read_keys, restore
+        from pipeline.errors import InvalidOption
+        from pipeline.outputs import OutputKind
+        from pipeline.restore import RestoreOptions
+
+        if output not in list(OutputKind):
+            raise InvalidOption("--to", output, f"give one of {', '.join(OutputKind)}.")
+        options = RestoreOptions(
+            output=OutputKind(output),
+            format=image_format,
+            quality=quality,
+            scale=scale,
+            max_side=max_side,
+            lr=lr,
+            use_latent=latent,
+            keys=read_keys(keys) if keys is not None else None,
+            pattern=glob,
+            shards=frozenset(shard) if shard else None,
+        )
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        return restore(
+            RestoreJob(
+                archive=archive, destination=destination, options=options, device=device, pool=pool, json_lines=json_lines
+            )
+        )
+
+    _run(job)
+
+
+@app.command()
+def inspect(
+    archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
+    key: Annotated[str | None, typer.Argument(help="One entry; without it the archive as a whole.")] = None,
+    entries: Annotated[bool, typer.Option("--entries", help="List every entry.")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="List every shard.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """Show what is in an archive, or all that is known of one entry."""
+
+    def job() -> int:
+        from jobs.inspect import inspect
+
+        return inspect(archive, key, entries=entries, shards=shards, as_json=as_json)
+
+    _run(job)
+
+
+@app.command()
+def verify(
+    archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
+    sample: Annotated[float, typer.Option(help="Share of entries to restore and compare with their stored figures.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Which entries the sample takes.")] = 0,
+    device: Device = "auto",
+    address: Address = None,
+    actors: Actors = None,
+    cpus_per_actor: Cpus = None,
+    gpus_per_actor: Gpus = None,
+    window: WindowSize = 2,
+    attempts: Attempts = 3,
+    json_lines: Json = False,
+) -> None:
+    """Check every digest of an archive, and the restore of a sample against the figures stored with it."""
+
+    def job() -> int:
+        from jobs.verify import VerifyJob, verify
+
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        return verify(VerifyJob(archive=archive, sample=sample, seed=seed, device=device, pool=pool, json_lines=json_lines))
+
+    _run(job)
+
+
+@app.command()
+def train(
+    sources: Annotated[list[str], typer.Argument(help="Folders, WebDataset tars or Parquet with images.")],
+    out: Annotated[Path, typer.Option(help="Folder of checkpoint, weights and log; an earlier run there goes on.")],
+    config: Annotated[Path | None, typer.Option(help="Recipe (TOML); the shipped weights' one unless given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps in all.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches per step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and of what is sampled.")] = None,
+    evaluation: Annotated[str | None, typer.Option("--eval", help="Images to evaluate on, never trained on.")] = None,
+    eval_steps: Annotated[int, typer.Option(help="Steps between evaluations.")] = 1000,
+    precision: Annotated[str, typer.Option(help="bfloat16 (autocast) or float32.")] = "bfloat16",
+    device: Device = "auto",
+) -> None:
+    """Train a network. Stopped or killed, the same command goes on from its checkpoint."""
+
+    def job() -> int:
+        from jobs.console import sayer
+        from jobs.train import TrainingJob, read_config, train
+        from pipeline.errors import InvalidOption
+
+        if precision not in ("bfloat16", "float32"):
+            raise InvalidOption("--precision", precision, "give bfloat16 or float32.")
+        recipe = read_config(config, steps=steps, batch=batch, seed=seed)
+        path = train(
+            TrainingJob(
+                sources=tuple(sources),
+                out=out,
+                config=recipe,
+                device=device,
+                bfloat16=precision == "bfloat16",
+                evaluation=evaluation,
+                evaluate_steps=eval_steps,
+            ),
+            sayer(),
+        )
+        typer.echo(str(path))
+        return 0
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a polite stop saves, as Ctrl-C does
+    _run(job)
+
+
+@app.command()
+def evaluate(
+    images: Annotated[str, typer.Argument(help="A folder of images, or a tar or Parquet file.")],
+    scales: Annotated[str, typer.Option(help="Scales, commas between; 2x3 is height x width.")] = "1.5,2,2.5,3,3.5,4",
+    weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Measure restoration without a latent: PSNR-Y, PSNR-RGB, SSIM and the LR's PSNR, by the rules of published figures."""
+
+    def job() -> int:
+        from jobs.evaluate import evaluate, load_images, parse_scales
+        from jobs.rescale import read_weights
+        from pipeline.engine import Engine, choose_device
+
+        wanted = parse_scales(scales)
+        engine = Engine(read_weights(weights), choose_device(device))
+        scores = evaluate(engine, [pixels for _, pixels in load_images(images)], wanted)
+        if as_json:
+            typer.echo(json.dumps([asdict(score) for score in scores], indent=2))
+            return 0
+        typer.echo("| scale | images | PSNR-Y | PSNR-RGB | SSIM | LR PSNR |\n|---|---|---|---|---|---|")
+        for score in scores:
+            figures = f"{score.psnr_y:.2f} | {score.psnr_rgb:.2f} | {score.ssim:.4f} | {score.lr_psnr:.2f}"
+            typer.echo(f"| x{score.scale} | {score.images} | {figures} |")
+        return 0
+
+    _run(job)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _pool(address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int) -> Any:
+    from pipeline.pool import PoolOptions
+
+    return PoolOptions(
+        address=address, actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus, window=window, attempts=attempts
+    )
+
+
+def _run(job: Callable[[], int]) -> None:
+    """Run a job and exit with its status; errors of ours are one sentence on standard error, without a traceback."""
+    try:
+        status = job()
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command resumes.", err=True)
+        status = 130
+    except UsageError as error:
+        typer.echo(f"iarn: {error}", err=True)
+        status = 2
+    except PipelineError as error:
+        typer.echo(f"iarn: {error}", err=True)
+        status = 3
+    sys.exit(status)

@@ -1,0 +1,162 @@
+"""What a job says while it runs: a progress bar on a terminal, JSON lines by structlog otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.pool import Snapshot
+from pipeline.records import Failure, ShardReport
+
+SHOWN_FAILURES = 20
+HEARTBEAT_SECONDS = 10.0
+
+
+@dataclass
+class Totals:
+    """What has been done, over all shards a job has heard of."""
+
+    shards: int = 0
+    entries: int = 0
+    originals: int = 0
+    pixels: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, report: ShardReport) -> None:
+        self.shards += 1
+        self.entries += report.entries
+        self.originals += report.originals
+        self.pixels += report.pixels
+        self.bytes_in += report.bytes_in
+        self.bytes_out += report.bytes_out
+        self.failures += report.failures
+
+
+class Reporter:
+    """Follows one job; ``snapshot`` and ``done`` are called as it goes."""
+
+    def __init__(self, verb: str, shards: int, *, json_lines: bool) -> None:
+        self._verb, self._shards = verb, shards
+        self._log = json_log() if json_lines or not sys.stderr.isatty() else None
+        self._bar: Progress | None = None
+        self._begun = self._beat = time.monotonic()
+        self.totals = Totals()
+        self.resumed = Totals()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show progress while the block runs."""
+        if self._log is not None:
+            self._log.info("start", job=self._verb, shards=self._shards, shards_done=self.resumed.shards)
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"))
+        with Progress(*columns, TextColumn("{task.fields[state]}"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            self._bar = bar
+            self._task = bar.add_task(self._verb, total=self._shards, completed=self.resumed.shards, state="starting")
+            yield
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Take the running totals of the workers."""
+        now = time.monotonic()
+        seconds = max(now - self._begun, 1e-3)
+        if self._bar is not None:
+            state = (
+                f"{snapshot.assets} images  {snapshot.pixels / 1e6 / seconds:.1f} MPix/s  "
+                f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {len(self.totals.failures)} failures"
+            )
+            self._bar.update(self._task, completed=self.totals.shards, state=state)
+        elif self._log is not None and now - self._beat > HEARTBEAT_SECONDS:
+            self._beat = now
+            rate = round(snapshot.pixels / 1e6 / seconds, 2)
+            counts = {"shards": self.totals.shards, "images": snapshot.assets, "actors": snapshot.actors}
+            self._log.info("progress", **counts, mpix_per_s=rate)
+
+    def resume(self, report: ShardReport) -> None:
+        """Count a shard that an earlier run has done."""
+        self.resumed.add(report)
+        self.totals.add(report)
+
+    def done(self, result: ShardReport | Failure) -> None:
+        """Count a shard that has ended."""
+        if isinstance(result, Failure):
+            self.totals.failures.append(result)
+            self._say("warning", "quarantined", shard=result.shard_id, reason=result.reason)
+            return
+        self.totals.add(result)
+        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures")}
+        self._say("info", "shard", shard=result.shard_id, **counts)
+        for failure in result.failures:
+            self._say("warning", "failure", shard=failure.shard_id, key=failure.key, reason=failure.reason)
+
+    def summary(self, **more: Any) -> None:
+        """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
+        totals, seconds = self.totals, time.monotonic() - self._begun
+        counts = {name: value for name, value in asdict(totals).items() if name != "failures"}
+        if self._log is not None:
+            self._log.info("end", job=self._verb, **counts, failures=len(totals.failures), seconds=round(seconds, 2), **more)
+            return
+        console = Console(stderr=True, highlight=False)
+        fresh = (totals.pixels - self.resumed.pixels) / 1e6
+        console.print(
+            f"{totals.entries} entries ({totals.originals} kept as originals) in {totals.shards} of {self._shards} shards, "
+            f"{size(totals.bytes_in)} → {size(totals.bytes_out)}, {fresh:.1f} MPix in {seconds:.1f} s"
+        )
+        for failure in totals.failures[:SHOWN_FAILURES]:
+            console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
+        if len(totals.failures) > SHOWN_FAILURES:
+            console.print(f"  … and {len(totals.failures) - SHOWN_FAILURES} more")
+        for name, value in more.items():
+            console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
+
+    def _say(self, level: str, event: str, **values: Any) -> None:
+        if self._log is not None:
+            getattr(self._log, level)(event, **values)
+
+
+def failure_lines(failures: list[Failure]) -> bytes:
+    """Return failures as JSON lines."""
+    return "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures).encode()
+
+
+def json_log() -> Any:
+    """Return a logger that writes JSON lines with a UTC time to standard error."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+def sayer() -> Callable[[dict[str, Any]], None]:
+    """Return a function that logs a ready event, for work that makes its own."""
+    log = json_log()
+
+    def say(event: dict[str, Any]) -> None:
+        values = dict(event)
+        log.info(values.pop("event"), **values)
+
+    return say
+
+
+def size(count: float) -> str:
+    """Return bytes in the unit a person would use, powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

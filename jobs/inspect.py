@@ -1,0 +1,120 @@
+"""`iarn inspect`: what is in an archive, or all that is known of one entry."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.console import size
+from pipeline.archive import Archive
+from pipeline.commits import commits
+from pipeline.errors import NotFound, NothingSelected
+from pipeline.records import Entry
+from pipeline.store import open_store
+
+PARTS = ("lr", "latent", "alpha", "original")
+
+
+def inspect(uri: str, key: str | None, *, entries: bool, shards: bool, as_json: bool) -> int:
+    """Print an archive's plan and state, its shards or entries, or one entry; raises NothingSelected for an unknown key."""
+    archive = Archive.open(open_store(uri))
+    if key is not None:
+        found = [(shard.id, entry) for shard in archive.plan.shards for entry in _entries(archive, shard.id, key)]
+        if not found:
+            raise NothingSelected(archive.store.uri, f"the key {key}")
+        for shard_id, entry in found:
+            _show({"shard": shard_id, **describe(entry)}, as_json)
+    elif entries:
+        for shard in archive.plan.shards:
+            for entry in _entries(archive, shard.id, None):
+                described = describe(entry)
+                print(json.dumps({"shard": shard.id, **described}) if as_json else _line(described))
+    elif shards:
+        done = {commit.shard_id: commit for commit in commits(archive.store, archive.digest)}
+        for shard in archive.plan.shards:
+            commit = done.get(shard.id)
+            state = f"{commit.report.entries} entries, {size(commit.byte_size)}" if commit else "not done"
+            row = {"shard": shard.id, "name": shard.name, "kind": shard.kind, "state": state}
+            print(json.dumps(row) if as_json else f"{shard.id}  {shard.kind}  {shard.name}  {state}")
+    else:
+        _show(summarise(archive), as_json)
+    return 0
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """Return an entry's figures as plain values, its parts by their bytes."""
+    return {
+        "key": entry.key,
+        "kind": entry.kind,
+        "tier": entry.tier,
+        "reason": entry.reason,
+        "source": {
+            "format": entry.format,
+            "mode": entry.mode,
+            "width": entry.width,
+            "height": entry.height,
+            "orientation": entry.orientation,
+            "bytes": entry.byte_size,
+            "sha256": entry.sha256,
+        },
+        "lr": {"width": entry.lr_width, "height": entry.lr_height, "path": entry.lr_path, "sha256": entry.lr_sha256},
+        "bytes": {part: len(getattr(entry, part) or b"") for part in PARTS},
+        "metadata": {name: len(getattr(entry, name) or b"") for name in ("icc", "exif", "xmp")},
+        "sidecars": {name: len(data) for name, data in entry.sidecars.items()},
+        "psnr": None if entry.psnr is None else ("identical" if entry.psnr == float("inf") else round(entry.psnr, 3)),
+        "ssim": None if entry.ssim is None else round(entry.ssim, 5),
+    }
+
+
+def summarise(archive: Archive) -> dict[str, Any]:
+    """Return an archive's plan and how far it is done, from its commits."""
+    plan, settings = archive.plan, archive.plan.settings
+    reports = [commit.report for commit in commits(archive.store, archive.digest)]
+    return {
+        "archive": archive.store.uri,
+        "plan": archive.digest,
+        "source": plan.source,
+        "target": str(settings.target),
+        "tier": settings.tier,
+        "lr_codec": settings.lr_codec,
+        "model": plan.model,
+        "shards": len(plan.shards),
+        "shards_done": len(reports),
+        "entries": sum(report.entries for report in reports),
+        "originals": sum(report.originals for report in reports),
+        "failures": sum(len(report.failures) for report in reports),
+        "pixels": sum(report.pixels for report in reports),
+        "bytes_in": sum(report.bytes_in for report in reports),
+        "bytes_out": sum(report.bytes_out for report in reports),
+    }
+
+
+def _entries(archive: Archive, shard_id: str, key: str | None) -> list[Entry]:
+    try:
+        return list(archive.entries(shard_id, None if key is None else (key,)))
+    except NotFound:  # not done yet
+        return []
+
+
+def _line(row: dict[str, Any]) -> str:
+    source, lr = row["source"], row["lr"]
+    if row["kind"] == "original":
+        return f"{row['key']}  original  {size(source['bytes'])}  {row['reason'] or ''}"
+    sizes = f"{source['width']}x{source['height']} → {lr['width']}x{lr['height']}"
+    figures = "identical" if row["psnr"] == "identical" else f"{row['psnr']:.2f} dB"
+    return f"{row['key']}  {row['tier']}  {sizes}  {size(source['bytes'])} → {size(sum(row['bytes'].values()))}  {figures}"
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{inner} {shown}" for inner, shown in value.items() if shown is not None) or "-"
+        table.add_row(name, "-" if value is None else str(value))
+    Console(highlight=False, soft_wrap=True).print(table)

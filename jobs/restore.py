@@ -1,0 +1,100 @@
+"""`iarn restore`: write an archive's images, or its LRs, to files, tars or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.console import Reporter, failure_lines
+from pipeline import pool
+from pipeline.archive import Archive
+from pipeline.commits import commits, done
+from pipeline.errors import InvalidOption, NothingSelected
+from pipeline.records import ShardKind, SourceShard
+from pipeline.restore import RestoreOptions, RestoreWork, restore_state
+from pipeline.store import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreJob:
+    """What one ``iarn restore`` was asked for."""
+
+    archive: str
+    destination: str
+    options: RestoreOptions
+    device: str = "auto"
+    threads: int = 2
+    pool: pool.PoolOptions = field(default_factory=pool.PoolOptions)
+    json_lines: bool = False
+
+
+def restore(job: RestoreJob) -> int:
+    """Restore a selection of an archive; return the exit status 0 or 1.
+
+    Raises UsageError, StoreError, ArchiveError, EngineError or PoolError where the job itself cannot run.
+    """
+    archive = Archive.open(open_store(job.archive))
+    destination = open_store(job.destination, create=True)
+    digest = job.options.digest(archive.digest)
+    state = restore_state(destination.uri, digest)
+    committed = done(archive.store)
+    chosen = [shard for shard in archive.plan.shards if shard.id in committed and _may_hold(shard, job.options)]
+    unknown = (job.options.shards or frozenset()) - {shard.id for shard in archive.plan.shards}
+    if unknown:
+        raise InvalidOption("--shard", ", ".join(sorted(unknown)), f"`iarn inspect {job.archive} --shards` lists the shards.")
+    reporter = Reporter("restore", len(chosen), json_lines=job.json_lines)
+    finished = set()
+    for commit in commits(state, digest):
+        finished.add(commit.shard_id)
+        reporter.resume(commit.report)
+    left: Iterator[SourceShard] = (shard for shard in chosen if shard.id not in finished)
+    work = RestoreWork(
+        archive=archive.store.uri, destination=destination.uri, options=job.options, device=job.device, threads=job.threads
+    )
+    with reporter.running():
+        if any(shard.id not in finished for shard in chosen):
+            for result in pool.run(work, left, job.pool, reporter.snapshot):
+                reporter.done(result)
+    totals = reporter.totals
+    if not totals.entries and not totals.failures:
+        raise NothingSelected(archive.store.uri, _selection(job.options))
+    absent = len(archive.plan.shards) - len(committed)
+    missing = {"shards_not_in_archive": absent} if absent else {}
+    if totals.failures:
+        state.replace("failures.jsonl", failure_lines(totals.failures))
+        reporter.summary(destination=destination.uri, failures_listed_in=f"{state.uri}/failures.jsonl", **missing)
+        return 1
+    reporter.summary(destination=destination.uri, **missing)
+    return 0
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """Read keys from a text file, one a line, or a JSON list; raises InvalidOption."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            return frozenset(str(key) for key in json.loads(text))
+    except (OSError, ValueError) as error:
+        raise InvalidOption("--keys", str(path), f"it cannot be read ({error}).") from None
+    keys = frozenset(line.strip("\r") for line in text.split("\n") if line.strip())
+    if not keys:
+        raise InvalidOption("--keys", str(path), "it lists no key; give one a line.")
+    return keys
+
+
+def _may_hold(shard: SourceShard, options: RestoreOptions) -> bool:
+    """Whether a shard can hold what is selected; for loose files the plan itself tells."""
+    if options.shards is not None and shard.id not in options.shards:
+        return False
+    if options.keys is None or shard.kind is not ShardKind.FILES:
+        return True
+    return any(obj.key in options.keys for obj in shard.objects)
+
+
+def _selection(options: RestoreOptions) -> str:
+    parts = [f"the glob {options.pattern}"] if options.pattern is not None else []
+    parts += [f"{len(options.keys)} keys"] if options.keys is not None else []
+    parts += [f"shards {', '.join(sorted(options.shards))}"] if options.shards is not None else []
+    return " and ".join(parts) or "anything"

@@ -1,0 +1,294 @@
+"""The archive: begin one, open one, write a shard, read one entry without the rest. FORMAT.md beside this describes it.
+
+plan.json   model/<sha256>.safetensors   shards/<shard id>.parquet   commits/<shard id>.json   FORMAT.md
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from pipeline import commits
+from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, matcher, to_row
+from pipeline.errors import (
+    AlreadyExists,
+    ChecksumMismatch,
+    DamagedObject,
+    DamagedShard,
+    InvalidWeights,
+    NotAnArchive,
+    NotFound,
+    NothingSelected,
+    PlanConflict,
+    UnsupportedFormat,
+)
+from pipeline.parquet import RowReader, RowWriter
+from pipeline.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest
+from pipeline.records import Commit, Entry, Plan, ShardReport, SourceShard
+from pipeline.store import Store
+from pipeline.store_base import BUFFER_SIZE
+
+__all__ = ["FORMAT_VERSION", "PARTS", "Archive", "ShardWriter", "check_entry", "decode_plan", "encode_plan", "plan_digest"]
+
+PLAN_KEY = "plan.json"
+FORMAT_KEY = "FORMAT.md"
+
+_FIND_BUFFER = 64 * 1024  # a row group is some 256 KiB, and what lies between two wanted ones must not be fetched
+_HASH_CHUNK = 2**20
+
+
+class Archive:
+    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds nothing else, and pickles."""
+
+    def __init__(self, store: Store, plan: Plan, digest: str) -> None:
+        self.store, self.plan, self.digest = store, plan, digest
+
+    @classmethod
+    def begin(cls, store: Store, plan: Plan, model: bytes) -> Archive:
+        """Begin an archive, or take up one that was begun under the same plan; ``model`` are the bytes of ``plan.model``.
+
+        The plan is written last of what is written here, so where there is one its model and FORMAT.md are there too. Raises
+        PlanConflict where the store holds another plan, UnsupportedFormat or DamagedObject where one that cannot be read.
+        """
+        found = hashlib.sha256(model).hexdigest()
+        if found != plan.model:
+            raise InvalidWeights(f"{plan.model}.safetensors", f"their SHA-256 is {found}")
+        data = encode_plan(plan)
+        if store.exists(PLAN_KEY):
+            return cls._resume(store, plan, data)
+        for key, content in ((_model_key(plan), model), (FORMAT_KEY, format_text().encode())):
+            _create_if_absent(store, key, content)
+        try:
+            store.create(PLAN_KEY, data)
+        except AlreadyExists:  # another job began it in the meantime
+            return cls._resume(store, plan, data)
+        return cls(store, plan, plan_digest(data))
+
+    @classmethod
+    def _resume(cls, store: Store, plan: Plan, data: bytes) -> Archive:
+        begun = cls.open(store)
+        if begun.digest != plan_digest(data):
+            differences = plan_differences(begun.plan, plan) or ("a plan of the same content in other bytes",)
+            raise PlanConflict(store.uri, differences)
+        return begun
+
+    @classmethod
+    def open(cls, store: Store) -> Archive:
+        """Open an archive; raises NotAnArchive, UnsupportedFormat, DamagedObject, and NotFound where the store is missing."""
+        uri = f"{store.uri}/{PLAN_KEY}"
+        try:
+            data = store.read(PLAN_KEY)
+        except NotFound as error:
+            if error.uri == store.uri:
+                raise
+            raise NotAnArchive(store.uri) from None
+        return cls(store, decode_plan(data, uri), plan_digest(data))
+
+    def model_bytes(self) -> bytes:
+        """Return the weights file; raises InvalidWeights where it is missing, ChecksumMismatch where it is not the plan's."""
+        key = _model_key(self.plan)
+        try:
+            data = self.store.read(key)
+        except NotFound:
+            raise InvalidWeights(self._uri(key), "the archive lacks its model; copy it back from where it was made") from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.plan.model:
+            raise ChecksumMismatch(self._uri(key), "SHA-256", self.plan.model, found)
+        return data
+
+    def writer(
+        self, shard: SourceShard, directory: Path, *, source_schema: bytes | None = None, image_column: str | None = None
+    ) -> ShardWriter:
+        """Return a writer of a shard's entries that spools to ``directory``; a Parquet source's schema is kept where given."""
+        metadata = {"iarn.format_version": str(FORMAT_VERSION), "iarn.plan": self.digest, "iarn.shard": shard.id}
+        if source_schema is not None:
+            metadata["iarn.source_schema"] = base64.b64encode(source_schema).decode("ascii")
+        if image_column is not None:
+            metadata["iarn.image_column"] = image_column
+        return ShardWriter(self, shard, directory, metadata)
+
+    def entries(self, shard_id: str, wanted: Wanted | None = None, *, parts: Collection[str] = PARTS) -> Iterator[Entry]:
+        """Yield the entries of a shard in order, all or those wanted, with memory for one row group.
+
+        Fields of ``PARTS`` that are not in ``parts`` are neither read nor set. Where only some are wanted, row groups that hold
+        none are not read. Raises NotFound where there is no such shard, DamagedObject, ChecksumMismatch.
+        """
+        columns = columns_of(parts)
+        if wanted is None:
+            with self._reader(shard_id) as reader:
+                for row in reader.rows(columns):
+                    yield from_row(row)
+            return
+        matches = matcher(wanted)
+        with self._reader(shard_id, _FIND_BUFFER) as reader:
+            for group, low, high in candidates(reader, wanted):
+                # Where all keys of a group are one, the footer has told it.
+                keys = [low] if low == high else [row["key"] for row in reader.row_group(group, ["key"])]
+                if any(map(matches, keys)):
+                    yield from (from_row(row) for row in reader.rows(columns, [group]) if matches(row["key"]))
+
+    def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
+        """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
+        done = commits.done(self.store)
+        for shard in self.plan.shards:
+            if shard.id in done:
+                for entry in self.entries(shard.id, wanted, parts=parts):
+                    yield shard.id, entry
+
+    def read_entry(self, shard_id: str, key: str, *, parts: Collection[str] = PARTS) -> Entry:
+        """Return one entry, having read the shard's footer and the entry's row group; raises NothingSelected."""
+        for entry in self.entries(shard_id, (key,), parts=parts):
+            return entry
+        raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
+
+    def source_columns(self, shard_id: str) -> tuple[bytes | None, str | None]:
+        """Return the serialised Arrow schema of a Parquet source and its image column, None where they were not kept."""
+        with self._reader(shard_id, _FIND_BUFFER) as reader:
+            schema = reader.metadata.get("iarn.source_schema")
+            try:
+                return base64.b64decode(schema, validate=True) if schema else None, reader.metadata.get("iarn.image_column")
+            except ValueError as error:
+                raise DamagedShard(reader.uri, f"its source schema is no base64: {error}") from None
+
+    def check_shard(self, shard_id: str, commit: Commit) -> None:
+        """Read a shard object whole; raises ChecksumMismatch where it is not the one that was committed, NotFound."""
+        key = _shard_key(shard_id)
+        digest = hashlib.sha256()
+        with self.store.open(key) as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != commit.sha256:
+            raise ChecksumMismatch(self._uri(key), "SHA-256", commit.sha256, digest.hexdigest())
+
+    @contextmanager
+    def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
+        key = _shard_key(shard_id)
+        with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
+            reader = RowReader(file, self._uri(key), sealed=True)
+            self._check_footer(reader, shard_id)
+            yield reader
+
+    def _check_footer(self, reader: RowReader, shard_id: str) -> None:
+        version = reader.metadata.get("iarn.format_version")
+        if version is None:
+            raise DamagedShard(reader.uri, "it is a Parquet file, but no shard of an archive")
+        if version != str(FORMAT_VERSION):
+            raise UnsupportedFormat(reader.uri, version, str(FORMAT_VERSION))
+        for name, expected in (("iarn.plan", self.digest), ("iarn.shard", shard_id)):
+            found = reader.metadata.get(name, "")
+            if found != expected:
+                raise ChecksumMismatch(reader.uri, name, expected, found)
+
+    def _adopt(self, shard_id: str, directory: Path) -> Commit:
+        """Return the commit of a shard object that is there without one: whole, and of this plan."""
+        key = _shard_key(shard_id)
+        uri, path = self._uri(key), directory / "standing.parquet"
+        digest, size = hashlib.sha256(), 0
+        with self.store.open(key) as file, path.open("wb") as copy:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+                size += copy.write(chunk)
+        try:
+            with path.open("rb") as file, _damage(uri):
+                reader = RowReader(file, uri, sealed=True)
+                if reader.metadata.get("iarn.plan") != self.digest or reader.metadata.get("iarn.shard") != shard_id:
+                    raise AlreadyExists(uri)
+                report = commits.decode_report(json.loads(reader.metadata["iarn.report"]))
+                rows = sum(1 for _ in reader.rows())  # reads every page, whose check sums are tested on the way
+                if rows != report.entries:
+                    raise DamagedShard(uri, f"{rows} entries are there, {report.entries} were written")
+        except (DamagedObject, KeyError, TypeError, ValueError) as error:
+            detail = error.detail if isinstance(error, DamagedObject) else f"its report cannot be read: {error}"
+            raise DamagedObject(uri, f"{detail}; it is not committed: remove it and repeat the command") from None
+        finally:
+            path.unlink(missing_ok=True)
+        report = replace(report, bytes_out=size)
+        return Commit(shard_id=shard_id, plan=self.digest, sha256=digest.hexdigest(), byte_size=size, report=report)
+
+    def _uri(self, key: str) -> str:
+        return f"{self.store.uri}/{key}"
+
+
+class ShardWriter:
+    """Takes the entries of one source shard in order; memory is one row group, the rest is on the local disk.
+
+    Used as a context manager it removes its file, whatever happens.
+    """
+
+    def __init__(self, archive: Archive, shard: SourceShard, directory: Path, metadata: Mapping[str, str]) -> None:
+        self._archive, self._shard_id, self._directory = archive, shard.id, directory
+        self._path = directory / f"{shard.id}.parquet"
+        self._rows = RowWriter(self._path, COLUMNS, metadata)
+        self._count = 0
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry; raises StoreUnavailable where the local disk is full."""
+        self._rows.append(to_row(entry))
+        self._count += 1
+
+    def finish(self, report: ShardReport) -> Commit:
+        """Write the shard object, and return the commit that is now due; its ``report.bytes_out`` is the object's size.
+
+        An object that is there already, left by an attempt that died before its commit or just written by another worker, is
+        adopted: the commit describes it. Raises AlreadyExists where it is none of this plan, DamagedObject where it is broken.
+        """
+        if report.entries != self._count:
+            raise ValueError(f"the report is about {report.entries} entries, {self._count} were written")
+        self._rows.add_metadata({"iarn.report": commits.encode_report(report)})
+        self._rows.close()
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            self._archive.store.create(_shard_key(self._shard_id), self._path)
+        except AlreadyExists:
+            return self._archive._adopt(self._shard_id, self._directory)
+        finally:
+            self._path.unlink()
+        report = replace(report, bytes_out=size)
+        return Commit(shard_id=self._shard_id, plan=self._archive.digest, sha256=digest, byte_size=size, report=report)
+
+    def discard(self) -> None:
+        """Give up: remove the local file."""
+        self._rows.discard()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+def format_text() -> str:
+    """Return the description of the format that is put into every archive."""
+    return resources.files("pipeline").joinpath(FORMAT_KEY).read_text(encoding="utf-8")
+
+
+def _model_key(plan: Plan) -> str:
+    return f"model/{plan.model}.safetensors"
+
+
+def _shard_key(shard_id: str) -> str:
+    return f"shards/{shard_id}.parquet"
+
+
+def _create_if_absent(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except AlreadyExists:
+        return  # by an attempt that died before its plan; model_bytes checks the digest when it is read
+
+
+@contextmanager
+def _damage(uri: str) -> Iterator[None]:
+    """Say of a shard of an archive what is true of one: it was written here, and can be written again."""
+    try:
+        yield
+    except DamagedShard as error:
+        raise DamagedObject(uri, error.detail) from None

@@ -1,0 +1,134 @@
+"""Downscale and restore on one device; the only importer of iarn's network here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iarn.metrics import psnr_of, ssim_map
+from iarn.weights import WeightsError, read_metadata, unpack
+from pipeline.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
+from pipeline.records import Pixels, Size
+from pipeline.tiles import TILE_POINTS, image_tiles, lr_tiles
+
+STRIP_ROWS = 512
+SSIM_OVERLAP = 10
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device named ``cpu``, ``cuda``, ``cuda:N``, or the best there is for ``auto``.
+
+    Raises DeviceUnavailable where it is not there: a job never runs somewhere else than it was told to.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise DeviceUnavailable(wanted, "no such kind of device; cpu, cuda or cuda:N are") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceUnavailable(wanted, "only cpu and cuda are supported")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(wanted, f"{torch.cuda.device_count()} CUDA devices are visible")
+    return device
+
+
+def check_weights(data: bytes, uri: str) -> None:
+    """Raise InvalidWeights where ``data``, read from ``uri``, is no whole weights file."""
+    try:
+        read_metadata(data)
+        unpack(data)
+    except WeightsError as error:
+        raise InvalidWeights(uri, str(error)) from None
+
+
+class Engine:
+    """One network on one device. Not thread-safe: one caller at a time."""
+
+    def __init__(self, weights: bytes, device: torch.device, *, tile_points: int = TILE_POINTS) -> None:
+        """Load ``weights``, the bytes of a weights file; raises InvalidWeights."""
+        try:
+            self._network = unpack(weights).to(device)
+        except WeightsError as error:
+            raise InvalidWeights("of the archive", str(error)) from None
+        self.device = device
+        self._tile_points = tile_points
+
+    def check_size(self, size: Size, lr_size: Size) -> None:
+        """Raise SizeNotReachable where the network cannot rescale ``size`` to ``lr_size``, both (height, width)."""
+        try:
+            self._network.axes(size, lr_size)
+        except ValueError:
+            advice = f"its scale is above {self._network.config.max_scale}, the largest of this network"
+            raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice) from None
+
+    @torch.inference_mode()
+    def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False) -> Pixels:
+        """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
+
+        The LR of a ``grey`` image is grey: its three channels are equal.
+        """
+        axes = self._network.axes(pixels.shape[:2], lr_size)
+        lr = np.empty((*lr_size, 3), np.uint8)
+        vertical, horizontal = axes
+        stride = vertical.stride
+        for tile in lr_tiles(axes, self._network.halo(stride), self._tile_points):
+            top, bottom, left, right = (edge * stride for edge in tile.window)
+            rows, columns = vertical.source_range(top, bottom), horizontal.source_range(left, right)
+            x = self._load(pixels[slice(*rows), slice(*columns)])
+            x = vertical.interpolate(x, -2, origin=rows[0], start=top, stop=bottom)
+            x = horizontal.interpolate(x, -1, origin=columns[0], start=left, stop=right)
+            y, _ = self._network.analyse(x, axes, window=tile.window)
+            y = y[..., tile.rows.start - tile.rows.first :, tile.columns.start - tile.columns.first :]
+            height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
+            lr[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop] = _store(y[..., :height, :width], grey)
+        return lr
+
+    @torch.inference_mode()
+    def restore(self, lr: Pixels, size: Size, *, grey: bool = False) -> Pixels:
+        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent."""
+        axes = self._network.axes(size, lr.shape[:2])
+        image = np.empty((*size, 3), np.uint8)
+        vertical, horizontal = axes
+        stride = vertical.stride
+        for tile in image_tiles(axes, self._network.halo(stride), self._tile_points):
+            top, bottom, left, right = tile.window
+            lattice = self._network.synthesise(self._load(lr[top:bottom, left:right]), None, axes, window=tile.window)
+            rows, columns = tile.rows, tile.columns
+            x = vertical.recover(lattice, -2, origin=top * stride, start=rows.start, stop=rows.stop)
+            x = horizontal.recover(x, -1, origin=left * stride, start=columns.start, stop=columns.stop)
+            image[rows.start : rows.stop, columns.start : columns.stop] = _store(x, grey)
+        return image
+
+    def _load(self, pixels: Pixels) -> Tensor:
+        x = torch.from_numpy(np.array(pixels)).to(self.device)  # a copy: torch refuses arrays it may not write
+        return x.permute(2, 0, 1)[None].to(torch.float32) / 255
+
+
+def _store(x: Tensor, grey: bool) -> Pixels:
+    x = x.mean(dim=1, keepdim=True).expand_as(x) if grey else x
+    return x[0].mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def measure(image: Pixels, restored: Pixels) -> tuple[float, float]:
+    """Return PSNR over RGB in dB (infinite where equal) and SSIM over luma of two (H, W, 3) uint8 images.
+
+    Works in strips, so that memory does not grow with the image.
+    """
+    height = len(image)
+    squares, similarity, windows = 0.0, 0.0, 0
+    for start in range(0, max(1, height - SSIM_OVERLAP), STRIP_ROWS):
+        stop = height if start + STRIP_ROWS + SSIM_OVERLAP >= height else start + STRIP_ROWS + SSIM_OVERLAP
+        x, y = (torch.from_numpy(np.array(i[start:stop])).permute(2, 0, 1).to(torch.float32) / 255 for i in (image, restored))
+        own = x.shape[1] if stop == height else STRIP_ROWS
+        squares += float((x[:, :own] - y[:, :own]).square().sum(dtype=torch.float64))
+        similarities = ssim_map(x[None], y[None])
+        similarity += float(similarities.sum(dtype=torch.float64))
+        windows += similarities.numel()
+        if stop == height:
+            break
+    mse = squares / image.size
+    return psnr_of(mse) if math.isfinite(mse) else mse, similarity / windows

@@ -1,0 +1,40 @@
+"""What Pillow does not tell of a file and an archive must know, read from the bytes: sample depth, a JP2's profile."""
+
+from __future__ import annotations
+
+import struct
+
+_SIZ = b"\xff\x4f\xff\x51"
+
+
+def avif_bits(data: bytes) -> int:
+    """Return the bits per sample, 8, 10 or 12, of an AVIF file; Pillow decodes all to 8.
+
+    Source: AV1 codec ISO media file format binding, 2.3, AV1CodecConfigurationBox; 8 where there is none.
+    """
+    box = data.find(b"av1C")
+    flags = data[box + 6] if 0 <= box < len(data) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Return the most bits per component of a JPEG 2000 file; signed components, which 8 bits cannot hold, count as 16.
+
+    Source: ISO/IEC 15444-1, A.5.1 (SIZ); 8 where it cannot be read.
+    """
+    start = data.find(_SIZ) + len(_SIZ)
+    try:
+        (count,) = struct.unpack_from(">H", data, start + 36)
+        depths = [data[start + 38 + 3 * index] for index in range(count)]
+    except (struct.error, IndexError):
+        return 8
+    return max((16 if depth & 0x80 else depth + 1 for depth in depths), default=8)
+
+
+def jpeg2000_profile(data: bytes) -> bytes | None:
+    """Return the ICC profile of a JP2 file, which Pillow passes over, or None. Source: ISO/IEC 15444-1, I.5.3.3."""
+    box = data.find(b"colr")
+    if box < 4 or data[box + 4 : box + 5] not in (b"\2", b"\3"):
+        return None
+    (length,) = struct.unpack_from(">I", data, box - 4)
+    return data[box + 7 : box - 4 + length] or None

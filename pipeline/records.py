@@ -1,0 +1,290 @@
+"""The frozen values that flow between the files; parsed once, never checked again inside."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InvalidOption, SizeNotReachable
+
+Pixels = NDArray[np.uint8]
+"""Upright pixels: (H, W, 3) RGB, or (H, W) for one plane."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Tier(StrEnum):
+    """How much is kept beside the LR."""
+
+    LEAN = "lean"
+    BALANCED = "balanced"
+    EXACT = "exact"
+
+
+class LrCodec(StrEnum):
+    """Lossless codec of an LR."""
+
+    WEBP = "webp"
+    PNG = "png"
+    JXL = "jxl"
+
+
+class ShardKind(StrEnum):
+    """What a source shard is made of."""
+
+    FILES = "files"
+    TAR = "tar"
+    PARQUET = "parquet"
+
+
+class EntryKind(StrEnum):
+    """Whether an entry stands for its asset by an LR or by the source's own bytes."""
+
+    RESCALED = "rescaled"
+    ORIGINAL = "original"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectInfo:
+    """One object of a store: key below the store's prefix, bytes, ETag."""
+
+    key: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceShard:
+    """The unit of work: one tar, one Parquet file, or a group of loose files.
+
+    ``id`` is unique in its plan and safe as a file name; ``name`` is the object's key for a tar or a Parquet file, and
+    the id for loose files. ``objects`` are in sorted order; more than one only for loose files.
+    """
+
+    id: str
+    name: str
+    kind: ShardKind
+    objects: tuple[ObjectInfo, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """One source image as its shard holds it.
+
+    ``key`` is its name within the source, extension included, made safe as a relative path. ``sidecars`` map the suffix of
+    another member of the sample (``txt``, ``seg.png``) to its bytes. ``data`` is None for a sample that has no image.
+    ``note`` is a sentence about something odd in how it was found.
+    """
+
+    key: str
+    data: bytes | None
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSize:
+    """The LR size that was asked for; exactly one field is set.
+
+    ``scale`` is (vertical, horizontal), each at least 1; ``max_side`` and ``max_pixels`` keep the aspect ratio; ``size`` is
+    (height, width).
+    """
+
+    scale: tuple[float, float] | None = None
+    max_side: int | None = None
+    max_pixels: int | None = None
+    size: Size | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        scale: str | None = None,
+        max_side: str | None = None,
+        max_pixels: str | None = None,
+        size: str | None = None,
+    ) -> TargetSize:
+        """Parse the options ``--scale 2.5 | 2x3``, ``--max-side 1024``, ``--max-pixels 1M``, ``--size 640x480``.
+
+        Raises InvalidOption where not exactly one is given or its value makes no sense.
+        """
+        given = {
+            name: value
+            for name, value in {"--scale": scale, "--max-side": max_side, "--max-pixels": max_pixels, "--size": size}.items()
+            if value is not None
+        }
+        if len(given) != 1:
+            raise InvalidOption(
+                "target size", " ".join(given) or "missing", "give one of --scale, --max-side, --max-pixels, --size."
+            )
+        if scale is not None:
+            return cls(scale=_parse_scale(scale))
+        if max_side is not None:
+            return cls(max_side=_parse_count("--max-side", max_side))
+        if max_pixels is not None:
+            return cls(max_pixels=_parse_count("--max-pixels", max_pixels))
+        assert size is not None
+        match = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", size)
+        if match is None:
+            raise InvalidOption("--size", size, "give width x height in pixels, as in 640x480.")
+        return cls(size=(int(match[2]), int(match[1])))
+
+    def resolve(self, image: Size) -> Size:
+        """Return the LR size (height, width) for an image of ``image`` (height, width).
+
+        A scale rounds up, so that no scale is above the one asked for. Raises SizeNotReachable where the target would enlarge
+        either side, or is no smaller than the image without having been asked for as a scale.
+        """
+        height, width = image
+        if self.scale is not None:
+            # As decimals, the way they were typed: 1130 / 1.13 is a little above 1000 in floats.
+            rows, columns = (Fraction(str(value)) for value in self.scale)
+            return math.ceil(height / rows), math.ceil(width / columns)
+        if self.size is not None:
+            lr = self.size
+        else:
+            if self.max_side is not None:
+                factor = self.max_side / max(image)
+            else:
+                assert self.max_pixels is not None
+                factor = math.sqrt(self.max_pixels / (height * width))
+            lr = (max(1, round(height * factor)), max(1, round(width * factor))) if factor < 1 else image
+        if lr[0] > height or lr[1] > width or lr == image:
+            advice = "it is no larger than the target" if lr == image else "the target would enlarge it"
+            raise SizeNotReachable(width, height, lr[1], lr[0], advice)
+        return lr
+
+    def __str__(self) -> str:
+        if self.scale is not None:
+            return f"scale {self.scale[0]:g}x{self.scale[1]:g}"
+        if self.size is not None:
+            return f"size {self.size[1]}x{self.size[0]}"
+        return f"max-side {self.max_side}" if self.max_side is not None else f"max-pixels {self.max_pixels}"
+
+
+def _parse_scale(text: str) -> tuple[float, float]:
+    advice = "give a number from 1, as in 2.5, or height x width, as in 2x3; a scale below 1 would enlarge."
+    parts = text.split("x")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        raise InvalidOption("--scale", text, advice) from None
+    if len(values) > 2 or not all(math.isfinite(value) and value >= 1 for value in values):
+        raise InvalidOption("--scale", text, advice)
+    return values[0], values[-1]
+
+
+def _parse_count(option: str, text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", text)
+    count = int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
+    if count < 1:
+        raise InvalidOption(option, text, "give a count of pixels from 1, as in 1024, 500k or 1.5M.")
+    return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user chose for a rescale; with the source's shards and the model's digest it decides every byte written."""
+
+    target: TargetSize
+    tier: Tier = Tier.BALANCED
+    lr_codec: LrCodec = LrCodec.WEBP
+    pixel_limit: int = 512_000_000
+    image_column: str | None = None
+
+    def differences(self, other: Settings) -> tuple[str, ...]:
+        """Return a sentence for each setting in which ``other`` is not the same."""
+        mine, theirs = asdict(self), asdict(other)
+        mine["target"], theirs["target"] = str(self.target), str(other.target)
+        return tuple(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the output of a rescale; frozen, hashed, written first.
+
+    ``source`` is the URI that the shards' objects are found under; ``model`` is the SHA-256 of the weights file.
+    """
+
+    source: str
+    settings: Settings
+    model: str
+    shards: tuple[SourceShard, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One asset in an archive: a row of its shard. docs/format.md says what each field means and when it is None."""
+
+    key: str
+    kind: EntryKind
+    tier: Tier
+    reason: str | None
+    sha256: str | None
+    byte_size: int
+    format: str | None = None
+    mode: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    lr: bytes | None = None
+    lr_path: str | None = None
+    lr_width: int | None = None
+    lr_height: int | None = None
+    lr_sha256: str | None = None
+    latent: bytes | None = None
+    alpha: bytes | None = None
+    original: bytes | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Something that did not go as asked, for the list a job prints and writes; ``key`` is None for a whole shard."""
+
+    shard_id: str
+    key: str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What became of one source shard; ``compared`` counts restores measured against the source when verifying."""
+
+    shard_id: str
+    entries: int
+    originals: int
+    pixels: int
+    bytes_in: int
+    bytes_out: int
+    failures: tuple[Failure, ...] = ()
+    compared: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """The small object that says a source shard is done under a plan."""
+
+    shard_id: str
+    plan: str
+    sha256: str
+    byte_size: int
+    report: ShardReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)

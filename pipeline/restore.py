@@ -1,0 +1,327 @@
+"""The same path back: one entry, one shard, a selection.
+
+entries -> decode the LR -> restore -> add the latent, resize, encode -> output, commit
+           (threads)      (the engine)         (threads)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from pipeline import image, latent
+from pipeline.archive import Archive
+from pipeline.commits import create_commit
+from pipeline.engine import Engine, choose_device
+from pipeline.entries import Wanted, check_entry
+from pipeline.errors import (
+    AlreadyExists,
+    DamagedEntry,
+    DamagedLatent,
+    ImageError,
+    InvalidOption,
+    PipelineError,
+    UndecodableImage,
+    UnwritableImage,
+)
+from pipeline.names import has_image_name
+from pipeline.outputs import OutputKind, open_output
+from pipeline.overlap import ahead
+from pipeline.records import Commit, Entry, EntryKind, Failure, Pixels, ShardReport, Size, SourceShard
+from pipeline.rescale import WINDOW_PIXELS, Progress
+from pipeline.store import Store, open_store
+
+SOURCE_FORMAT = "source"
+FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp")
+STATE_PREFIX = ".iarn"
+"""Where a destination keeps which shards are done; hidden, so that it is no source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """What a restore writes; with the archive it decides every byte.
+
+    ``scale`` divides the original size, ``max_side`` bounds it; at most one is set. ``keys`` and ``pattern`` (a glob) select
+    entries, ``shards`` source shards by id; None selects all. ``lr`` writes the stored LRs instead of restored images.
+    """
+
+    output: OutputKind = OutputKind.FILES
+    format: str = SOURCE_FORMAT
+    quality: int = 95
+    scale: float | None = None
+    max_side: int | None = None
+    lr: bool = False
+    use_latent: bool = True
+    keys: frozenset[str] | None = None
+    pattern: str | None = None
+    shards: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InvalidOption("--format", self.format, f"give one of {', '.join(FORMATS)}.")
+        if not 1 <= self.quality <= 100:
+            raise InvalidOption("--quality", str(self.quality), "give 1 to 100.")
+        if self.scale is not None and not 0 < self.scale < float("inf"):
+            raise InvalidOption("--scale", str(self.scale), "give a number above 0; 2 is half the original size.")
+        if self.max_side is not None and self.max_side < 1:
+            raise InvalidOption("--max-side", str(self.max_side), "give a count of pixels from 1.")
+        if self.scale is not None and self.max_side is not None:
+            raise InvalidOption("--scale", str(self.scale), "give --scale or --max-side, not both.")
+
+    @property
+    def resized(self) -> bool:
+        """Whether images come back at another size than the original."""
+        return self.scale is not None or self.max_side is not None
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """Which entries of a shard are asked for; None for all."""
+        keys, pattern = self.keys, self.pattern
+        if keys is not None and pattern is not None:
+            return frozenset(key for key in keys if fnmatch.fnmatchcase(key, pattern))
+        return keys if keys is not None else pattern
+
+    def size_for(self, original: Size) -> Size:
+        """Return the size to write for an image of ``original`` size, (height, width) both."""
+        factor = 1.0
+        if self.scale is not None:
+            factor = 1 / self.scale
+        elif self.max_side is not None:
+            factor = min(1.0, self.max_side / max(original))
+        return max(1, round(original[0] * factor)), max(1, round(original[1] * factor))
+
+    def digest(self, archive: str) -> str:
+        """Return what names this restore of the archive whose plan has the digest ``archive``."""
+        values = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(self).items()}
+        return hashlib.sha256(json.dumps([archive, values], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreWork:
+    """What a worker needs to restore shards of one archive; small, picklable, free of credentials."""
+
+    archive: str
+    destination: str
+    options: RestoreOptions
+    device: str = "auto"
+    threads: int = 2
+
+    def start(self) -> RestoreWorker:
+        """Open the archive and load its network; raises what those raise."""
+        return RestoreWorker(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """An entry with its LR decoded, or with what is wrong with it; neither where its own bytes will do."""
+
+    entry: Entry
+    lr: Pixels | None = None
+    restored: Pixels | None = None
+    error: PipelineError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """An entry ready to be written under ``key``."""
+
+    entry: Entry
+    key: str
+    data: bytes | None
+    error: PipelineError | None = None
+
+
+class RestoreWorker:
+    """Restores shards of one archive with one engine."""
+
+    def __init__(self, work: RestoreWork) -> None:
+        self.archive = Archive.open(open_store(work.archive))
+        self.options = work.options
+        self.destination = open_store(work.destination, create=True)
+        self.digest = work.options.digest(self.archive.digest)
+        self.state = restore_state(work.destination, self.digest)
+        self.engine = None if work.options.lr else Engine(self.archive.model_bytes(), choose_device(work.device))
+        self.progress = Progress()
+        self._threads = work.threads
+        self._turn = threading.Lock()
+
+    def run(self, shard: SourceShard) -> ShardReport:
+        """Restore the selected entries of one shard, and commit that they are.
+
+        An entry that is damaged, or whose output exists with other bytes, is a failure of its own; the others are written.
+        """
+        failures: list[Failure] = []
+        entries = originals = pixels = bytes_in = bytes_out = 0
+        with tempfile.TemporaryDirectory(prefix="iarn-") as directory, ThreadPoolExecutor(self._threads) as threads:
+            output = open_output(
+                self.options.output, self.destination, shard, Path(directory), *self.archive.source_columns(shard.id)
+            )
+            for written in self._written(shard, threads):
+                entry, error = written.entry, written.error
+                if error is None:
+                    try:
+                        bytes_out += output.add(written.key, written.data, entry.sidecars, fallback=entry.key)
+                    except AlreadyExists as exists:
+                        error = exists
+                if error is not None:
+                    failures.append(Failure(shard_id=shard.id, key=entry.key, reason=str(error)))
+                entries += 1
+                originals += entry.kind is EntryKind.ORIGINAL
+                own = (entry.width or 0) * (entry.height or 0)
+                pixels += own
+                stored = sum(len(part or b"") for part in (entry.lr, entry.latent, entry.alpha, entry.original))
+                bytes_in += stored
+                self.progress.add(pixels=own, bytes_in=stored)
+            if entries:
+                bytes_out += output.finish()
+        report = ShardReport(
+            shard_id=shard.id,
+            entries=entries,
+            originals=originals,
+            pixels=pixels,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            failures=tuple(failures),
+        )
+        commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=bytes_out, report=report)
+        return report if failures else create_commit(self.state, commit).report
+
+    def _written(self, shard: SourceShard, threads: Executor) -> Iterator[_Written]:
+        entries = self.archive.entries(shard.id, self.options.wanted)
+        opened = ahead(threads, self._open, entries, limit=WINDOW_PIXELS, weigh=_entry_pixels)
+        restored = (self._restore(item) for item in opened)
+        return ahead(threads, self._write, restored, limit=WINDOW_PIXELS, weigh=lambda item: _entry_pixels(item.entry))
+
+    def _from_original(self, entry: Entry) -> bool:
+        """Whether the source's own bytes, and not the LR, are what the image comes from."""
+        return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and self.options.use_latent)
+
+    def _as_it_was(self, entry: Entry) -> bool:
+        """Whether those bytes are written as they are: always for an entry that has nothing else."""
+        same_form = self.options.format == SOURCE_FORMAT and not self.options.resized
+        return entry.kind is EntryKind.ORIGINAL or (self._from_original(entry) and same_form)
+
+    def _open(self, entry: Entry) -> _Opened:
+        try:
+            check_entry(entry)
+            if self.options.lr or self._from_original(entry):
+                return _Opened(entry=entry)
+            return _Opened(entry=entry, lr=decode_lr(entry))
+        except DamagedEntry as error:
+            return _Opened(entry=entry, error=error)
+
+    def _restore(self, opened: _Opened) -> _Opened:
+        if opened.lr is None or self.engine is None:
+            return opened
+        with self._turn:
+            return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
+
+    def _write(self, opened: _Opened) -> _Written:
+        entry = opened.entry
+        try:
+            if opened.error is not None:
+                raise opened.error
+            if self.options.lr and entry.lr is not None:
+                assert entry.lr_path is not None
+                return _Written(entry=entry, key=entry.lr_path, data=entry.lr)
+            if self.options.lr or self._as_it_was(entry):
+                return _Written(entry=entry, key=entry.key, data=entry.original)
+            picture = self._picture(entry, opened.restored)
+            size = self.options.size_for((picture.pixels.shape[0], picture.pixels.shape[1]))
+            form = output_format(self.options.format, picture)
+            picture = resized(picture, size)
+            try:
+                data = image.encode(picture, format=form, quality=self.options.quality)
+            except UnwritableImage:  # sides or metadata beyond the format's limits
+                form = "png"
+                data = image.encode(picture, format=form, quality=self.options.quality)
+            return _Written(entry=entry, key=renamed(entry.key, form), data=data)
+        except PipelineError as error:
+            return _Written(entry=entry, key=entry.key, data=None, error=error)
+
+    def _picture(self, entry: Entry, restored: Pixels | None) -> image.Picture:
+        if restored is None:
+            assert entry.original is not None
+            return image.decode(entry.original, pixel_limit=self.archive.plan.settings.pixel_limit)
+        return finish_picture(entry, restored, use_latent=self.options.use_latent)
+
+
+def restore_state(destination: str, digest: str) -> Store:
+    """Return the store that holds which shards of one restore are done."""
+    return open_store(f"{destination.rstrip('/')}/{STATE_PREFIX}/{digest[:16]}", create=True)
+
+
+def decode_lr(entry: Entry) -> Pixels:
+    """Return the LR's pixels; DamagedEntry where they cannot be decoded."""
+    if entry.lr is None:
+        raise DamagedEntry(entry.key, "LR", "the entry has none")
+    try:
+        return image.decode_lr(entry.lr)[0]
+    except UndecodableImage as error:
+        raise DamagedEntry(entry.key, "LR", error.detail) from None
+
+
+def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
+    """Return what the network makes of an entry's LR, at the original size."""
+    assert entry.height is not None
+    assert entry.width is not None
+    return engine.restore(lr, (entry.height, entry.width), grey=image.is_grey(entry.mode))
+
+
+def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
+    """Add an entry's latent, alpha and metadata to the restored pixels; raises DamagedEntry."""
+    part = "latent"
+    try:
+        if entry.latent is not None and use_latent:
+            restored = latent.apply(entry.latent, restored)
+        part = "alpha"
+        alpha = None if entry.alpha is None else image.decode_plane(entry.alpha)
+    except (DamagedLatent, ImageError, ValueError) as error:
+        raise DamagedEntry(entry.key, part, str(error)) from None
+    return image.Picture(
+        pixels=restored,
+        alpha=alpha,
+        grey=image.is_grey(entry.mode),
+        orientation=entry.orientation or 1,
+        mode=entry.mode or "RGB",
+        format=entry.format or "PNG",
+        icc=entry.icc,
+        exif=entry.exif,
+        xmp=entry.xmp,
+    )
+
+
+def resized(picture: image.Picture, size: Size) -> image.Picture:
+    """Return ``picture`` at ``size``, by antialiased bicubic filtering."""
+    if size == picture.pixels.shape[:2]:
+        return picture
+    alpha = None if picture.alpha is None else image.resize(picture.alpha, size)
+    return replace(picture, pixels=image.resize(picture.pixels, size), alpha=alpha)
+
+
+def output_format(wanted: str, picture: image.Picture) -> str:
+    """Return the format to write: the wanted one, or PNG where that cannot be written or cannot carry alpha."""
+    form = picture.format if wanted == SOURCE_FORMAT else wanted
+    if not image.writable(form) or (picture.alpha is not None and not image.carries_alpha(form)):
+        return "png"
+    return form
+
+
+def renamed(key: str, form: str) -> str:
+    """Return ``key`` with the extension of ``form``, unchanged where its own names that form already."""
+    path = PurePosixPath(key)
+    extension = path.suffix.removeprefix(".")
+    if extension and image.names_format(extension, form):
+        return key
+    return str(path.with_suffix(f".{image.extension_of(form)}")) if has_image_name(key) else f"{key}.{image.extension_of(form)}"
+
+
+def _entry_pixels(entry: Entry) -> int:
+    return (entry.width or 0) * (entry.height or 0)

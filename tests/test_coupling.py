@@ -1,0 +1,100 @@
+"""Invertible blocks: the contract over their parameters, and what keeps stacked ones from diverging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from iarn.coupling import Coupling
+from iarn.encoding import CHANNELS
+from tests.invertible_contract import InvertibleContract
+from tests.networks import draw, noise
+
+
+@dataclass
+class UnderTest:
+    """A coupling with its encoding held fixed, as the network gives it."""
+
+    coupling: Coupling
+    low: int
+    high: int
+
+    def inputs(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        return [(self.low, height, width), (self.high, height, width)]
+
+    outputs = inputs
+
+    def encoding(self, like: Tensor) -> Tensor:
+        return noise(1, CHANNELS, *like.shape[-2:], seed=7) * 2 - 1
+
+    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        u, v = parts
+        return self.coupling(u, v, self.encoding(u))
+
+    def inverse(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        u, v = parts
+        return self.coupling.inverse(u, v, self.encoding(u))
+
+
+class TestCoupling(InvertibleContract):
+    """The contract, over channels, widths, bounds and weights."""
+
+    @pytest.fixture(
+        params=[(3, 9, 8, 1.0, 0), (3, 45, 8, 1.0, 1), (3, 9, 1, 0.5, 2), (1, 2, 16, 2.0, 3)],
+        ids=["first stage", "second stage", "one channel wide", "loose bound"],
+    )
+    def block(self, request: pytest.FixtureRequest) -> UnderTest:
+        low, high, width, clamp, seed = request.param
+        coupling = Coupling(low, high, width, clamp)
+        draw(coupling, seed)
+        return UnderTest(coupling, low, high)
+
+
+def test_an_untrained_block_changes_nothing() -> None:
+    """Protects the start of training: an untrained network is a plain wavelet resize."""
+    coupling = Coupling(3, 9, 8, 1.0)
+    u, v, e = noise(2, 3, 5, 6), noise(2, 9, 5, 6, seed=1), noise(1, CHANNELS, 5, 6, seed=2)
+    for one, other in zip(coupling(u, v, e), (u, v), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("clamp", [0.5, 2.0])
+def test_the_gain_is_bounded(clamp: float) -> None:
+    """Protects against divergence: however wild the weights, one block scales the high bands by e^clamp at most."""
+    coupling = Coupling(3, 9, 8, clamp)
+    draw(coupling, spread=3.0)
+    u, e = noise(1, 3, 9, 9), noise(1, CHANNELS, 9, 9, seed=2)
+    with torch.no_grad():
+        gain, _ = coupling._affine(u, e)
+    assert float(gain.log().abs().max()) <= clamp + 1e-5
+
+
+def test_edges_are_repeated_and_not_zero() -> None:
+    """Protects the border: a flat picture stays flat up to its edge (zeros beyond it made coloured lines)."""
+    coupling = Coupling(3, 9, 8, 1.0)
+    draw(coupling)
+    flat = torch.full((1, 3, 9, 9), 0.5), torch.full((1, 9, 9, 9), 0.1)
+    for part in coupling(*flat, torch.full((1, CHANNELS, 9, 9), 0.3)):
+        torch.testing.assert_close(part, part[..., 4:5, 4:5].expand_as(part), rtol=1e-5, atol=1e-6)
+
+
+def test_an_output_depends_on_no_more_than_the_radius() -> None:
+    """Protects tiles: a change reaches RADIUS pixels and no further, through the block and through its inverse."""
+    coupling = Coupling(3, 9, 8, 1.0)
+    draw(coupling)
+    side = 4 * Coupling.RADIUS + 1
+    middle, reach = side // 2, Coupling.RADIUS
+    u, v = noise(1, 3, side, side), noise(1, 9, side, side, seed=1)
+    e = noise(1, CHANNELS, side, side, seed=2)
+    for way in (coupling, coupling.inverse):
+        before = torch.cat(way(u, v, e), 1)
+        touched_u, touched_v = u.clone(), v.clone()
+        touched_u[..., middle, middle] += 1
+        touched_v[..., middle, middle] += 1
+        changed = (torch.cat(way(touched_u, touched_v, e), 1) - before).abs().amax((0, 1)) > 1e-6
+        rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+        assert (rows - middle).abs().max() <= reach
+        assert (columns - middle).abs().max() <= reach
