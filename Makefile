@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit readme-picture clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m jobs.demo --samples samples --out demo-out
@@ -20,13 +20,23 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/pytest
 
-$(VENV)/demo.stamp: pyproject.toml
+# Anew whenever the shipped weights change.
+readme-picture: $(VENV)/demo.stamp
+	rm -rf build/readme
+	$(BIN)/python -m jobs.demo --only budgie,skyline --scales 4 --out build/readme --picture docs/images/before-after.webp
+
+$(VENV)/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iarn needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml
+	@echo "Installing into $(VENV); PyTorch and Ray take some minutes."
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml
+	@echo "Installing into $(VENV); PyTorch and Ray take some minutes."
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 

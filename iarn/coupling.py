@@ -38,8 +38,8 @@ class Subnetwork(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.leaky_relu(self.first(x), 0.2)
-        changes: Tensor = self.last(nn.functional.leaky_relu(self.middle(x), 0.2))
+        x = nn.functional.leaky_relu(self.first(x), 0.2, inplace=True)
+        changes: Tensor = self.last(nn.functional.leaky_relu(self.middle(x), 0.2, inplace=True))
         return changes.float() / GAIN
 
 

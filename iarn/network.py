@@ -33,7 +33,7 @@ Window = tuple[int, int, int, int]
 class NetworkConfig:
     """What decides the shape of the weights: blocks per stage, width of their subnetworks, bound of the exponent."""
 
-    blocks: tuple[int, ...] = (3, 3)
+    blocks: tuple[int, ...] = (3, 4)
     width: int = 48
     clamp: float = 1.0
 

@@ -22,7 +22,7 @@ from iarn.quantize import to_8bit
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """A training recipe.
+    """A training recipe; the defaults are those of the shipped weights.
 
     A patch spans ``lattice`` points per axis, so steps cost the same at every scale. The loss is Charbonnier's on the
     restored image plus ``lr_weight`` * d * (1 + d / ``lr_distance``), d the mean squared distance of the LR to the bicubic
@@ -33,14 +33,14 @@ class TrainingConfig:
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    steps: int = 12_000
+    steps: int = 6_000
     batch: int = 8
     lattice: int = 112
     seed: int = 0
     rate: float = 1e-3
     warmup: int = 200
-    decay: float = 0.6
-    float32_share: float = 0.125
+    decay: float = 0.4
+    float32_share: float = 1 / 12
     clip: float = 0.5
     lr_weight: float = 1.0
     lr_distance: float = 10**-3.85
@@ -77,8 +77,10 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, device: torch.device, *, autocast: bool) -> None:
         self.config, self.device, self.autocast = config, device, autocast
-        torch.manual_seed(config.seed)
-        self.network = Rescaler(config.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
+            torch.manual_seed(config.seed)
+            network = Rescaler(config.network)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.rate, weight_decay=1e-4)
         self.done = 0

@@ -27,11 +27,11 @@ class WeightsError(ValueError):
 
 
 def pack(network: Rescaler, about: Mapping[str, Any]) -> bytes:
-    """Return ``network`` as the bytes of a weights file; ``about`` are plain JSON values."""
+    """Return ``network`` as the bytes of a weights file, always the same; ``about`` are plain JSON values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     config = json.dumps(asdict(network.config), sort_keys=True)
     metadata = {"config": config, "digest": _digest(config, tensors), "about": json.dumps(about, sort_keys=True)}
-    return save_tensors(tensors, metadata)
+    return _canonical(save_tensors(tensors, metadata))
 
 
 def unpack(data: bytes) -> Rescaler:
@@ -52,7 +52,7 @@ def unpack(data: bytes) -> Rescaler:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise WeightsError(f"its tensors do not fit its config ({error})") from error
+        raise WeightsError(f"its tensors do not fit its config ({str(error).splitlines()[-1].strip()})") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -62,13 +62,21 @@ def read_metadata(data: bytes) -> dict[str, str]:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         return dict(header["__metadata__"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError("it is no safetensors file with metadata; give one that `iarn train` wrote") from error
 
 
 def shipped() -> bytes:
     """Return the weights file that ships with this package."""
     return (files("iarn") / "pretrained" / "iarn.safetensors").read_bytes()
+
+
+def _canonical(data: bytes) -> bytes:
+    """Sort the header, whose order safetensors draws anew each time: a plan names weights by the digest of their file."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def _digest(config: str, tensors: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ meant as it stands; 3 the job itself failed; 130 stopped by Ctrl-C (the same com
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -221,7 +222,6 @@ def train(
         typer.echo(str(path))
         return 0
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a polite stop saves, as Ctrl-C does
     _run(job)
 
 
@@ -270,15 +270,29 @@ def _pool(address: str | None, actors: int | None, cpus: float | None, gpus: flo
 
 def _run(job: Callable[[], int]) -> None:
     """Run a job and exit with its status; errors of ours are one sentence on standard error, without a traceback."""
+    polite = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
         status = job()
-    except KeyboardInterrupt:
+        sys.stdout.flush()
+    except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of a SIGTERM
         typer.echo("Stopped. The same command resumes.", err=True)
         status = 130
+    except BrokenPipeError:  # as in `iarn inspect --entries | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        status = 141
     except UsageError as error:
         typer.echo(f"iarn: {error}", err=True)
         status = 2
     except PipelineError as error:
         typer.echo(f"iarn: {error}", err=True)
         status = 3
+    except OSError as error:  # the local disk's: full, read-only, a file where a folder should be
+        typer.echo(f"iarn: {error.filename or 'The local disk'} cannot be used ({error.strerror or error}).", err=True)
+        status = 3
+    finally:
+        signal.signal(signal.SIGTERM, polite)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

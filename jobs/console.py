@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from pipeline.pool import Snapshot
 from pipeline.records import Failure, ShardReport
@@ -61,8 +62,15 @@ class Reporter:
             self._log.info("start", job=self._verb, shards=self._shards, shards_done=self.resumed.shards)
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"))
-        with Progress(*columns, TextColumn("{task.fields[state]}"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("shards"),
+            TextColumn("{task.fields[state]}", table_column=Column()),  # wraps where the terminal is narrow
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
             self._bar = bar
             self._task = bar.add_task(self._verb, total=self._shards, completed=self.resumed.shards, state="starting")
             yield
@@ -76,7 +84,8 @@ class Reporter:
                 f"{snapshot.assets} images  {snapshot.pixels / 1e6 / seconds:.1f} MPix/s  "
                 f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {len(self.totals.failures)} failures"
             )
-            self._bar.update(self._task, completed=self.totals.shards, state=state)
+            waiting = "waiting for an actor to start"
+            self._bar.update(self._task, completed=self.totals.shards, state=state if snapshot.actors else waiting)
         elif self._log is not None and now - self._beat > HEARTBEAT_SECONDS:
             self._beat = now
             rate = round(snapshot.pixels / 1e6 / seconds, 2)

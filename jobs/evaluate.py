@@ -72,10 +72,20 @@ def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
 
 
 def evaluate(engine: Engine, images: Iterable[Pixels], scales: Iterable[tuple[float, float]]) -> list[Score]:
-    """Return a score for each scale, over all ``images`` of at least 12 x 12 pixels."""
+    """Return a score for each scale, over all ``images`` that are large enough (12 x 12 pixels up to scale 5).
+
+    Raises InvalidOption where none is, or a scale is beyond the network's.
+    """
     cropped = [image[: len(image) // CROP * CROP, : image.shape[1] // CROP * CROP] for image in images]
-    cropped = [image for image in cropped if image.size]
-    return [_score(engine, cropped, scale) for scale in scales]
+    wanted = list(scales)
+    largest = max(max(scale) for scale in wanted)
+    if largest > engine.largest_scale:
+        raise InvalidOption("--scales", f"{largest:g}", f"{engine.largest_scale} is the largest scale of this network.")
+    smallest = max(CROP, 2 * math.ceil(largest) + 1)
+    cropped = [image for image in cropped if min(image.shape[:2]) >= smallest]
+    if not cropped:
+        raise InvalidOption("images", "too small", f"give at least one of {smallest} x {smallest} pixels.")
+    return [_score(engine, cropped, scale) for scale in wanted]
 
 
 def _score(engine: Engine, images: list[Pixels], scale: tuple[float, float]) -> Score:

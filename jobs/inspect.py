@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +11,8 @@ from rich.table import Table
 
 from jobs.console import size
 from pipeline.archive import Archive
-from pipeline.commits import commits
-from pipeline.errors import NotFound, NothingSelected
+from pipeline.commits import commits, done
+from pipeline.errors import NothingSelected
 from pipeline.records import Entry
 from pipeline.store import open_store
 
@@ -22,20 +23,19 @@ def inspect(uri: str, key: str | None, *, entries: bool, shards: bool, as_json: 
     """Print an archive's plan and state, its shards or entries, or one entry; raises NothingSelected for an unknown key."""
     archive = Archive.open(open_store(uri))
     if key is not None:
-        found = [(shard.id, entry) for shard in archive.plan.shards for entry in _entries(archive, shard.id, key)]
+        found = [{"shard": shard_id, **describe(entry)} for shard_id, entry in archive.find((key,))]
         if not found:
             raise NothingSelected(archive.store.uri, f"the key {key}")
-        for shard_id, entry in found:
-            _show({"shard": shard_id, **describe(entry)}, as_json)
+        for described in found:
+            _show(described, as_json)
     elif entries:
-        for shard in archive.plan.shards:
-            for entry in _entries(archive, shard.id, None):
-                described = describe(entry)
-                print(json.dumps({"shard": shard.id, **described}) if as_json else _line(described))
+        for shard_id, entry in _entries(archive):
+            described = describe(entry)
+            print(json.dumps({"shard": shard_id, **described}) if as_json else _line(described))
     elif shards:
-        done = {commit.shard_id: commit for commit in commits(archive.store, archive.digest)}
+        committed = {commit.shard_id: commit for commit in commits(archive.store, archive.digest)}
         for shard in archive.plan.shards:
-            commit = done.get(shard.id)
+            commit = committed.get(shard.id)
             state = f"{commit.report.entries} entries, {size(commit.byte_size)}" if commit else "not done"
             row = {"shard": shard.id, "name": shard.name, "kind": shard.kind, "state": state}
             print(json.dumps(row) if as_json else f"{shard.id}  {shard.kind}  {shard.name}  {state}")
@@ -92,11 +92,12 @@ def summarise(archive: Archive) -> dict[str, Any]:
     }
 
 
-def _entries(archive: Archive, shard_id: str, key: str | None) -> list[Entry]:
-    try:
-        return list(archive.entries(shard_id, None if key is None else (key,)))
-    except NotFound:  # not done yet
-        return []
+def _entries(archive: Archive) -> Iterator[tuple[str, Entry]]:
+    """Yield every entry of the shards that are done, with its shard's id."""
+    committed = done(archive.store)
+    for shard in archive.plan.shards:
+        if shard.id in committed:
+            yield from ((shard.id, entry) for entry in archive.entries(shard.id))
 
 
 def _line(row: dict[str, Any]) -> str:

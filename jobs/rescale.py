@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from jobs.console import Reporter, failure_lines
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits
-from pipeline.engine import check_weights
-from pipeline.errors import InvalidWeights, NotAnArchive, PlanConflict
+from pipeline.engine import check_weights, largest_scale
+from pipeline.errors import InvalidOption, InvalidWeights, NotAnArchive, NotFound, PlanConflict
 from pipeline.records import Failure, Plan, Settings
 from pipeline.rescale import RescaleWork
 from pipeline.sources import find_source
-from pipeline.store import open_store
+from pipeline.store import open_store, split_uri
 
 FAILURES = "failures.jsonl"
 
@@ -41,7 +41,8 @@ def rescale(job: RescaleJob) -> int:
 
     Raises UsageError, StoreError, EngineError or PoolError where the job itself cannot run.
     """
-    archive = open_archive(job)
+    ignored: list[int] = []
+    archive = open_archive(job, ignored.append)
     reporter = Reporter("rescale", len(archive.plan.shards), json_lines=job.json_lines)
     done = set()
     for commit in commits(archive.store, archive.digest):
@@ -53,20 +54,24 @@ def rescale(job: RescaleJob) -> int:
         if len(done) < len(archive.plan.shards):
             for result in pool.run(work, left, job.pool, reporter.snapshot):
                 reporter.done(result)
-    return finish(reporter, archive, reporter.totals.failures)
+    return finish(reporter, archive, reporter.totals.failures, ignored_files=sum(ignored))
 
 
-def open_archive(job: RescaleJob) -> Archive:
-    """Return the archive of a job: the one that is there, if it has the job's settings, or a new one with its plan."""
+def open_archive(job: RescaleJob, ignored: Callable[[int], None] = lambda _: None) -> Archive:
+    """Return the archive of a job: the one that is there, if it has the job's settings, or a new one with its plan.
+
+    ``ignored`` is told how many files of a newly listed source are no part of the plan.
+    """
     model = read_weights(job.weights)
-    store = open_store(job.archive, create=True)
     digest = hashlib.sha256(model).hexdigest()
     try:
-        archive = Archive.open(store)
-    except NotAnArchive:
+        archive = Archive.open(open_store(job.archive))
+    except (NotAnArchive, NotFound):  # nothing is made there before there is something to put into it
+        _check_scale(job.settings, model)
         found = find_source(job.source)
+        ignored(found.ignored)
         plan = Plan(source=found.store.uri, settings=job.settings, model=digest, shards=found.shards)
-        return Archive.begin(store, plan, model)
+        return Archive.begin(open_store(job.archive, create=True), plan, model)
     plan = archive.plan
     differences = list(plan.settings.differences(job.settings))
     if not _same_source(plan, job.source):
@@ -74,24 +79,41 @@ def open_archive(job: RescaleJob) -> Archive:
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
     if differences:
-        raise PlanConflict(store.uri, tuple(differences))
+        raise PlanConflict(archive.store.uri, tuple(differences))
     return archive
 
 
-def finish(reporter: Reporter, archive: Archive, failures: Iterable[Failure]) -> int:
+def _check_scale(settings: Settings, model: bytes) -> None:
+    """Refuse a scale that the network reaches for no image, rather than keep every one as an original."""
+    wanted, limit = settings.target.scale, largest_scale(model)
+    if wanted is not None and max(wanted) > limit:
+        text = "x".join(f"{factor:g}" for factor in dict.fromkeys(wanted))
+        raise InvalidOption("--scale", text, f"{limit} is the largest scale per axis of this network.")
+
+
+def finish(reporter: Reporter, archive: Archive, failures: Iterable[Failure], *, ignored_files: int = 0) -> int:
     """Print the summary, write the list of failures into the archive, and return the exit status."""
     listed = list(failures)
+    more: dict[str, str | int] = {"archive": archive.store.uri}
+    if ignored_files:
+        more["files_that_are_no_images_nor_beside_one"] = ignored_files
     if listed:
         archive.store.replace(FAILURES, failure_lines(listed))
-        reporter.summary(archive=archive.store.uri, failures_listed_in=f"{archive.store.uri}/{FAILURES}")
+        reporter.summary(**more, failures_listed_in=f"{archive.store.uri}/{FAILURES}")
         return 1
-    reporter.summary(archive=archive.store.uri)
+    if archive.store.exists(FAILURES):  # of an earlier run, whose failures are none any more
+        archive.store.replace(FAILURES, b"")
+    reporter.summary(**more)
     return 0
 
 
 def _same_source(plan: Plan, uri: str) -> bool:
     """Whether ``uri`` is what was planned, told without listing it again; a single file has its folder as source."""
-    asked = open_store(uri).uri
+    try:
+        parent, key = split_uri(uri)
+        asked = f"{parent.rstrip('/')}/{key}"
+    except InvalidOption:  # a bucket or the root folder
+        asked = open_store(uri).uri
     single = [obj.key for shard in plan.shards for obj in shard.objects] if len(plan.shards) == 1 else []
     return asked == plan.source or any(asked == f"{plan.source}/{key}" for key in single)
 

@@ -12,6 +12,7 @@ from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits, done
 from pipeline.errors import InvalidOption, NothingSelected
+from pipeline.names import safe_key
 from pipeline.records import ShardKind, SourceShard
 from pipeline.restore import RestoreOptions, RestoreWork, restore_state
 from pipeline.store import open_store
@@ -66,6 +67,8 @@ def restore(job: RestoreJob) -> int:
         state.replace("failures.jsonl", failure_lines(totals.failures))
         reporter.summary(destination=destination.uri, failures_listed_in=f"{state.uri}/failures.jsonl", **missing)
         return 1
+    if state.exists("failures.jsonl"):  # of an earlier run, whose failures are none any more
+        state.replace("failures.jsonl", b"")
     reporter.summary(destination=destination.uri, **missing)
     return 0
 
@@ -77,7 +80,8 @@ def read_keys(path: Path) -> frozenset[str]:
         if text.lstrip().startswith("["):
             return frozenset(str(key) for key in json.loads(text))
     except (OSError, ValueError) as error:
-        raise InvalidOption("--keys", str(path), f"it cannot be read ({error}).") from None
+        detail = getattr(error, "strerror", None) or str(error)
+        raise InvalidOption("--keys", str(path), f"it cannot be read ({detail}).") from None
     keys = frozenset(line.strip("\r") for line in text.split("\n") if line.strip())
     if not keys:
         raise InvalidOption("--keys", str(path), "it lists no key; give one a line.")
@@ -90,7 +94,7 @@ def _may_hold(shard: SourceShard, options: RestoreOptions) -> bool:
         return False
     if options.keys is None or shard.kind is not ShardKind.FILES:
         return True
-    return any(obj.key in options.keys for obj in shard.objects)
+    return any(safe_key(obj.key)[0] in options.keys for obj in shard.objects)
 
 
 def _selection(options: RestoreOptions) -> str:

@@ -7,11 +7,15 @@ Everything lies in one folder: ``checkpoint.pt`` (to go on from), ``iarn.safeten
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,7 +26,7 @@ from iarn.training import StepReport, Trainer, TrainingConfig
 from iarn.weights import pack
 from jobs.evaluate import evaluate, load_images
 from pipeline.engine import Engine, choose_device
-from pipeline.errors import EmptySource, InvalidOption, PlanConflict
+from pipeline.errors import EmptySource, InvalidOption, InvalidWeights, PlanConflict
 from pipeline.records import Pixels
 
 LOG_STEPS = 100
@@ -53,9 +57,12 @@ def read_config(path: Path | None, **changes: Any) -> TrainingConfig:
         try:
             values = tomllib.loads(path.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
-            raise InvalidOption("--config", str(path), f"it cannot be read as TOML ({error}).") from None
+            detail = getattr(error, "strerror", None) or str(error)
+            raise InvalidOption("--config", str(path), f"it cannot be read as TOML ({detail}).") from None
     values |= {name: value for name, value in changes.items() if value is not None}
     network = values.pop("network", {})
+    if not isinstance(network, dict):
+        raise InvalidOption("--config", str(path), "network has to be a table, [network].")
     known = {"TrainingConfig": {f.name for f in fields(TrainingConfig)}, "network": {f.name for f in fields(NetworkConfig)}}
     unknown = sorted((values.keys() - known["TrainingConfig"]) | (network.keys() - known["network"]))
     if unknown:
@@ -65,11 +72,13 @@ def read_config(path: Path | None, **changes: Any) -> TrainingConfig:
             network["blocks"] = tuple(network["blocks"])
         return TrainingConfig(**values, network=NetworkConfig(**network))
     except (TypeError, ValueError) as error:
-        raise InvalidOption("--config", str(path), str(error)) from None
+        raise InvalidOption("--config", str(path or "(none)"), str(error)) from None
 
 
 def train(job: TrainingJob, say: Callable[[dict[str, Any]], None]) -> Path:
     """Train to the last step and return the path of the weights; what happens goes to ``say`` and to ``log.jsonl``."""
+    if job.evaluate_steps < 1:
+        raise InvalidOption("--eval-steps", str(job.evaluate_steps), "give a number from 1.")
     job.out.mkdir(parents=True, exist_ok=True)
     device = choose_device(job.device)
     trainer = Trainer(job.config, device, autocast=job.bfloat16)
@@ -84,20 +93,46 @@ def train(job: TrainingJob, say: Callable[[dict[str, Any]], None]) -> Path:
             log.flush()
 
         tell({"event": "start", "step": trainer.done, "images": len(images), "device": str(device)})
-        try:
-            _loop(trainer, job, images, held_out, tell)
-        finally:
+        with _interruptible() as stop:
+            _loop(trainer, job, images, held_out, tell, stop)
             _save(trainer, job)
         tell({"event": "end", "step": trainer.done})
+    if stop.is_set():
+        raise KeyboardInterrupt
     return job.out / "iarn.safetensors"
 
 
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Let Ctrl-C wait for the end of a step, in the middle of which there is nothing to save; a second one does not wait."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are not for others
+        yield stop
+        return
+
+    def interrupt(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _loop(
-    trainer: Trainer, job: TrainingJob, images: Sequence[Tensor], held_out: list[Pixels], tell: Callable[[dict[str, Any]], None]
+    trainer: Trainer,
+    job: TrainingJob,
+    images: Sequence[Tensor],
+    held_out: list[Pixels],
+    tell: Callable[[dict[str, Any]], None],
+    stop: threading.Event,
 ) -> None:
     reports: list[StepReport] = []
     begun = saved = time.monotonic()
-    while trainer.done < job.config.steps:
+    while trainer.done < job.config.steps and not stop.is_set():
         reports.append(trainer.step(images))
         now = time.monotonic()
         if trainer.done % LOG_STEPS == 0:
@@ -130,8 +165,11 @@ def _resume(trainer: Trainer, job: TrainingJob) -> None:
     path = job.out / "checkpoint.pt"
     if not path.exists():
         return
-    state = torch.load(path, map_location=trainer.device, weights_only=True)
-    known, asked = json.loads(state["config"]), _plain(job.config)
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+        known, asked = json.loads(state["config"]), _plain(job.config)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise InvalidWeights(str(path), f"it is no checkpoint ({type(error).__name__}); remove it to begin anew") from None
     differences = tuple(
         f"{name} {known.get(name)}, not {asked[name]}" for name in asked if name != "steps" and known.get(name) != asked[name]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -85,7 +85,7 @@ class Archive:
         try:
             data = store.read(PLAN_KEY)
         except NotFound as error:
-            if error.uri == store.uri:
+            if error.uri != uri:  # it is the folder or the bucket that is missing
                 raise
             raise NotAnArchive(store.uri) from None
         return cls(store, decode_plan(data, uri), plan_digest(data))
@@ -113,25 +113,43 @@ class Archive:
             metadata["iarn.image_column"] = image_column
         return ShardWriter(self, shard, directory, metadata)
 
-    def entries(self, shard_id: str, wanted: Wanted | None = None, *, parts: Collection[str] = PARTS) -> Iterator[Entry]:
+    def entries(
+        self,
+        shard_id: str,
+        wanted: Wanted | None = None,
+        *,
+        parts: Collection[str] = PARTS,
+        lost: Callable[[str | None, DamagedObject], None] | None = None,
+    ) -> Iterator[Entry]:
         """Yield the entries of a shard in order, all or those wanted, with memory for one row group.
 
         Fields of ``PARTS`` that are not in ``parts`` are neither read nor set. Where only some are wanted, row groups that hold
-        none are not read. Raises NotFound where there is no such shard, DamagedObject, ChecksumMismatch.
+        none are not read. Where ``lost`` is given, it is told the key of each wanted entry that damage took (None where
+        the keys of a row group cannot be read either), and the row groups behind still come; else the first damage is raised.
+        Raises NotFound where there is no such shard, DamagedObject, ChecksumMismatch.
         """
         columns = columns_of(parts)
-        if wanted is None:
-            with self._reader(shard_id) as reader:
-                for row in reader.rows(columns):
-                    yield from_row(row)
-            return
-        matches = matcher(wanted)
-        with self._reader(shard_id, _FIND_BUFFER) as reader:
-            for group, low, high in candidates(reader, wanted):
-                # Where all keys of a group are one, the footer has told it.
-                keys = [low] if low == high else [row["key"] for row in reader.row_group(group, ["key"])]
-                if any(map(matches, keys)):
-                    yield from (from_row(row) for row in reader.rows(columns, [group]) if matches(row["key"]))
+        matches = (lambda _: True) if wanted is None else matcher(wanted)
+        with self._reader(shard_id, BUFFER_SIZE if wanted is None else _FIND_BUFFER) as reader:
+            every = ((group, None, None) for group in range(reader.num_row_groups))
+            for group, low, high in every if wanted is None else candidates(reader, wanted):
+                given = 0
+                try:
+                    if wanted is not None:
+                        # Where all keys of a group are one, the footer has told it.
+                        keys = [low] if low is not None and low == high else _keys(reader, group)
+                        if not any(map(matches, keys)):
+                            continue
+                    for row in reader.rows(columns, [group]):
+                        if matches(row["key"]):
+                            yield from_row(row)
+                        given += 1
+                except DamagedShard as error:
+                    if lost is None:
+                        raise
+                    for key in _keys_behind(reader, group, given):
+                        if key is None or matches(key):
+                            lost(key, DamagedObject(reader.uri, error.detail))
 
     def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
         """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
@@ -276,6 +294,18 @@ def _model_key(plan: Plan) -> str:
 
 def _shard_key(shard_id: str) -> str:
     return f"shards/{shard_id}.parquet"
+
+
+def _keys(reader: RowReader, group: int) -> list[str]:
+    return [row["key"] for row in reader.row_group(group, ["key"])]
+
+
+def _keys_behind(reader: RowReader, group: int, given: int) -> list[str] | list[None]:
+    """Return the keys of a damaged row group from the row ``given`` on, or None for all where they cannot be read."""
+    try:
+        return _keys(reader, group)[given:]
+    except DamagedShard:
+        return [None]
 
 
 def _create_if_absent(store: Store, key: str, data: bytes) -> None:

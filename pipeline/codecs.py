@@ -6,7 +6,8 @@ the library offers no way to, so what is written declares sRGB (or a grey of sRG
 
 from __future__ import annotations
 
-import imagecodecs
+from types import ModuleType
+
 import numpy as np
 
 from pipeline.errors import UndecodableImage
@@ -19,6 +20,12 @@ LOSSLESS_EFFORT = 3
 in 1.65)."""
 
 
+def _library() -> ModuleType:
+    import imagecodecs  # not at the top: training decodes with Pillow alone, on machines without it
+
+    return imagecodecs
+
+
 def is_jxl(data: bytes) -> bool:
     """Return whether bytes begin as JPEG XL does, bare or in a container (ISO/IEC 18181-2)."""
     return data.startswith(_SIGNATURES)
@@ -29,20 +36,20 @@ def encode_jxl_lossless(pixels: Pixels, *, effort: int = LOSSLESS_EFFORT) -> byt
 
     ``effort`` is 1 (fast) to 9 (small). The same pixels give the same bytes.
     """
-    return bytes(imagecodecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=effort, numthreads=1))
+    return bytes(_library().jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=effort, numthreads=1))
 
 
 def encode_jxl_lossy(pixels: Pixels, *, distance: float, effort: int) -> bytes:
     """Code uint8 (H, W, 3) RGB at a Butteraugli ``distance`` (1 is visually lossless, more is smaller) and effort 1 to 9."""
     return bytes(
-        imagecodecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=False, distance=distance, effort=effort, numthreads=1)
+        _library().jpegxl_encode(np.ascontiguousarray(pixels), lossless=False, distance=distance, effort=effort, numthreads=1)
     )
 
 
 def decode_jxl(data: bytes) -> Pixels:
     """Return the uint8 pixels (H, W) or (H, W, C) of a JPEG XL picture; raises UndecodableImage where it is damaged."""
     try:
-        pixels = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
+        pixels = np.asarray(_library().jpegxl_decode(data, numthreads=1))
     except (RuntimeError, ValueError, MemoryError, OverflowError, TypeError) as error:  # JpegxlError is a RuntimeError
         raise UndecodableImage(f"JPEG XL: {' '.join(str(error).split())}") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:

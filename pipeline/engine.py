@@ -45,6 +45,14 @@ def check_weights(data: bytes, uri: str) -> None:
         raise InvalidWeights(uri, str(error)) from None
 
 
+def largest_scale(data: bytes) -> int:
+    """Return the largest scale per axis that the network in a weights file reaches; raises InvalidWeights."""
+    try:
+        return unpack(data).config.max_scale
+    except WeightsError as error:
+        raise InvalidWeights("file", str(error)) from None
+
+
 class Engine:
     """One network on one device. Not thread-safe: one caller at a time."""
 
@@ -56,6 +64,11 @@ class Engine:
             raise InvalidWeights("of the archive", str(error)) from None
         self.device = device
         self._tile_points = tile_points
+
+    @property
+    def largest_scale(self) -> int:
+        """The largest scale per axis of the network."""
+        return self._network.config.max_scale
 
     def check_size(self, size: Size, lr_size: Size) -> None:
         """Raise SizeNotReachable where the network cannot rescale ``size`` to ``lr_size``, both (height, width)."""

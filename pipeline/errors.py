@@ -34,7 +34,9 @@
     │   ├── InvalidWeights
     │   └── DeviceUnavailable
     └── PoolError
+        ├── ClusterUnavailable      no Ray to run on
         ├── ResourcesUnavailable    the cluster can never give what was asked for
+        ├── WorkerNotStarted        actors do not come up
         └── WorkerLost              an actor died under its shard
 
 An error carries its fields as attributes, hands all of them to ``Exception`` so that it survives pickling, and builds its
@@ -373,6 +375,20 @@ class PoolError(PipelineError):
     """Ray cannot run the job."""
 
 
+class ClusterUnavailable(PoolError):
+    """There is no Ray cluster at an address, or none could be started here."""
+
+    def __init__(self, address: str, detail: str) -> None:
+        super().__init__(address, detail)
+        self.address, self.detail = address, detail
+
+    def __str__(self) -> str:
+        advice = "Give the address of a running cluster, or leave out --address to use this machine."
+        if self.address == "local":
+            return f"Ray could not be started here ({self.detail}). Free memory, disk or ports, or give --address."
+        return f"The Ray cluster at {self.address} cannot be joined ({self.detail}). {advice}"
+
+
 class ResourcesUnavailable(PoolError):
     """The cluster can never give what was asked for."""
 
@@ -382,6 +398,17 @@ class ResourcesUnavailable(PoolError):
 
     def __str__(self) -> str:
         return f"The job asks for {self.wanted}, the cluster has {self.available}. Ask for less or add nodes."
+
+
+class WorkerNotStarted(PoolError):
+    """No worker comes up."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"A worker could not be started ({self.detail}). Its log lies below Ray's temporary folder, /tmp/ray."
 
 
 class WorkerLost(PoolError):

@@ -34,7 +34,9 @@ from PIL import (  # each plugin enters itself into Pillow's lists of formats an
     IcoImagePlugin,  # noqa: F401
     Image,
     ImageCms,
+    ImageDraw,
     ImageFile,
+    ImageFont,
     Jpeg2KImagePlugin,  # noqa: F401
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
@@ -299,6 +301,13 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
 def shrink_alpha(alpha: Pixels, size: Size) -> Pixels:
     """Return a plane (H, W) at an LR's ``size`` (height, width) in pixels, by antialiased bicubic interpolation."""
     return resize(alpha, size)
+
+
+def label(pixels: Pixels, text: str, *, left: int, top: int, size: int = 14, grey: int = 0) -> Pixels:
+    """Return a copy of pixels (H, W, 3) with ``text`` on them, ``size`` pixels high, its upper left corner at (left, top)."""
+    canvas = Image.fromarray(pixels)
+    ImageDraw.Draw(canvas).text((left, top), text, fill=(grey, grey, grey), font=ImageFont.load_default(size=size))
+    return np.array(canvas)
 
 
 def _canonical(format: str) -> str:

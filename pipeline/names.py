@@ -40,6 +40,13 @@ def member_name(key: str, suffix: str) -> str:
     return f"{stem}.{suffix}" if suffix else stem
 
 
+def with_extension(key: str, extension: str) -> str:
+    """Return ``key`` with another extension (without dot) in place of its image's, or behind it where it names no image."""
+    if has_image_name(key):
+        return f"{key.rpartition('.')[0]}.{extension}"
+    return f"{key}.{extension}"
+
+
 def has_image_name(name: str) -> bool:
     """Return whether the name ends as the name of an image does; a dot that begins the base name begins no extension."""
     return split_stem(name)[1].rpartition(".")[2].lower() in _extensions()

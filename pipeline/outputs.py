@@ -1,26 +1,30 @@
 """Where restored assets go: loose files, WebDataset tars or Parquet, one contract for the three.
 
-Nothing is overwritten: an output that is there already is accepted where its bytes are the same, and refused otherwise.
+Nothing is overwritten: an output that is there already is accepted where its bytes are the same, and refused otherwise. No
+name leads out of the destination, and no two assets of a shard share one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pipeline.errors import AlreadyExists
-from pipeline.names import member_name
+from pipeline.errors import AlreadyExists, InvalidKey, NotFound
+from pipeline.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
 from pipeline.parquet import RowWriter
 from pipeline.records import ShardKind, SourceShard
 from pipeline.shards import source_row
 from pipeline.store import Store
+from pipeline.store_base import local_errors
 
-COMPARED_BYTES = 8 * 2**20
+_SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
 
 
 class OutputKind(StrEnum):
@@ -34,119 +38,177 @@ class OutputKind(StrEnum):
 class Output(Protocol):
     """Takes the assets of one source shard, in order."""
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], *, fallback: str) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
         """Take one asset under its (possibly new) name ``key`` and its sidecars; return the bytes written.
 
-        ``data`` is None for a sample that never had an image. ``fallback`` is the entry's own key, for a name that another
-        asset of the shard has already (a.jpg and a.png, both as PNG). Raises AlreadyExists where the store has another file
-        of the name.
+        ``data`` is None for a sample that never had an image. Where another asset of the shard has the name (a.jpg and a.png,
+        both as PNG) it gets another, and its sidecars with it. Raises AlreadyExists where the store has another file of the
+        name, InvalidKey where it cannot hold the name, both after whatever else of the asset could be written; DamagedEntry,
+        and other StoreErrors at once.
         """
         ...
 
     def finish(self) -> int:
-        """Complete the shard; return the bytes written beyond those that :meth:`add` told."""
+        """Complete the shard; return the bytes written beyond those that :meth:`add` told. Raises AlreadyExists, StoreError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was not finished."""
         ...
 
 
+def output_names(shards: Iterable[SourceShard]) -> dict[str, str]:
+    """Return what is written of each shard, by its id: its name without suffix, in full where another has the same without."""
+    bare = {shard.id: shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.name) for shard in shards}
+    counts = Counter(bare.values())
+    full = {shard.id: shard.name for shard in shards}
+    return {each: safe_key(name if counts[name] == 1 else full[each])[0] for each, name in bare.items()}
+
+
 def open_output(
-    kind: OutputKind, store: Store, shard: SourceShard, directory: Path, source_schema: bytes | None, image_column: str | None
+    kind: OutputKind,
+    store: Store,
+    shard: SourceShard,
+    name: str,
+    directory: Path,
+    source_columns: tuple[bytes | None, str | None] = (None, None),
 ) -> Output:
-    """Return the output of ``shard`` in ``store``; ``directory`` is a local place for what is not uploaded yet."""
+    """Return the output of ``shard`` in ``store``, called ``name`` (see :func:`output_names`).
+
+    ``directory`` is a local place for what is not uploaded yet; ``source_columns`` are schema and image column of a Parquet
+    source. Raises StoreUnavailable where the local disk cannot be written.
+    """
     if kind is OutputKind.FILES:
-        folder = "" if shard.kind is ShardKind.FILES else f"{_bare(shard.name)}/"
-        return _Files(store, folder)
-    name = shard.id if shard.kind is ShardKind.FILES else _bare(shard.name)
+        folder = "" if shard.kind is ShardKind.FILES else f"{name}/"
+        return _Files(store, folder, _Names(whole_names=shard.kind is ShardKind.PARQUET))
     if kind is OutputKind.TAR:
-        return _Tar(store, f"{name}.tar", directory / "shard.tar")
-    return _Parquet(store, f"{name}.parquet", directory / "shard.parquet", source_schema, image_column)
-
-
-def _bare(name: str) -> str:
-    """Return the name of a tar or Parquet file without its suffixes."""
-    for suffix in (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".parquet"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+        # Samples of a tar are told apart as they were there; those of other sources need a stem of their own.
+        return _Tar(store, f"{name}.tar", directory / "shard.tar", _Names(own_stems=shard.kind is not ShardKind.TAR))
+    schema, image_column = source_columns
+    if schema is not None and image_column is not None:
+        return _SourceParquet(store, f"{name}.parquet", directory / "shard.parquet", schema, image_column)
+    return _Parquet(store, f"{name}.parquet", directory / "shard.parquet")
 
 
 class _Names:
-    """Names of the members that assets of one shard are written as, each given once."""
+    """Names of the files that assets of one shard are written as, each given once and safe as a relative path.
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    ``own_stems`` gives each asset a stem (the name up to its first dot) of its own; ``whole_names`` calls a sidecar of
+    v1.2.jpg v1.2.json and not v1.json.
+    """
 
-    def members(
-        self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], fallback: str
-    ) -> Iterator[tuple[str, bytes]]:
-        """Yield the image and its sidecars by name; a taken name becomes the fallback with the image's extension."""
-        if data is not None:
-            yield self._claim(key, f"{fallback}{PurePosixPath(key).suffix}"), data
-        for suffix, content in sidecars.items():
-            yield self._claim(member_name(key, suffix), f"{fallback}.{suffix}"), content
+    def __init__(self, *, own_stems: bool = False, whole_names: bool = False) -> None:
+        self._names, self._stems = UniqueNames(), UniqueNames() if own_stems else None
+        self._whole_names = whole_names
 
-    def _claim(self, name: str, other: str) -> str:
-        chosen = other if name in self._taken else name
-        self._taken.add(chosen)
-        return chosen
+    def members(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+        """Return the image, where there is one, and the sidecars of an asset, by name."""
+        sidecars = {safe_suffix(suffix): content for suffix, content in sidecars.items()}
+        key = safe_key(key)[0]
+        middle = split_stem(key)[1]
+        middle = middle.rpartition(".")[0] if has_image_name(key) else middle
+        if self._whole_names and middle:
+            sidecars = {f"{middle}.{suffix}": content for suffix, content in sidecars.items()}
+        while data is not None and key in {member_name(key, suffix) for suffix in sidecars}:
+            key = f"{key}.{key.rpartition('.')[2]}"  # a.jpg beside the sidecar a.png, written as PNG
+        if self._stems is not None:
+            stem = split_stem(key)[0]
+            key = safe_key(self._stems.claim(stem)[0] + key[len(stem) :])[0]
+        key = self._names.claim(key, sidecars)[0]
+        image = [] if data is None else [(key, data)]
+        return image + [(safe_key(member_name(key, suffix))[0], content) for suffix, content in sidecars.items()]
 
 
 class _Files:
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store, self._folder, self._names = store, folder, _Names()
+    def __init__(self, store: Store, folder: str, names: _Names) -> None:
+        self._store, self._folder, self._names = store, folder, names
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], *, fallback: str) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
         written = 0
-        for name, content in self._names.members(key, data, sidecars, fallback):
-            create_or_confirm(self._store, self._folder + name, content)
-            written += len(content)
+        fault: AlreadyExists | InvalidKey | None = None
+        for name, content in self._names.members(key, data, sidecars):
+            try:
+                create_or_confirm(self._store, self._folder + name, content)
+                written += len(content)
+            except (AlreadyExists, InvalidKey) as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
         return written
 
     def finish(self) -> int:
         return 0
 
+    def close(self) -> None:
+        pass
+
 
 class _Tar:
     """A deterministic tar: members in order, no times, owners or modes but 0644."""
 
-    def __init__(self, store: Store, key: str, path: Path) -> None:
-        self._store, self._key, self._path, self._names = store, key, path, _Names()
-        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by finish
+    def __init__(self, store: Store, key: str, path: Path, names: _Names) -> None:
+        self._store, self._key, self._path, self._names = store, key, path, names
+        with local_errors(str(path)):
+            self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], *, fallback: str) -> int:
-        for name, content in self._names.members(key, data, sidecars, fallback):
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        for name, content in self._names.members(key, data, sidecars):
             header = tarfile.TarInfo(name)
             header.size = len(content)
-            self._tar.addfile(header, io.BytesIO(content))
+            with local_errors(str(self._path)):
+                self._tar.addfile(header, io.BytesIO(content))
+        self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has written
         return 0
 
     def finish(self) -> int:
-        self._tar.close()
+        self.close()
         create_or_confirm(self._store, self._key, self._path)
         return self._path.stat().st_size
 
+    def close(self) -> None:
+        with local_errors(str(self._path)):
+            self._tar.close()
 
-class _Parquet:
-    """The source's own columns where it was Parquet; else key, image and sidecars."""
 
-    def __init__(self, store: Store, key: str, path: Path, schema: bytes | None, image_column: str | None) -> None:
-        self._store, self._key, self._path = store, key, path
-        self._image_column = image_column
-        if schema is not None and image_column is not None:
-            self._rows = RowWriter.from_schema(path, schema)
-        else:
-            self._rows = RowWriter(path, {"key": "string", "image": "image", "sidecars": "sidecars"}, {})
+class _Rows:
+    """A Parquet file in the making."""
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], *, fallback: str) -> int:  # noqa: ARG002
-        if self._image_column is None:
-            self._rows.append({"key": key, "image": {"bytes": data, "path": key}, "sidecars": dict(sidecars)})
-        else:
-            self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
-        return 0
+    def __init__(self, store: Store, key: str, path: Path, rows: RowWriter) -> None:
+        self._store, self._key, self._path, self._rows = store, key, path, rows
 
     def finish(self) -> int:
         self._rows.close()
         create_or_confirm(self._store, self._key, self._path)
         return self._path.stat().st_size
+
+    def close(self) -> None:
+        self._rows.discard()
+
+
+class _Parquet(_Rows):
+    """Columns of our own: key, image and sidecars."""
+
+    def __init__(self, store: Store, key: str, path: Path) -> None:
+        columns = {"key": "string", "image": "image", "sidecars": "sidecars"}
+        super().__init__(store, key, path, RowWriter(path, columns, {}))
+        self._names = UniqueNames()
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        name = self._names.claim(safe_key(key)[0])[0]
+        self._rows.append({"key": name, "image": {"bytes": data, "path": name}, "sidecars": dict(sidecars)})
+        return 0
+
+
+class _SourceParquet(_Rows):
+    """The columns of the Parquet file that the assets came from, its images replaced."""
+
+    def __init__(self, store: Store, key: str, path: Path, schema: bytes, image_column: str) -> None:
+        super().__init__(store, key, path, RowWriter.from_schema(path, schema))
+        self._image_column = image_column
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:  # noqa: ARG002
+        self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
+        return 0
 
 
 def create_or_confirm(store: Store, key: str, data: bytes | Path) -> None:
@@ -155,7 +217,11 @@ def create_or_confirm(store: Store, key: str, data: bytes | Path) -> None:
         store.create(key, data)
     except AlreadyExists:
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        if store.stat(key).size != size or _digest_object(store, key) != _digest(data):
+        try:
+            same = store.stat(key).size == size and _digest_object(store, key) == _digest(data)
+        except NotFound:  # a folder, say
+            same = False
+        if not same:
             raise
 
 

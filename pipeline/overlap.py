@@ -33,7 +33,8 @@ def ahead(
     ended, fault = False, None
     try:
         while waiting or not ended:
-            while not ended and (weight < limit or not waiting):
+            added = False  # a result that is ready is not held back until the limit is reached, only for one item more
+            while not ended and (not waiting or (weight < limit and not (added and waiting[0][0].done()))):
                 try:
                     item = next(source)
                 except StopIteration:
@@ -43,9 +44,11 @@ def ahead(
                 else:
                     waiting.append((threads.submit(function, item), max(1, weigh(item))))
                     weight += waiting[-1][1]
+                    added = True
+                    del item  # nothing here keeps an item or a result alive that its consumer has done with
             if waiting:
-                future, own = waiting.popleft()
-                yield future.result()
+                own = waiting[0][1]
+                yield waiting.popleft()[0].result()
                 weight -= own
         if fault is not None:
             raise fault

@@ -279,7 +279,8 @@ class RowReader:
     def _batch_rows(self, group: int) -> int:
         # Not summed over the wanted columns: a damaged footer makes pyarrow's column metadata end the whole process.
         told = self._footer.row_group(group)
-        return max(1, min(1024, told.num_rows, _BATCH_BYTES * told.num_rows // max(told.total_byte_size, 1)))
+        rows: int = min(1024, told.num_rows, _BATCH_BYTES * told.num_rows // max(told.total_byte_size, 1))
+        return max(1, rows)
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -359,7 +360,7 @@ def _type_leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_list(kind: Any) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any((pa.types.is_list(kind), pa.types.is_large_list(kind), pa.types.is_fixed_size_list(kind)))
 
 
 def _plain(kind: Any) -> Any:

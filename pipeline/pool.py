@@ -1,16 +1,19 @@
 """Actors, windows, retries and quarantine; the only importer of Ray.
 
 Each actor holds one worker (one engine) and runs a window of shards at once: while one shard has the engine, the next is
-being read and decoded. A shard whose worker died, or whose store was out of reach, is tried again elsewhere; after
-``attempts`` tries, or at once where trying again cannot help, it is quarantined with its reason. The driver holds what
-is under way and nothing else.
+being read and decoded. A shard whose store was out of reach is tried again later. One whose actor died, or met an error
+that nobody foresaw, is tried again in a fresh actor and alone, so that it takes no other shard down with it. After
+``attempts`` tries, or at once where trying again cannot help, a shard is quarantined with its reason. The driver holds
+what is under way, two shards per actor that are next, and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
+import re
+import socket
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,21 +22,26 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import (
+    ClusterUnavailable,
     DeviceUnavailable,
     InvalidOption,
     PipelineError,
     ResourcesUnavailable,
     StoreUnavailable,
     WorkerLost,
+    WorkerNotStarted,
 )
 from pipeline.records import Failure, ShardReport, SourceShard
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """A local Ray's object store; only plans' shards and reports pass through it, never pixels."""
 POLL_SECONDS = 0.5
+START_SECONDS = 900.0
+"""How long an actor may load its network once its process is up; waiting for room in a busy cluster has no limit."""
+CONNECT_SECONDS = 10.0
 DEFAULT_CPUS = 2
 MOST_CPUS_PER_GPU = 8
 
@@ -85,11 +93,13 @@ class PoolOptions:
         for option, amount in (("--cpus-per-actor", self.cpus_per_actor), ("--gpus-per-actor", self.gpus_per_actor)):
             if amount is not None and not 0 <= amount < 1e6:
                 raise InvalidOption(option, str(amount), "give a number from 0.")
+            if amount is not None and amount > 1 and amount % 1:  # Ray shares out whole devices, or parts of one
+                raise InvalidOption(option, str(amount), "give a whole number, or a share of one below 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Where a job stands while shards are under way."""
+    """Where a job stands while shards are under way; ``actors`` counts those that have started."""
 
     assets: int = 0
     pixels: int = 0
@@ -97,50 +107,45 @@ class Snapshot:
     actors: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Attempt:
-    """A shard and how often it was tried."""
+    """A shard, how often it failed by its own fault, and whether it has to have an actor for itself."""
 
     shard: SourceShard
     tries: int = 0
+    alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """What went wrong with a shard inside an actor."""
+    """What went wrong with a shard: whether trying again may help, and whether its actor can still be trusted."""
 
     reason: str
-    again: bool
+    again: bool = False
+    died: bool = False
+    sick: bool = False
 
 
 class _Actor:
     """The process around one worker."""
 
-    def __init__(self, work: Work, attention: int) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._threads = attention
         self._worker: Worker | None = None
-        self._ready = threading.Event()
 
-    def start(self) -> int:
-        import torch
-
-        torch.set_num_threads(self._threads)
-        self._worker = self._work.start()
-        self._ready.set()
-        return os.getpid()
+    def start(self) -> None:
+        self._worker = self._work.start()  # torch takes as many threads as Ray says by OMP_NUM_THREADS: the actor's CPUs
 
     def run(self, shard: SourceShard) -> ShardReport | _Fault:
-        self._ready.wait()  # shards are sent along with the call that starts the worker, to other threads
         assert self._worker is not None
         try:
             return self._worker.run(shard)
         except PipelineError as error:
             return _Fault(reason=str(error), again=isinstance(error, StoreUnavailable))
-        except Exception as error:
+        except Exception as error:  # nobody foresaw it: a fault of ours, or a device that will not recover
             place = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} (at {os.path.basename(place.filename)}:{place.lineno})"  # noqa: PTH119
-            return _Fault(reason=reason, again=True)
+            return _Fault(reason=reason, again=True, sick=True)
 
     def progress(self) -> tuple[int, int, int]:
         if self._worker is None:
@@ -149,13 +154,15 @@ class _Actor:
         return progress.assets, progress.pixels, progress.bytes_in
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
-    """One actor as the driver sees it."""
+    """One actor as the driver sees it; ``starting`` until its worker is there, ``leaving`` once it gets no more shards."""
 
-    handle: Any
-    started: Any
+    handle: _Grouped
+    starting: Any
     running: dict[Any, _Attempt] = field(default_factory=dict)
+    leaving: bool = False
+    up_since: float | None = None
     asked: Any = None
     totals: tuple[int, int, int] = (0, 0, 0)
 
@@ -168,10 +175,10 @@ def run(
 ) -> Iterator[ShardReport | Failure]:
     """Run ``work`` over ``shards`` and yield, as each ends, its report, or the failure it is quarantined with.
 
-    Raises ResourcesUnavailable before anything starts where the cluster cannot hold one actor, what ``work.start`` raises,
-    and WorkerLost where actors keep dying before they have started.
+    Raises ClusterUnavailable, ResourcesUnavailable or DeviceUnavailable before anything starts where there is no cluster or it
+    can never hold the actors, what ``work.start`` raises, and WorkerNotStarted where actors keep dying before they are up.
     """
-    with _cluster(options.address):
+    with cluster(options.address):
         request = _request(work.device, options)
         crew = _Crew(work, options, request, watch)
         try:
@@ -185,90 +192,118 @@ class _Crew:
 
     def __init__(self, work: Work, options: PoolOptions, request: _Request, watch: Callable[[Snapshot], None]) -> None:
         self._work, self._options, self._request, self._watch = work, options, request, watch
+        groups = {"shards": options.window, "watch": 1}
+        remote = ray.remote(concurrency_groups=groups, max_restarts=0)(_Actor)
+        self._remote = remote.options(num_cpus=request.cpus, num_gpus=request.gpus)
         self._members: list[_Member] = []
-        self._again: deque[_Attempt] = deque()
+        self._next: deque[_Attempt] = deque()
+        self._suspects: deque[_Attempt] = deque()
         self._retired = (0, 0, 0)
         self._false_starts = 0
 
     def run(self, shards: Iterator[SourceShard]) -> Iterator[ShardReport | Failure]:
-        waiting = next(shards, None)
-        while waiting is not None or self._again or any(member.running for member in self._members):
-            while len(self._members) < self._request.actors and (waiting is not None or self._again or not self._members):
-                self._members.append(self._hire())
-            for member in self._members:
-                while len(member.running) < self._options.window and (self._again or waiting is not None):
-                    if self._again:
-                        attempt = self._again.popleft()
-                    else:
-                        assert waiting is not None
-                        attempt, waiting = _Attempt(waiting), next(shards, None)
-                    attempt.tries += 1
-                    member.running[member.handle.run.remote(attempt.shard)] = attempt
+        while self._look_ahead(shards) or self._suspects or any(member.running for member in self._members):
+            self._hire()
+            self._assign()
             yield from self._collect()
             self._watch(self._snapshot())
 
     def dismiss(self) -> None:
-        for member in self._members:
-            ray.kill(member.handle.handle)
-        self._members.clear()
+        for member in list(self._members):
+            self._let_go(member)
 
-    def _hire(self) -> _Member:
-        window = {"shards": self._options.window, "watch": 1}
-        remote = ray.remote(concurrency_groups=window, max_restarts=0)(_Actor)
-        bound = remote.options(num_cpus=self._request.cpus, num_gpus=self._request.gpus)
-        handle = bound.remote(self._work, max(1, int(self._request.cpus)))
-        return _Member(handle=_Grouped(handle), started=handle.start.remote())
+    def _look_ahead(self, shards: Iterator[SourceShard]) -> bool:
+        """Hold as many shards as two per actor; return whether any is left."""
+        while len(self._next) < 2 * self._request.actors and (shard := next(shards, None)) is not None:
+            self._next.append(_Attempt(shard))
+        return bool(self._next)
+
+    def _hire(self) -> None:
+        """Start actors up to the number asked for, as long as there is a shard for each."""
+        busy = sum(bool(member.running) for member in self._members)
+        wanted = min(self._request.actors, busy + len(self._next) + len(self._suspects))
+        while len(self._members) < wanted:
+            handle = self._remote.remote(self._work)
+            self._members.append(_Member(handle=_Grouped(handle), starting=handle.start.remote()))
+
+    def _assign(self) -> None:
+        """Give every actor that is up its window of shards, those first that have the fewest."""
+        for _ in range(self._options.window):
+            for member in sorted(self._members, key=lambda member: len(member.running)):
+                attempt = self._attempt_for(member)
+                if attempt is not None:
+                    member.running[member.handle.run.remote(attempt.shard)] = attempt
+
+    def _attempt_for(self, member: _Member) -> _Attempt | None:
+        under_way = len(member.running)
+        alone = any(attempt.alone for attempt in member.running.values())
+        if member.starting is not None or member.leaving or alone or under_way >= self._options.window:
+            return None
+        if self._suspects and not under_way:
+            return self._suspects.popleft()
+        # The last shards go to actors with none, those about to be up included, before any gets a second.
+        kept = sum(other.starting is not None for other in self._members) if under_way else 0
+        return self._next.popleft() if len(self._next) > kept else None
 
     def _collect(self) -> Iterator[ShardReport | Failure]:
-        """Wait a moment for anything to end, and deal with all that has."""
-        for member in list(self._members):
-            if member.started is not None and not self._has_started(member):
-                return
-        references = {reference: member for member in self._members for reference in member.running}
-        ready, _ = ray.wait(list(references), num_returns=1, timeout=POLL_SECONDS)
+        """Wait a moment for anything to end or start, and deal with what has."""
+        starting = {member.starting: member for member in self._members if member.starting is not None}
+        running = {reference: member for member in self._members for reference in member.running}
+        ready, _ = ray.wait([*starting, *running], num_returns=1, timeout=POLL_SECONDS)
         for reference in ready:
-            member = references[reference]
+            if reference in starting:
+                self._welcome(starting[reference])
+                continue
+            member = running[reference]
             attempt = member.running.pop(reference)
-            try:
-                result = ray.get(reference)
-            except RayActorError as error:
-                self._retire(member)
-                result = _Fault(reason=str(WorkerLost(attempt.shard.id, _first_line(error))), again=True)
-            except RayTaskError as error:  # what an actor returned could not be sent
-                result = _Fault(reason=_last_line(error), again=False)
-            if isinstance(result, ShardReport):
-                yield result
-            elif result.again and attempt.tries < self._options.attempts:
-                self._again.append(attempt)
+            result = _result(reference, attempt.shard)
+            if isinstance(result, _Fault):
+                failure = self._judge(member, attempt, result)
+                if failure is not None:
+                    yield failure
             else:
-                tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
-                yield Failure(shard_id=attempt.shard.id, key=None, reason=f"{result.reason}{tries}")
+                yield result
+            if member.leaving and not member.running:
+                self._let_go(member)
+        for member in [member for member in self._members if member.starting is not None]:
+            if member.up_since is not None and time.monotonic() - member.up_since > START_SECONDS:
+                self._count_false_start(member, f"an actor was not ready {START_SECONDS:g} s after its process began")
 
-    def _has_started(self, member: _Member) -> bool:
-        """Look whether ``member`` is up; raise what kept it from starting. False where it died and was let go."""
-        if not ray.wait([member.started], timeout=0)[0]:
-            return True  # not yet: its shards wait with it
+    def _judge(self, member: _Member, attempt: _Attempt, fault: _Fault) -> Failure | None:
+        """Decide whether a shard is tried again; return its failure if not."""
+        alone = attempt.alone or self._options.window == 1
+        # An actor takes all its shards down with it, and what follows on a first unforeseen error may be its echo: there
+        # nobody is blamed, and each shard has an actor for itself the next time.
+        attempt.tries += alone or not (fault.died or (fault.sick and member.leaving))
+        if fault.died or fault.sick:
+            member.leaving = attempt.alone = True
+        if not fault.again or attempt.tries >= self._options.attempts:
+            tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
+            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{fault.reason}{tries}")
+        (self._suspects if attempt.alone else self._next).append(attempt)
+        return None
+
+    def _welcome(self, member: _Member) -> None:
+        """Take an actor's word that it is up, or raise what kept it from starting."""
         try:
-            ray.get(member.started)
+            ray.get(member.starting)
         except RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, PipelineError) else WorkerLost("-", _last_line(error))) from None
-        except RayActorError as error:
-            self._false_starts += 1
-            if self._false_starts > self._options.attempts:
-                raise WorkerLost("-", f"{self._false_starts} actors died while starting; {_first_line(error)}") from None
-            for attempt in member.running.values():
-                attempt.tries -= 1  # it never ran
-            self._again.extend(member.running.values())
-            member.running.clear()
-            self._retire(member)
-            return False
-        member.started = None
-        return True
+            raise (error.cause if isinstance(error.cause, PipelineError) else WorkerNotStarted(_last_line(error))) from None
+        except RayError as error:
+            self._count_false_start(member, _cause_of_death(error))
+        else:
+            member.starting, self._false_starts = None, 0
 
-    def _retire(self, member: _Member) -> None:
-        if member in self._members and not member.running:
-            self._members.remove(member)
-            self._retired = _sum(self._retired, member.totals)
+    def _count_false_start(self, member: _Member, reason: str) -> None:
+        self._let_go(member)
+        self._false_starts += 1
+        if self._false_starts >= self._options.attempts:
+            raise WorkerNotStarted(f"{self._false_starts} in a row failed; the last: {reason}")
+
+    def _let_go(self, member: _Member) -> None:
+        self._members.remove(member)
+        self._retired = _sum(self._retired, member.totals)
+        ray.kill(member.handle.handle)
 
     def _snapshot(self) -> Snapshot:
         totals = self._retired
@@ -276,11 +311,24 @@ class _Crew:
             if member.asked is None:
                 member.asked = member.handle.progress.remote()
             elif ray.wait([member.asked], timeout=0)[0]:
-                with suppress(RayActorError, RayTaskError):  # its shards tell
+                with suppress(RayError):  # its shards tell
                     member.totals = ray.get(member.asked)
+                    member.up_since = member.up_since or time.monotonic()
                 member.asked = None
             totals = _sum(totals, member.totals)
-        return Snapshot(assets=totals[0], pixels=totals[1], bytes_in=totals[2], actors=len(self._members))
+        started = sum(member.starting is None for member in self._members)
+        return Snapshot(assets=totals[0], pixels=totals[1], bytes_in=totals[2], actors=started)
+
+
+def _result(reference: Any, shard: SourceShard) -> ShardReport | _Fault:
+    """Return what a call of ``_Actor.run`` came to."""
+    try:
+        result: ShardReport | _Fault = ray.get(reference)
+        return result
+    except RayTaskError as error:  # what an actor returned could not be sent
+        return _Fault(reason=_last_line(error))
+    except RayError as error:  # its process, its node or the way to it is gone
+        return _Fault(reason=str(WorkerLost(shard.id, _cause_of_death(error))), again=True, died=True)
 
 
 @dataclass(frozen=True)
@@ -338,21 +386,37 @@ def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Join the cluster at ``address``, or the one this process is in, or start one here that ends with this process."""
+def cluster(address: str | None) -> Iterator[None]:
+    """Join the cluster at ``address``, or the one this process is in, or start one here that ends with the block.
+
+    Around several jobs it spares all but the first the start of Ray. Raises ClusterUnavailable.
+    """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it every worker prints a warning
+    if address is not None:
+        _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ResourcesUnavailable(f"the cluster at {address or 'local'}", _first_line(error)) from None
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        raise ClusterUnavailable(address or "local", _first_line(error)) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ClusterUnavailable at once where nothing listens; Ray would try for two minutes and then end the process."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^\s/\[\]]+)\]?:(\d+)", address)
+    if match is None:
+        return  # "auto", or what Ray refuses by itself
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterUnavailable(address, str(error)) from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -363,6 +427,12 @@ def _first_line(error: BaseException) -> str:
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # a remote traceback ends with its error
     return lines[-1] if lines else type(error).__name__
+
+
+def _cause_of_death(error: BaseException) -> str:
+    """Return the sentence of Ray's report that says why a process ended."""
+    detail = re.search(r"Worker exit detail: (.+?)(?:\.\s|$)", str(error), re.DOTALL)
+    return " ".join(detail[1].split()) if detail else _first_line(error)
 
 
 def _sum(left: tuple[int, int, int], right: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -174,21 +174,18 @@ class TargetSize:
 def _parse_scale(text: str) -> tuple[float, float]:
     advice = "give a number from 1, as in 2.5, or height x width, as in 2x3; a scale below 1 would enlarge."
     parts = text.split("x")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        raise InvalidOption("--scale", text, advice) from None
-    if len(values) > 2 or not all(math.isfinite(value) and value >= 1 for value in values):
+    values = [float(part) for part in parts if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", part)]
+    if len(values) != len(parts) or len(values) > 2 or min(values) < 1:
         raise InvalidOption("--scale", text, advice)
     return values[0], values[-1]
 
 
 def _parse_count(option: str, text: str) -> int:
     match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", text)
-    count = int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
-    if count < 1:
+    count = Fraction(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]] if match else Fraction(0)
+    if count < 1 or count.denominator != 1:
         raise InvalidOption(option, text, "give a count of pixels from 1, as in 1024, 500k or 1.5M.")
-    return count
+    return int(count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +197,10 @@ class Settings:
     lr_codec: LrCodec = LrCodec.WEBP
     pixel_limit: int = 512_000_000
     image_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_limit < 1:
+            raise InvalidOption("--pixel-limit", str(self.pixel_limit), "give a count of pixels from 1.")
 
     def differences(self, other: Settings) -> tuple[str, ...]:
         """Return a sentence for each setting in which ``other`` is not the same."""

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
 
 from pipeline import image, latent, shards
 from pipeline.archive import Archive
 from pipeline.commits import create_commit
 from pipeline.engine import Engine, choose_device, measure
-from pipeline.errors import DamagedShard, ImageError, ImageTooLarge, UndecodableImage
+from pipeline.errors import DamagedShard, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.names import with_extension
 from pipeline.overlap import ahead
 from pipeline.records import Asset, Entry, EntryKind, Failure, Pixels, ShardReport, Size, SourceShard, Tier
+from pipeline.spool import spool
 from pipeline.store import Store, open_store
 
 WINDOW_PIXELS = 32_000_000
-"""Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait."""
+"""Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more."""
+
+LEAST_WEIGHT = 4096
+"""What an asset of next to no pixels and bytes takes of that window."""
 
 
 @dataclass
@@ -37,11 +40,14 @@ class Progress:
     assets: int = 0
     pixels: int = 0
     bytes_in: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, *, pixels: int, bytes_in: int) -> None:
-        self.assets += 1
-        self.pixels += pixels
-        self.bytes_in += bytes_in
+        """Count one asset; any thread may."""
+        with self._lock:
+            self.assets += 1
+            self.pixels += pixels
+            self.bytes_in += bytes_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ class _Rescaled:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What a shard's report is made of."""
 
     entries: int = 0
@@ -85,6 +91,29 @@ class _Tally:
     pixels: int = 0
     bytes_in: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    def add(self, *, original: bool, pixels: int, bytes_in: int) -> None:
+        """Count one entry."""
+        self.entries += 1
+        self.originals += original
+        self.pixels += pixels
+        self.bytes_in += bytes_in
+
+    def fail(self, shard_id: str, key: str | None, reason: object) -> None:
+        """Note what did not go as asked."""
+        self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
+
+    def report(self, shard_id: str, *, bytes_out: int) -> ShardReport:
+        """Return the report of a shard."""
+        return ShardReport(
+            shard_id=shard_id,
+            entries=self.entries,
+            originals=self.originals,
+            pixels=self.pixels,
+            bytes_in=self.bytes_in,
+            bytes_out=bytes_out,
+            failures=tuple(self.failures),
+        )
 
 
 class RescaleWorker:
@@ -104,34 +133,25 @@ class RescaleWorker:
 
         Every asset becomes one entry. Raises StoreError where source or archive fail; nothing is committed then.
         """
-        with tempfile.TemporaryDirectory(prefix="iarn-") as directory, ThreadPoolExecutor(self._threads) as threads:
+        with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
             schema = shards.source_schema(self.source, shard)
             column = shards.source_image_column(self.source, shard, image_column=self.settings.image_column)
-            writer = self.archive.writer(shard, Path(directory), source_schema=schema, image_column=column)
-            tally = _Tally()
-            try:
-                for entry, failure in self._entries(shard, threads):
-                    writer.append(entry)
-                    self._count(tally, shard, entry, failure)
-            except DamagedShard as error:  # all that could be read has been; the rest is the source's loss
-                tally.failures.append(Failure(shard_id=shard.id, key=None, reason=str(error)))
-            report = ShardReport(
-                shard_id=shard.id,
-                entries=tally.entries,
-                originals=tally.originals,
-                pixels=tally.pixels,
-                bytes_in=tally.bytes_in,
-                bytes_out=0,
-                failures=tuple(tally.failures),
-            )
-            commit = create_commit(self.archive.store, writer.finish(report))
+            tally = Tally()
+            with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
+                try:
+                    for entry, failure in self._entries(shard, threads):
+                        writer.append(entry)
+                        self._count(tally, shard, entry, failure)
+                except DamagedShard as error:  # all that could be read has been; the rest is the source's loss
+                    tally.fail(shard.id, None, error)
+                commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
         return replace(commit.report, bytes_out=commit.byte_size)
 
     def _entries(self, shard: SourceShard, threads: Executor) -> Iterator[tuple[Entry, Failure | None]]:
         assets = shards.read_assets(self.source, shard, image_column=self.settings.image_column)
-        decoded = ahead(threads, self._decode, assets, limit=WINDOW_PIXELS, weigh=_asset_pixels)
-        rescaled = (self._rescale(item) for item in decoded)
-        return ahead(threads, self._finish, rescaled, limit=WINDOW_PIXELS, weigh=lambda item: _picture_pixels(item.decoded))
+        decoded = ahead(threads, self._decode, assets, limit=WINDOW_PIXELS, weigh=_asset_weight)
+        rescaled = map(self._rescale, decoded)
+        return ahead(threads, self._finish, rescaled, limit=WINDOW_PIXELS, weigh=lambda item: _weight(item.decoded))
 
     def _decode(self, asset: Asset) -> _Decoded:
         if asset.data is None:
@@ -157,11 +177,14 @@ class RescaleWorker:
             return _Rescaled(decoded=decoded, lr=lr, restored=self.engine.restore(lr, (height, width), grey=picture.grey))
 
     def _finish(self, rescaled: _Rescaled) -> tuple[Entry, Failure | None]:
-        asset = rescaled.decoded.asset
-        if rescaled.lr is None:
-            return _original_entry(asset, rescaled.decoded.error, self.settings.tier)
-        assert rescaled.decoded.picture is not None
-        return self._rescaled_entry(asset, rescaled.decoded.picture, rescaled.lr, rescaled.restored), None
+        asset, error = rescaled.decoded.asset, rescaled.decoded.error
+        if rescaled.lr is not None:
+            assert rescaled.decoded.picture is not None
+            try:
+                return self._rescaled_entry(asset, rescaled.decoded.picture, rescaled.lr, rescaled.restored), None
+            except ImageError as fault:  # a codec that cannot hold it, or not without loss
+                error = fault
+        return _original_entry(asset, error, self.settings.tier)
 
     def _rescaled_entry(self, asset: Asset, picture: image.Picture, lr: Pixels, restored: Pixels | None) -> Entry:
         assert asset.data is not None
@@ -171,7 +194,7 @@ class RescaleWorker:
         )
         stored, _ = image.decode_lr(lr_bytes)
         if (stored != lr).any():  # a codec that is not lossless would make every figure below a lie
-            raise AssertionError(f"The LR of {asset.key} does not come back from {self.settings.lr_codec} as it was.")
+            raise UndecodableImage(f"its LR does not come back from {extension} as it was")
         detail, psnr, ssim = None, math.inf, 1.0
         if restored is not None:
             if self.settings.tier is Tier.BALANCED:
@@ -191,7 +214,7 @@ class RescaleWorker:
             height=picture.pixels.shape[0],
             orientation=picture.orientation,
             lr=lr_bytes,
-            lr_path=str(PurePosixPath(asset.key).with_suffix(f".{extension}")),
+            lr_path=with_extension(asset.key, extension),
             lr_width=lr.shape[1],
             lr_height=lr.shape[0],
             lr_sha256=_sha256(lr_bytes),
@@ -206,14 +229,11 @@ class RescaleWorker:
             sidecars=asset.sidecars,
         )
 
-    def _count(self, tally: _Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
+    def _count(self, tally: Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
         pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
-        tally.entries += 1
-        tally.originals += entry.kind is EntryKind.ORIGINAL
-        tally.pixels += pixels
-        tally.bytes_in += entry.byte_size
+        tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=pixels, bytes_in=entry.byte_size)
         if failure is not None:
-            tally.failures.append(replace(failure, shard_id=shard.id))
+            tally.fail(shard.id, failure.key, failure.reason)
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
 
 
@@ -230,16 +250,19 @@ def _original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple
         original=asset.data,
         sidecars=asset.sidecars,
     )
-    failed = asset.data is None or isinstance(error, (UndecodableImage, ImageTooLarge))
+    failed = asset.data is None or isinstance(error, (UndecodableImage, ImageTooLarge, UnwritableImage))
     return entry, Failure(shard_id="", key=asset.key, reason=reason) if failed else None
 
 
-def _asset_pixels(asset: Asset) -> int:
-    return 0 if asset.data is None else image.pixel_count(asset.data) or 0
+def _asset_weight(asset: Asset) -> int:
+    """What an asset takes of a window: the pixels that its header tells of, or its bytes where those are more."""
+    size = len(asset.data or b"") + sum(map(len, asset.sidecars.values()))
+    return max(size, LEAST_WEIGHT, 0 if asset.data is None else image.pixel_count(asset.data) or 0)
 
 
-def _picture_pixels(decoded: _Decoded) -> int:
-    return 0 if decoded.picture is None else decoded.picture.pixels.size // 3
+def _weight(decoded: _Decoded) -> int:
+    size = len(decoded.asset.data or b"") + sum(map(len, decoded.asset.sidecars.values()))
+    return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
 
 
 def _sha256(data: bytes) -> str:

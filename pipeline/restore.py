@@ -9,12 +9,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
 
 from pipeline import image, latent
 from pipeline.archive import Archive
@@ -25,17 +24,21 @@ from pipeline.errors import (
     AlreadyExists,
     DamagedEntry,
     DamagedLatent,
+    DamagedObject,
     ImageError,
+    InvalidKey,
     InvalidOption,
     PipelineError,
+    SizeNotReachable,
     UndecodableImage,
     UnwritableImage,
 )
-from pipeline.names import has_image_name
-from pipeline.outputs import OutputKind, open_output
+from pipeline.names import with_extension
+from pipeline.outputs import Output, OutputKind, open_output, output_names
 from pipeline.overlap import ahead
-from pipeline.records import Commit, Entry, EntryKind, Failure, Pixels, ShardReport, Size, SourceShard
-from pipeline.rescale import WINDOW_PIXELS, Progress
+from pipeline.records import Commit, Entry, EntryKind, Pixels, ShardReport, Size, SourceShard
+from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Progress, Tally
+from pipeline.spool import spool
 from pipeline.store import Store, open_store
 
 SOURCE_FORMAT = "source"
@@ -149,55 +152,57 @@ class RestoreWorker:
         self.state = restore_state(work.destination, self.digest)
         self.engine = None if work.options.lr else Engine(self.archive.model_bytes(), choose_device(work.device))
         self.progress = Progress()
+        self._names = output_names(self.archive.plan.shards)
         self._threads = work.threads
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Restore the selected entries of one shard, and commit that they are.
 
-        An entry that is damaged, or whose output exists with other bytes, is a failure of its own; the others are written.
+        An entry that is damaged, or whose output exists with other bytes, is a failure of its own: the others are written.
+        Raises StoreError, and ArchiveError where no entry can be read.
         """
-        failures: list[Failure] = []
-        entries = originals = pixels = bytes_in = bytes_out = 0
-        with tempfile.TemporaryDirectory(prefix="iarn-") as directory, ThreadPoolExecutor(self._threads) as threads:
-            output = open_output(
-                self.options.output, self.destination, shard, Path(directory), *self.archive.source_columns(shard.id)
-            )
-            for written in self._written(shard, threads):
-                entry, error = written.entry, written.error
-                if error is None:
-                    try:
-                        bytes_out += output.add(written.key, written.data, entry.sidecars, fallback=entry.key)
-                    except AlreadyExists as exists:
-                        error = exists
-                if error is not None:
-                    failures.append(Failure(shard_id=shard.id, key=entry.key, reason=str(error)))
-                entries += 1
-                originals += entry.kind is EntryKind.ORIGINAL
-                own = (entry.width or 0) * (entry.height or 0)
-                pixels += own
-                stored = sum(len(part or b"") for part in (entry.lr, entry.latent, entry.alpha, entry.original))
-                bytes_in += stored
-                self.progress.add(pixels=own, bytes_in=stored)
-            if entries:
-                bytes_out += output.finish()
-        report = ShardReport(
-            shard_id=shard.id,
-            entries=entries,
-            originals=originals,
-            pixels=pixels,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-            failures=tuple(failures),
-        )
+        tally = Tally()
+        put = bytes_out = 0
+        with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
+            columns = self.archive.source_columns(shard.id)
+            name = self._names[shard.id]
+            output = open_output(self.options.output, self.destination, shard, name, directory, columns)
+            with closing(output):
+                sizes = (self._put(output, written, tally, shard.id) for written in self._written(shard, threads, tally))
+                for size in sizes:
+                    put, bytes_out = put + (size is not None), bytes_out + (size or 0)
+                try:
+                    bytes_out += output.finish() if put else 0
+                except AlreadyExists as error:
+                    tally.fail(shard.id, None, error)
+        report = tally.report(shard.id, bytes_out=bytes_out)
         commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=bytes_out, report=report)
-        return report if failures else create_commit(self.state, commit).report
+        return report if report.failures else create_commit(self.state, commit).report
 
-    def _written(self, shard: SourceShard, threads: Executor) -> Iterator[_Written]:
-        entries = self.archive.entries(shard.id, self.options.wanted)
-        opened = ahead(threads, self._open, entries, limit=WINDOW_PIXELS, weigh=_entry_pixels)
-        restored = (self._restore(item) for item in opened)
-        return ahead(threads, self._write, restored, limit=WINDOW_PIXELS, weigh=lambda item: _entry_pixels(item.entry))
+    def _put(self, output: Output, written: _Written, tally: Tally, shard_id: str) -> int | None:
+        """Write one entry and count it; return the bytes written, None where it is a failure."""
+        entry, error, size = written.entry, written.error, None
+        if error is None:
+            try:
+                size = output.add(written.key, written.data, entry.sidecars)
+            except (AlreadyExists, InvalidKey, DamagedEntry) as fault:
+                error = fault
+        if error is not None:
+            tally.fail(shard_id, entry.key, error)
+        stored = _entry_bytes(entry)
+        tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=_entry_pixels(entry), bytes_in=stored)
+        self.progress.add(pixels=_entry_pixels(entry), bytes_in=stored)
+        return size
+
+    def _written(self, shard: SourceShard, threads: Executor, tally: Tally) -> Iterator[_Written]:
+        def lost(key: str | None, error: DamagedObject) -> None:
+            tally.fail(shard.id, key, error)
+
+        entries = self.archive.entries(shard.id, self.options.wanted, lost=lost)
+        opened = ahead(threads, self._open, entries, limit=WINDOW_PIXELS, weigh=_entry_weight)
+        restored = map(self._restore, opened)
+        return ahead(threads, self._write, restored, limit=WINDOW_PIXELS, weigh=lambda item: _entry_weight(item.entry))
 
     def _from_original(self, entry: Entry) -> bool:
         """Whether the source's own bytes, and not the LR, are what the image comes from."""
@@ -220,8 +225,11 @@ class RestoreWorker:
     def _restore(self, opened: _Opened) -> _Opened:
         if opened.lr is None or self.engine is None:
             return opened
-        with self._turn:
-            return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
+        try:
+            with self._turn:
+                return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
+        except DamagedEntry as error:
+            return _Opened(entry=opened.entry, error=error)
 
     def _write(self, opened: _Opened) -> _Written:
         entry = opened.entry
@@ -234,17 +242,26 @@ class RestoreWorker:
             if self.options.lr or self._as_it_was(entry):
                 return _Written(entry=entry, key=entry.key, data=entry.original)
             picture = self._picture(entry, opened.restored)
-            size = self.options.size_for((picture.pixels.shape[0], picture.pixels.shape[1]))
             form = output_format(self.options.format, picture)
-            picture = resized(picture, size)
+            picture = resized(picture, self._size(picture))
             try:
                 data = image.encode(picture, format=form, quality=self.options.quality)
             except UnwritableImage:  # sides or metadata beyond the format's limits
                 form = "png"
                 data = image.encode(picture, format=form, quality=self.options.quality)
-            return _Written(entry=entry, key=renamed(entry.key, form), data=data)
+            # In the source's own format it has the source's own name, even one that tells another format.
+            return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
         except PipelineError as error:
             return _Written(entry=entry, key=entry.key, data=None, error=error)
+
+    def _size(self, picture: image.Picture) -> Size:
+        """Return the size to write a picture at; SizeNotReachable for more pixels than the archive lets in."""
+        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        wanted, limit = self.options.size_for(size), self.archive.plan.settings.pixel_limit
+        if wanted[0] * wanted[1] > max(limit, size[0] * size[1]):
+            advice = f"that is more than the archive's limit of {limit} pixels; give a larger --scale"
+            raise SizeNotReachable(size[1], size[0], wanted[1], wanted[0], advice)
+        return wanted
 
     def _picture(self, entry: Entry, restored: Pixels | None) -> image.Picture:
         if restored is None:
@@ -269,10 +286,15 @@ def decode_lr(entry: Entry) -> Pixels:
 
 
 def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
-    """Return what the network makes of an entry's LR, at the original size."""
-    assert entry.height is not None
-    assert entry.width is not None
-    return engine.restore(lr, (entry.height, entry.width), grey=image.is_grey(entry.mode))
+    """Return what the network makes of an entry's LR, at the original size; DamagedEntry where that cannot be it."""
+    size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
+    try:
+        if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
+            raise SizeNotReachable(lr_size[1], lr_size[0], size[1], size[0], "an LR is not larger than its image")
+        engine.check_size(size, lr_size)
+    except SizeNotReachable as error:
+        raise DamagedEntry(entry.key, "size", str(error)) from None
+    return engine.restore(lr, size, grey=image.is_grey(entry.mode))
 
 
 def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
@@ -283,6 +305,8 @@ def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image
             restored = latent.apply(entry.latent, restored)
         part = "alpha"
         alpha = None if entry.alpha is None else image.decode_plane(entry.alpha)
+        if alpha is not None and alpha.shape != restored.shape[:2]:
+            raise ValueError(f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
     except (DamagedLatent, ImageError, ValueError) as error:
         raise DamagedEntry(entry.key, part, str(error)) from None
     return image.Picture(
@@ -316,12 +340,19 @@ def output_format(wanted: str, picture: image.Picture) -> str:
 
 def renamed(key: str, form: str) -> str:
     """Return ``key`` with the extension of ``form``, unchanged where its own names that form already."""
-    path = PurePosixPath(key)
-    extension = path.suffix.removeprefix(".")
-    if extension and image.names_format(extension, form):
+    if image.names_format(key.rpartition(".")[2], form):
         return key
-    return str(path.with_suffix(f".{image.extension_of(form)}")) if has_image_name(key) else f"{key}.{image.extension_of(form)}"
+    return with_extension(key, image.extension_of(form))
 
 
 def _entry_pixels(entry: Entry) -> int:
     return (entry.width or 0) * (entry.height or 0)
+
+
+def _entry_bytes(entry: Entry) -> int:
+    return sum(len(part or b"") for part in (entry.lr, entry.latent, entry.alpha, entry.original))
+
+
+def _entry_weight(entry: Entry) -> int:
+    """What an entry takes of a window: its pixels, or its bytes where those are more."""
+    return max(_entry_pixels(entry), _entry_bytes(entry) + sum(map(len, entry.sidecars.values())), LEAST_WEIGHT)

@@ -13,9 +13,8 @@ from urllib.parse import unquote
 from pipeline.errors import InvalidOption, NotFound
 from pipeline.store_base import Store, local_errors, without_secrets
 from pipeline.store_local import LocalStore
-from pipeline.store_s3 import S3Store
 
-__all__ = ["LocalStore", "S3Store", "Store", "open_store", "split_uri"]
+__all__ = ["LocalStore", "Store", "open_store", "split_uri"]
 
 
 def open_store(uri: str, create: bool = False) -> Store:
@@ -26,6 +25,8 @@ def open_store(uri: str, create: bool = False) -> Store:
     """
     scheme, rest = _parse_uri(uri)
     if scheme == "s3":
+        from pipeline.store_s3 import S3Store  # not at the top: training reads local files on machines without boto3
+
         bucket, _, prefix = rest.partition("/")
         return S3Store(bucket, prefix)
     root = Path(rest).absolute()

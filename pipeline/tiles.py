@@ -12,8 +12,10 @@ from itertools import pairwise, product
 
 from iarn.lattice import Axis
 
-TILE_POINTS = 2048
-"""Lattice points per axis that a tile yields, at most; a smaller lattice is one tile."""
+TILE_POINTS = 1792
+"""Lattice points per axis that the network sees at once, halo included; a lattice no larger is one tile.
+
+About 1 GB at work on a CPU, with the shipped network in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def lr_tiles(axes: tuple[Axis, Axis], halo: int, points: int = TILE_POINTS) -> I
     """Cut the LR into tiles for downscaling."""
     spans = []
     for axis in axes:
-        cuts = _cuts(axis.lr, axis.points, points)
+        cuts = _cuts(axis.lr, axis, halo, points)
         spans.append([Span(start=a, stop=b, first=max(0, a - halo), last=min(axis.lr, b + halo)) for a, b in cuts])
     return (Tile(rows=rows, columns=columns) for rows, columns in product(*spans))
 
@@ -52,7 +54,7 @@ def image_tiles(axes: tuple[Axis, Axis], halo: int, points: int = TILE_POINTS) -
     spans = []
     for axis in axes:
         column = []
-        for start, stop in _cuts(axis.length, axis.points, points):
+        for start, stop in _cuts(axis.length, axis, halo, points):
             low, high = axis.point_range(start, stop)
             first, last = low // axis.stride - halo, -(-high // axis.stride) + halo
             column.append(Span(start=start, stop=stop, first=max(0, first), last=min(axis.lr, last)))
@@ -60,8 +62,9 @@ def image_tiles(axes: tuple[Axis, Axis], halo: int, points: int = TILE_POINTS) -
     return (Tile(rows=rows, columns=columns) for rows, columns in product(*spans))
 
 
-def _cuts(length: int, lattice: int, points: int) -> list[tuple[int, int]]:
-    """Cut ``length`` into near-equal parts of at most ``points`` lattice points each."""
-    count = min(length, -(-lattice // points))
+def _cuts(length: int, axis: Axis, halo: int, points: int) -> list[tuple[int, int]]:
+    """Cut ``length``, the axis in LR or image pixels, into near-equal parts that leave room for the halo."""
+    room = points if axis.points <= points else max(points - 2 * halo * axis.stride, points // 2, axis.stride)
+    count = min(length, -(-axis.points // room))
     edges = [length * i // count for i in range(count + 1)]
     return list(pairwise(edges))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.commands import home
 from tests.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
 
 settings.register_profile("quick", max_examples=15, deadline=None)
@@ -52,3 +53,27 @@ def s3_bucket(s3_server: SeaweedServer, s3_environment: None) -> str:  # noqa: A
     bucket = f"test-{secrets.token_hex(6)}"
     s3_server.client.create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray of four logical CPUs in this process, which every pool of these tests uses; it ends with the tests."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=80 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def clean_environment() -> Iterator[dict[str, str]]:
+    """Environment of a user's own commands: an empty home, none of these tests' variables but boto3's."""
+    with home() as environment:
+        yield environment

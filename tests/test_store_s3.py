@@ -15,7 +15,8 @@ import boto3
 import pytest
 
 from pipeline.errors import AccessDenied, AlreadyExists, InvalidOption, NotFound, StoreUnavailable
-from pipeline.store import S3Store, Store, open_store
+from pipeline.store import Store, open_store
+from pipeline.store_s3 import S3Store
 from tests.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.seaweed import ACCESS_KEY, SECRET_KEY, SeaweedServer
 from tests.store_contract import Behind, Bucket, StoreContract, together

@@ -1,0 +1,171 @@
+"""Peak memory: of a job over ever more images, and of one very large image.
+
+    python benchmarks/memory.py jobs --images 1000 10000     # driver and actor of whole jobs, tiny images, a tiny network
+    python benchmarks/memory.py large --side 10000           # one process, one image, the shipped network
+
+Prints resident memory (RSS) peaks in MB, sampled five times a second, and the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from iarn.network import NetworkConfig, Rescaler
+from iarn.weights import pack, shipped
+
+SAMPLE_SECONDS = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    jobs = commands.add_parser("jobs")
+    jobs.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
+    large = commands.add_parser("large")
+    large.add_argument("--side", type=int, default=10_000)
+    large.add_argument("--scale", default="2")
+    arguments = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}")
+    if arguments.command == "jobs":
+        for count in arguments.images:
+            peaks, seconds = job(count)
+            parts = ", ".join(f"{name} {peak / 1e6:.0f} MB" for name, peak in sorted(peaks.items()))
+            print(f"{count} images: {parts}; {seconds:.0f} s", flush=True)
+    else:
+        measure_large(arguments.side, arguments.scale)
+
+
+def job(count: int) -> tuple[dict[str, int], float]:
+    """Rescale ``count`` tiny images by the command line; return the peak RSS of the driver and of its actors."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, weights = Path(folder, "source"), Path(folder, "tiny.safetensors")
+        weights.write_bytes(pack(Rescaler(NetworkConfig(blocks=(1, 1), width=8)), {}))
+        draw = np.random.default_rng(0)
+        for index in range(count):
+            path = source / f"{index // 1000:03d}" / f"{index:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            buffer = io.BytesIO()
+            Image.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+            path.write_bytes(buffer.getvalue())
+        command = [sys.executable, "-m", "jobs.cli", "rescale", str(source), f"{folder}/archive", "--scale", "2"]
+        begun = time.monotonic()
+        with subprocess.Popen([*command, "--weights", str(weights)], stderr=subprocess.DEVNULL) as process:
+            peaks: dict[str, int] = {}
+            driver = psutil.Process(process.pid)
+            while process.poll() is None:
+                for member, name in [(driver, "driver"), *((child, "actor") for child in actors(driver))]:
+                    try:
+                        peaks[name] = max(peaks.get(name, 0), member.memory_info().rss)
+                    except psutil.Error:
+                        continue
+                time.sleep(SAMPLE_SECONDS)
+        if process.returncode:
+            raise SystemExit(f"the job ended with status {process.returncode}")
+        return peaks, time.monotonic() - begun
+
+
+def actors(driver: psutil.Process) -> list[psutil.Process]:
+    """Return the Ray workers below ``driver`` that run our actor."""
+    found = []
+    for child in driver.children(recursive=True):
+        try:
+            if "_Actor" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def measure_large(side: int, scale: str) -> None:
+    """Rescale and restore one image of ``side`` squared pixels in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "source").mkdir()
+        context = multiprocessing.get_context("spawn")
+        for step in (_draw, _rescale, _restore):
+            results = context.Queue()
+            process = context.Process(target=step, args=(folder, side, scale, results))
+            process.start()
+            baseline, peak, seconds = results.get()
+            process.join()
+            own = side * side * 3
+            beyond = f"{(peak - own) / 1e6:.0f} MB beyond the image's own {own / 1e6:.0f} MB"
+            if step is not _draw:
+                print(f"{step.__name__[1:]}: {peak / 1e6:.0f} MB, {beyond} (idle {baseline / 1e6:.0f} MB); {seconds:.0f} s")
+
+
+class _Peak:
+    """The highest RSS of this process while the block runs."""
+
+    def __enter__(self) -> _Peak:
+        self.process = psutil.Process()
+        self.baseline = self.peak = self.process.memory_info().rss
+        self.begun, self._ended = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self.peak = max(self.peak, self.process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.seconds = time.monotonic() - self.begun
+
+
+def _draw(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+    draw = np.random.default_rng(0)
+    small = Image.fromarray(draw.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+    small.resize((side, side), Image.Resampling.BICUBIC).save(f"{folder}/source/large.jpg", quality=90)
+    results.put((0, 0, 0.0))
+
+
+def _rescale(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+    from jobs.rescale import RescaleJob, open_archive
+    from pipeline.records import Settings, TargetSize
+    from pipeline.rescale import RescaleWork
+
+    shipped()
+    settings = Settings(target=TargetSize.parse(scale=scale))
+    archive = open_archive(RescaleJob(source=f"{folder}/source", archive=f"{folder}/archive", settings=settings))
+    worker = RescaleWork(archive=archive.store.uri).start()
+    with _Peak() as peak:
+        for shard in archive.plan.shards:
+            report = worker.run(shard)
+            if report.failures or report.originals:
+                raise SystemExit(f"not rescaled: {report}")
+    results.put((peak.baseline, peak.peak, peak.seconds))
+
+
+def _restore(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+    from pipeline.restore import RestoreOptions, RestoreWork
+    from pipeline.store import open_store
+
+    destination = open_store(f"{folder}/restored", create=True).uri
+    worker = RestoreWork(archive=f"{folder}/archive", destination=destination, options=RestoreOptions()).start()
+    with _Peak() as peak:
+        for shard in worker.archive.plan.shards:
+            report = worker.run(shard)
+            if report.failures:
+                raise SystemExit(f"not restored: {report}")
+    results.put((peak.baseline, peak.peak, peak.seconds))
+
+
+if __name__ == "__main__":
+    main()

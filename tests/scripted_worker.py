@@ -1,0 +1,125 @@
+"""A worker for tests of the pool: each shard's name says what becomes of it, and a folder remembers every try."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InvalidWeights, NotFound, StoreUnavailable
+from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
+
+
+def shard(index: int, script: str = "ok") -> SourceShard:
+    """Return a shard whose run follows ``script``."""
+    return SourceShard(id=f"{index:06d}", name=script, kind=ShardKind.TAR, objects=(ObjectInfo(key="a.tar", size=1, etag="e"),))
+
+
+@dataclass
+class Totals:
+    """What a worker has done; the pipeline's own would load torch into every process of these tests."""
+
+    assets: int = 0
+    pixels: int = 0
+    bytes_in: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptedWork:
+    """Starts a worker that follows the shards' scripts; ``starting`` is a script of its own."""
+
+    folder: str
+    starting: str = "ok"
+    device: str = "cpu"
+    threads: int = 1
+
+    def start(self) -> ScriptedWorker:
+        note(self.folder, "start")
+        if self.starting == "invalid":
+            raise InvalidWeights("weights.safetensors", "their digest is wrong")
+        if self.starting == "broken":
+            raise RuntimeError("CUDA error: out of memory")
+        if self.starting == "die":
+            os._exit(3)
+        if self.starting == "hang":
+            time.sleep(60)
+        return ScriptedWorker(self.folder)
+
+
+class ScriptedWorker:
+    """Follows scripts."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.progress = Totals()
+        self._at_work = 0
+        self._lock = threading.Lock()
+
+    def run(self, shard: SourceShard) -> ShardReport:
+        with self._lock:
+            self._at_work += 1
+            tries = note(self._folder, shard.id, self._at_work)
+        try:
+            result = self._follow(shard.name, tries)
+        finally:
+            with self._lock:
+                self._at_work -= 1
+        with self._lock:
+            self.progress.assets += 1
+            self.progress.pixels += 10
+            self.progress.bytes_in += 100
+        report = ShardReport(shard_id=shard.id, entries=1, originals=0, pixels=10, bytes_in=100, bytes_out=50)
+        if result is not None:
+            object.__setattr__(report, "compared", result)
+        return report
+
+    def _follow(self, script: str, tries: int) -> Any:
+        """Do what ``script`` says on the try of this number, counted from 1."""
+        verb, _, number = script.partition(":")
+        if verb == "sleep":
+            time.sleep(float(number))
+        elif verb == "meet":
+            end = time.monotonic() + 60
+            while not begun(self._folder, number) and time.monotonic() < end:
+                time.sleep(0.02)
+        elif verb == "hang-once" and tries == 1:
+            time.sleep(60)
+        elif verb == "unavailable" and tries <= int(number):
+            raise StoreUnavailable("s3://bucket/key", "it is down")
+        elif verb == "missing":
+            raise NotFound("s3://bucket/key")
+        elif verb == "raise":
+            raise ZeroDivisionError("no one thought of this")
+        elif verb == "die":
+            time.sleep(0.2)
+            os._exit(9)
+        elif verb == "threads":
+            return int(os.environ["OMP_NUM_THREADS"])
+        elif verb == "unsendable":
+            return threading.Lock()
+        return None
+
+
+def note(folder: str, name: str, at_work: int = 0) -> int:
+    """Remember that ``name`` was begun by this process, with how many under way; return how often it has been."""
+    with (Path(folder) / name).open("a") as file:
+        file.write(f"{os.getpid()} {at_work}\n")
+    return len(begun(folder, name))
+
+
+def begun(folder: str | Path, name: str) -> list[int]:
+    """Return the process of every time ``name`` was begun."""
+    return [int(line.split()[0]) for line in _lines(folder, name)]
+
+
+def most_at_once(folder: str | Path) -> int:
+    """Return how many shards one process had under way at most."""
+    return max(int(line.split()[1]) for path in Path(folder).iterdir() for line in _lines(folder, path.name))
+
+
+def _lines(folder: str | Path, name: str) -> list[str]:
+    path = Path(folder) / name
+    return path.read_text().splitlines() if path.exists() else []

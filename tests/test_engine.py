@@ -1,0 +1,200 @@
+"""The engine: tiled as untiled, the same twice, and one clear error for what cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from iarn.metrics import psnr, ssim
+from pipeline import engine as engine_module
+from pipeline.engine import Engine, check_weights, choose_device, measure
+from pipeline.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
+from pipeline.records import Pixels
+from tests.networks import random_network, random_weights
+from tests.pictures import photo
+
+CPU = torch.device("cpu")
+WEIGHTS = random_weights()
+WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=56)
+
+side = st.one_of(st.sampled_from([1, 2, 5]), st.integers(1, 150))
+scale = st.one_of(st.sampled_from([1.0, 1.02, 1.99, 2.0, 3.0, 4.0]), st.floats(1, 4))
+
+
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
+    """Return a picture with smooth parts beside noise, the hardest to bring back."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return np.where((np.arange(width) < width // 2)[:, None], photo(height, width, seed=seed), noise).astype(np.uint8)
+
+
+def decibels(one: Pixels, other: Pixels) -> float:
+    """PSNR by hand."""
+    error = np.mean((one.astype(float) - other) ** 2)
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def tensor(pixels: Pixels) -> torch.Tensor:
+    """Return pixels as the metrics take them."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+@given(side, side, scale, scale, st.booleans(), st.booleans())
+@example(1, 150, 1.0, 3.9, False, False)
+@example(150, 1, 2.5, 2.5, True, False)
+@example(149, 131, 2.0, 2.0, True, True)
+@example(131, 149, 4.0, 4.0, True, False)
+@example(140, 139, 1.995, 1.995, True, False)
+@example(123, 150, 1.0, 2.5, False, True)
+def test_tiled_equals_untiled(height: int, width: int, vertical: float, horizontal: float, symmetric: bool, grey: bool) -> None:
+    """Protects large images: cutting one to tiles changes neither its LR nor its restore (60 dB asked for, one level seen)."""
+    lr_size = (math.ceil(height / vertical), math.ceil(width / (vertical if symmetric else horizontal)))
+    pixels = picture(height, width)
+    lr = WHOLE.downscale(pixels, lr_size, grey=grey)
+    restored = WHOLE.restore(lr, (height, width), grey=grey)
+    assert lr.dtype == restored.dtype == np.uint8
+    assert lr.shape == (*lr_size, 3)
+    assert restored.shape == pixels.shape
+    for one, other in (
+        (TILED.downscale(pixels, lr_size, grey=grey), lr),
+        (TILED.restore(lr, (height, width), grey=grey), restored),
+    ):
+        assert np.abs(one.astype(int) - other).max() <= 1  # a value that stood half-way between two levels
+        places = int((one != other).any(axis=2).sum())
+        assert places <= 2 + one.size // 1000
+        assert decibels(one, other) >= 60 or places == 1  # one level in one place of a tiny picture is more than that
+
+
+def test_an_engine_gives_what_its_network_does() -> None:
+    """Protects the weights: the engine's LR and restore are those of the network by itself, rounded."""
+    network = random_network()
+    pixels = picture(61, 50)
+    with torch.no_grad():
+        y, _ = network.downscale(tensor(pixels), (25, 21))
+        lr = (y[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        x = network.restore(tensor(lr), None, (61, 50))
+    image = (x[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    assert decibels(WHOLE.downscale(pixels, (25, 21)), lr) >= 65
+    assert decibels(WHOLE.restore(lr, (61, 50)), image) >= 65
+
+
+def test_the_same_bytes_twice() -> None:
+    """Protects resuming and repeating: an engine, and another one of the same weights, give the same bytes again."""
+    pixels = picture(97, 120)
+    lr = TILED.downscale(pixels, (40, 50))
+    again = Engine(WEIGHTS, CPU, tile_points=56)
+    assert np.array_equal(TILED.downscale(pixels, (40, 50)), lr)
+    assert np.array_equal(again.downscale(pixels, (40, 50)), lr)
+    assert np.array_equal(again.restore(lr, (97, 120)), TILED.restore(lr, (97, 120)))
+
+
+def test_pixels_are_left_as_they_are() -> None:
+    """Protects the source's pixels, which the restore is measured against: also read-only and strided ones are taken."""
+    pixels = picture(40, 60)[:, ::2]
+    before = pixels.copy()
+    pixels.setflags(write=False)
+    lr = WHOLE.downscale(pixels, (20, 15))
+    assert np.array_equal(pixels, before)
+    assert np.array_equal(lr, WHOLE.downscale(before, (20, 15)))
+
+
+@pytest.mark.parametrize("subject", [WHOLE, TILED], ids=["whole", "tiled"])
+def test_grey_stays_grey(subject: Engine) -> None:
+    """Protects grey images: no colour appears in LR or restore, and asking for it brings it (the weights would)."""
+    plane = picture(90, 61)[..., :1].repeat(3, axis=2)
+    lr = subject.downscale(plane, (36, 30), grey=True)
+    restored = subject.restore(lr, (90, 61), grey=True)
+    for grey in (lr, restored):
+        assert (grey[..., 0] == grey[..., 1]).all()
+        assert (grey[..., 0] == grey[..., 2]).all()
+    assert (subject.downscale(plane, (36, 30)) != lr).any()
+
+
+def test_scale_one_gives_the_same_pixels() -> None:
+    """Protects images that are small already: nothing is lost at scale 1, tiled or not."""
+    pixels = picture(130, 3)
+    for subject in (WHOLE, TILED):
+        assert np.array_equal(subject.downscale(pixels, (130, 3)), pixels)
+        assert np.array_equal(subject.restore(pixels, (130, 3)), pixels)
+
+
+def test_sizes_out_of_reach() -> None:
+    """Protects a job from one odd asset: a scale above the network's is an ImageError before any work, with both sizes."""
+    WHOLE.check_size((400, 401), (100, 101))
+    for size, lr_size in (((401, 400), (100, 400)), ((400, 401), (400, 100))):
+        with pytest.raises(SizeNotReachable, match="above 4, the largest of this network") as caught:
+            WHOLE.check_size(size, lr_size)
+        assert f"from {size[1]} x {size[0]} to {lr_size[1]} x {lr_size[0]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("height", [1, 7, 10, 11, 12, 40, 41, 42, 43, 73, 74, 75, 150])
+@pytest.mark.parametrize("width", [1, 30])
+def test_measure_in_strips_equals_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the figures in an archive: strips give the PSNR and SSIM of the whole image, wherever their edges fall."""
+    monkeypatch.setattr(engine_module, "STRIP_ROWS", 32)
+    image, restored = picture(height, width), picture(height, width, seed=1)
+    found = measure(image, restored)
+    assert found[0] == pytest.approx(psnr(tensor(image), tensor(restored)), abs=1e-4)
+    assert found[0] == pytest.approx(decibels(image, restored), abs=1e-4)
+    assert found[1] == pytest.approx(ssim(tensor(image), tensor(restored)), abs=1e-5)
+
+
+def test_equal_images_measure_as_equal() -> None:
+    """Protects exact restores: infinite PSNR and an SSIM of one, without a warning."""
+    found = measure(picture(20, 20), picture(20, 20))
+    assert found[0] == math.inf
+    assert found[1] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:-1", "", "auto ", "meta", "mps", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(wanted: str) -> None:
+    """Protects users from a slow job: one never runs somewhere else than it was told to."""
+    with pytest.raises(DeviceUnavailable) as caught:
+        choose_device(wanted)
+    assert caught.value.wanted == wanted
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "there"), [(0, "cuda", False), (1, "cuda", True), (1, "cuda:1", False), (2, "cuda:1", True)]
+)
+def test_cuda_devices_are_counted(count: int, wanted: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects machines with several GPUs: an index is checked against those visible, and kept."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if there:
+        assert choose_device(wanted) == torch.device(wanted)
+    else:
+        with pytest.raises(DeviceUnavailable, match=f"{count} CUDA devices are visible"):
+            choose_device(wanted)
+
+
+@pytest.mark.parametrize(("available", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_the_best_there_is(available: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the default: a GPU where there is one, the CPU otherwise."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:0],
+        lambda data: b"no weights" + data,
+        lambda data: data[:-9],
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    ],
+    ids=["empty", "other", "truncated", "flipped"],
+)
+def test_bad_weights_are_refused(damage: Callable[[bytes], bytes]) -> None:
+    """Protects archives: weights that are not whole are InvalidWeights, naming the file, and no engine starts."""
+    with pytest.raises(InvalidWeights, match="Weights s3://bucket/model cannot be used: it"):
+        check_weights(damage(WEIGHTS), "s3://bucket/model")
+    with pytest.raises(InvalidWeights):
+        Engine(damage(WEIGHTS), CPU)
+    check_weights(WEIGHTS, "s3://bucket/model")

@@ -1,0 +1,148 @@
+"""Processes killed in the middle: the same command finishes the job, exactly once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import pool, spool
+from pipeline.archive import Archive
+from pipeline.commits import commits
+from pipeline.pool import PoolOptions, Snapshot
+from pipeline.records import ShardReport, Tier
+from pipeline.rescale import RescaleWork
+from pipeline.store import open_store
+from tests import workshop
+from tests.commands import IARN, Running, ray_logs, run
+from tests.seaweed import SECRET_KEY, SeaweedServer
+from tests.test_jobs import bulky
+
+
+@pytest.mark.ray
+def test_a_job_on_object_storage_survives_kill_9(
+    tmp_path: Path, s3_bucket: str, s3_server: SeaweedServer, clean_environment: dict[str, str]
+) -> None:
+    """Protects against a lost machine: no Ray process outlives the driver, what is done is neither read nor written again,
+    every entry is there once, all of it comes back byte by byte, and the secret is nowhere."""
+    objects = Bucket(s3_server, s3_bucket)
+    samples = {
+        f"{shard:02d}": [bulky(f"{shard:02d}/{index}.png", 2 * shard + index) for index in range(2)] for shard in range(20)
+    }
+    for shard, content in samples.items():
+        objects.put(f"source/{shard}.tar", workshop.tar_of(member for sample in content for member in sample.members.items()))
+    (tmp_path / "weights").write_bytes(workshop.weights())
+    source, archive, out = (f"{s3_bucket}/{part}" for part in ("source", "archive", "out"))
+    command = ("rescale", source, archive, "--scale", "2", "--tier", "exact", "--weights", tmp_path / "weights", "--json")
+
+    with Running(tmp_path / "first", clean_environment, IARN, *command) as first:
+        first.until(lambda: len(objects.keys("archive/commits/")) >= 2)
+        first.kill()
+        # Ray's two agents try for a minute to tell its dead server of the death of its raylet; then they end as well.
+        assert not first.left_behind("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    done = objects.keys("archive/commits/")
+    assert 2 <= len(done) < len(samples)
+    before = {key: objects.etag(key) for key in (*done, *objects.keys("archive/shards/"), "archive/plan.json")}
+    for key in done:
+        objects.delete(f"source/{Path(key).stem[-2:]}.tar")
+
+    second = run(tmp_path / "second", clean_environment, *command)
+    assert second.ended() == 0, second.err
+    assert second.event("start")["shards_done"] == len(done)
+    assert second.event("end")["entries"] == 2 * len(samples)
+    assert len(objects.keys("archive/commits/")) == len(objects.keys("archive/shards/")) == len(samples)
+    assert before == {key: objects.etag(key) for key in before}
+    opened = Archive.open(open_store(archive))
+    keys = [entry.key for shard in opened.plan.shards for entry in opened.entries(shard.id)]
+    assert sorted(keys) == sorted(sample.key for content in samples.values() for sample in content)
+
+    third = run(tmp_path / "third", clean_environment, "restore", archive, out, "--to", "tar")
+    assert third.ended() == 0, third.err
+    for shard, content in samples.items():
+        assert workshop.members_of(objects.read(f"out/{shard}.tar")) == [(sample.key, sample.data) for sample in content]
+
+    for name in ("first", "second", "third"):
+        assert SECRET_KEY not in "".join(path.read_text() for path in (tmp_path / name).iterdir())
+    assert not [key for key in objects.keys("") if SECRET_KEY.encode() in objects.read(key)]
+    assert not [path for path in ray_logs(clean_environment) if SECRET_KEY.encode() in path.read_bytes()]
+
+
+class Bucket:
+    """The objects of a bucket, by a plain client."""
+
+    def __init__(self, server: SeaweedServer, uri: str) -> None:
+        self._client, self._name = server.client, uri.removeprefix("s3://")
+
+    def put(self, key: str, data: bytes) -> None:
+        self._client.put_object(Bucket=self._name, Key=key, Body=data)
+
+    def read(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
+
+    def etag(self, key: str) -> str:
+        return self._client.head_object(Bucket=self._name, Key=key)["ETag"]
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self._name, Key=key)
+
+    def keys(self, prefix: str) -> list[str]:
+        return [found["Key"] for found in self._client.list_objects_v2(Bucket=self._name, Prefix=prefix).get("Contents", ())]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
+    """Protects a job from the loss of an actor with real shards under way: each is committed once and every entry is there."""
+    for shard in range(8):
+        workshop.as_tar(tmp_path / "source", [bulky(f"{shard}/{index}.png", shard) for index in range(2)], f"{shard}.tar")
+    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", tier=Tier.LEAN)
+    killed: list[int] = []
+
+    def kill(snapshot: Snapshot) -> None:
+        if snapshot.actors and not killed and any((tmp_path / "archive").glob("commits/*")):
+            for process in psutil.Process().children(recursive=True):
+                if process.name().startswith("ray::_Actor"):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+
+    work = RescaleWork(archive=archive.store.uri, device="cpu")
+    results = list(pool.run(work, archive.plan.shards, PoolOptions(actors=1, cpus_per_actor=1), kill))
+    assert len(killed) == 1
+    assert all(isinstance(result, ShardReport) for result in results), results
+    assert sorted(result.shard_id for result in results) == [shard.id for shard in archive.plan.shards]
+    committed = list(commits(archive.store, archive.digest))
+    assert [commit.shard_id for commit in committed] == [shard.id for shard in archive.plan.shards]
+    for commit in committed:
+        data = (tmp_path / "archive" / "shards" / f"{commit.shard_id}.parquet").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == commit.sha256
+    keys = [entry.key for shard in archive.plan.shards for entry in archive.entries(shard.id)]
+    assert sorted(keys) == sorted(f"{shard}/{index}.png" for shard in range(8) for index in range(2))
+
+
+def test_what_a_killed_process_left_on_the_disk_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the disk: the folder of a process that was killed goes with the next one, those of the living stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("dead", "alive", "young", "other"):
+        folder = tmp_path / (f"{spool.PREFIX}{name}" if name != "other" else name)
+        folder.mkdir()
+        (folder / "shard.parquet").write_bytes(b"PAR1")
+        if name != "young":
+            os.utime(folder, (0, 0))
+    held = os.open(tmp_path / f"{spool.PREFIX}alive", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with spool.spool() as own:
+            (own / "shard.parquet").write_bytes(b"PAR1")
+            os.utime(own, (0, 0))
+            with spool.spool():
+                assert own.exists(), "a spool of the same process is no orphan"
+            left = {path.name.removeprefix(spool.PREFIX) for path in tmp_path.iterdir()} - {own.name.removeprefix(spool.PREFIX)}
+        assert left == {"alive", "young", "other"}
+        assert not own.exists()
+    finally:
+        os.close(held)

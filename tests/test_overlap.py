@@ -1,0 +1,159 @@
+"""Work ahead of its consumer: in order, bounded, errors in their place, nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import DamagedShard, UndecodableImage
+from pipeline.overlap import ahead
+
+
+@pytest.fixture(scope="module")
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Three threads."""
+    with ThreadPoolExecutor(3) as pool:
+        yield pool
+
+
+class Source:
+    """Items that count how many were taken, and that can fail after the last."""
+
+    def __init__(self, items: list[int], error: Exception | None = None) -> None:
+        self.items, self.error, self.taken = items, error, 0
+
+    def __iter__(self) -> Iterator[int]:
+        for item in self.items:
+            self.taken += 1
+            yield item
+        if self.error is not None:
+            raise self.error
+
+
+def test_results_come_in_order(threads: ThreadPoolExecutor) -> None:
+    """Protects the order of entries: it is that of the assets, whichever is done first."""
+    gate = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0:
+            gate.wait(10)
+        if item == 2:
+            gate.set()
+        return item * item
+
+    assert list(ahead(threads, slow_first, range(50), limit=5)) == [item * item for item in range(50)]
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 15))
+def test_weight_under_way_is_bounded(weights: list[int], limit: int) -> None:
+    """Protects memory: before the item that reaches the limit there is less than the limit under way, or nothing at all."""
+    source = Source(weights)
+    with ThreadPoolExecutor(2) as threads:
+        results = ahead(threads, lambda item: item, source, limit=limit, weigh=lambda item: item)
+        for done, result in enumerate(results):
+            assert result == weights[done]
+            under_way = [max(1, weight) for weight in weights[done : source.taken]]  # the one just given counts until used
+            assert sum(under_way[:-1]) < limit or len(under_way) == 1
+        assert source.taken == len(weights)
+
+
+def test_one_heavy_item_still_passes(threads: ThreadPoolExecutor) -> None:
+    """Protects large images: an item above the limit by itself goes alone instead of never."""
+    source = Source([100, 100, 100])
+    for done, _ in enumerate(ahead(threads, lambda item: item, source, limit=7, weigh=lambda item: item), start=1):
+        assert source.taken == done
+
+
+def test_nothing_is_taken_before_it_is_asked_for(threads: ThreadPoolExecutor) -> None:
+    """Protects laziness: a source is first read when the first result is wanted."""
+    source = Source([1, 2])
+    results = ahead(threads, lambda item: item, source, limit=2)
+    assert source.taken == 0
+    assert next(results) == 1
+    assert list(results) == [2]
+
+
+def test_no_items_give_no_results(threads: ThreadPoolExecutor) -> None:
+    """Protects empty shards: nothing in, nothing out, no wait."""
+    assert list(ahead(threads, lambda item: item, [], limit=1)) == []
+
+
+def test_an_error_of_the_function_stands_where_its_result_would() -> None:
+    """Protects the entries before a failure: they are given first, and the work behind it is cancelled."""
+    begun: list[int] = []
+    gate = threading.Event()
+
+    def fail_at_two(item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            raise UndecodableImage("broken")
+        if item > 2:
+            gate.wait(10)
+        return item
+
+    with ThreadPoolExecutor(1) as threads:
+        results = ahead(threads, fail_at_two, range(9), limit=9)
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(UndecodableImage):
+            next(results)
+        gate.set()
+    assert len(begun) <= 4
+
+
+def test_an_error_of_the_source_comes_after_all_results(threads: ThreadPoolExecutor) -> None:
+    """Protects a damaged shard's good assets: what was read before the damage is given before the error."""
+    source = Source([1, 2, 3], DamagedShard("x.tar", "cut off"))
+    results = ahead(threads, lambda item: item, source, limit=10)
+    assert [next(results) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(DamagedShard):
+        next(results)
+
+
+def test_a_fault_of_the_source_is_raised_at_once(threads: ThreadPoolExecutor) -> None:
+    """Protects against hidden bugs: an error that is none of ours is not put off until all results are used."""
+    gate = threading.Event()
+    with pytest.raises(ZeroDivisionError):
+        next(ahead(threads, lambda _: gate.wait(0.5), Source([1, 2], ZeroDivisionError()), limit=10))
+
+
+def test_what_is_ready_is_not_held_back(threads: ThreadPoolExecutor) -> None:
+    """Protects progress and memory: a finished result is given although the limit is far, with one item more under way."""
+    done = threading.Event()
+
+    def finished() -> Iterator[int]:
+        yield 0
+        assert done.wait(10)
+        time.sleep(0.1)  # by now the first result is ready
+        for item in range(1, 1000):
+            taken.append(item)
+            yield item
+
+    taken: list[int] = []
+    results = ahead(threads, lambda item: done.set() or item, finished(), limit=10**6)
+    assert next(results) == 0
+    assert len(taken) <= 3
+
+
+def test_closing_cancels_what_has_not_begun() -> None:
+    """Protects a stopped job: closed results leave no work behind in the threads."""
+    begun: list[int] = []
+    gate = threading.Event()
+
+    def wait(item: int) -> int:
+        begun.append(item)
+        if item:
+            gate.wait(10)
+        return item
+
+    with ThreadPoolExecutor(1) as threads:
+        results = ahead(threads, wait, range(100), limit=50)
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+        gate.set()
+    assert len(begun) <= 2

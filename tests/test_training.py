@@ -1,0 +1,180 @@
+"""Training steps: they learn, they resume exactly, and what is sampled stays within the network's reach."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from iarn.lattice import stride_for
+from iarn.network import NetworkConfig
+from iarn.training import StepReport, Trainer, TrainingConfig, sample_patches, sample_sizes
+from tests.networks import SMALL
+from tests.pictures import photo
+
+TINY = TrainingConfig(network=SMALL, steps=40, batch=2, lattice=32, warmup=2, rate=2e-3)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Tensor]:
+    """Synthetic photographs, uint8 (3, H, W)."""
+    return [torch.from_numpy(photo(90, 80 + 10 * seed, seed=seed)).permute(2, 0, 1).contiguous() for seed in range(3)]
+
+
+def trainer(config: TrainingConfig = TINY) -> Trainer:
+    """Return a trainer on the CPU in float32."""
+    return Trainer(config, torch.device("cpu"), autocast=False)
+
+
+def run(subject: Trainer, images: list[Tensor], steps: int) -> list[StepReport]:
+    """Do some steps."""
+    return [subject.step(images) for _ in range(steps)]
+
+
+def test_loss_falls(images: list[Tensor]) -> None:
+    """Protects training as a whole: thirty steps of a tiny network restore better than none."""
+    config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0)
+    subject = trainer(config)
+    reports = run(subject, images, 30)
+    assert [report.step for report in reports] == list(range(1, 31))
+    assert all(math.isfinite(report.loss) and report.psnr > 10 and report.lr_psnr > 20 for report in reports)
+
+    subject.done = 0  # the same patches and scales as in the first steps
+    again = run(subject, images, 8)
+    first = np.mean([report.loss for report in reports[:8]])
+    assert np.mean([report.loss for report in again]) < 0.9 * first
+
+
+def test_a_run_resumes_bit_by_bit(images: list[Tensor]) -> None:
+    """Protects resumed runs: two steps, saved, loaded elsewhere and two more are the four steps of one run."""
+    whole = trainer()
+    expected = run(whole, images, 4)
+
+    first = trainer()
+    run(first, images, 2)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = trainer()
+    run(second, images, 1)  # whatever it holds is replaced
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.done == 2
+    assert run(second, images, 2) == expected[2:]
+    for one, other in (
+        (whole.network.state_dict(), second.network.state_dict()),
+        (whole.average.state_dict(), second.average.state_dict()),
+    ):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_runs_of_one_seed_are_the_same(images: list[Tensor]) -> None:
+    """Protects seeds: the same one gives the same network, another one another."""
+    one, other, third = trainer(), trainer(), trainer(TrainingConfig(network=SMALL, steps=40, batch=2, lattice=32, seed=1))
+    reports = [run(subject, images, 2) for subject in (one, other, third)]
+    assert reports[0] == reports[1]
+    assert reports[0] != reports[2]
+
+
+def test_every_step_draws_anew(images: list[Tensor]) -> None:
+    """Protects what is learned from: a network held still meets other patches and scales at each step."""
+    still = trainer(TrainingConfig(network=SMALL, steps=40, batch=2, lattice=32, rate=0.0))
+    assert len({report.loss for report in run(still, images, 4)}) == 4
+
+
+def test_the_average_follows_the_network(images: list[Tensor]) -> None:
+    """Protects the weights that are shipped: the moving average leaves the start and stays short of the network."""
+    subject = trainer()
+    start = {name: tensor.clone() for name, tensor in subject.average.state_dict().items()}
+    run(subject, images, 3)
+    moved = [name for name, tensor in subject.average.state_dict().items() if not torch.equal(tensor, start[name])]
+    assert len(moved) == len(start)
+    assert not any(parameter.requires_grad for parameter in subject.average.parameters())
+
+
+def test_a_step_that_is_not_finite_changes_no_weight(images: list[Tensor]) -> None:
+    """Protects long runs: one bad gradient is left out instead of spoiling every weight."""
+    subject = trainer()
+    run(subject, images, 1)
+    before = {name: tensor.clone() for name, tensor in subject.network.state_dict().items()}
+    handle = next(iter(subject.network.parameters())).register_hook(lambda gradient: gradient * math.nan)
+    run(subject, images, 1)
+    handle.remove()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.network.state_dict().items())
+
+
+def test_autocast_stays_near_float32(images: list[Tensor]) -> None:
+    """Protects training in bfloat16: the first step's loss is that of float32 within a few percent."""
+    coarse = Trainer(TINY, torch.device("cpu"), autocast=True).step(images)
+    assert coarse.loss == pytest.approx(trainer().step(images).loss, rel=0.05)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(1,), (1, 1), (1, 1, 1)]))
+def test_sampled_sizes_are_within_reach(seed: int, blocks: tuple[int, ...]) -> None:
+    """Protects training: every scale drawn is above 1, within the network's reach, and its patch within the lattice."""
+    config = TrainingConfig(network=NetworkConfig(blocks=blocks, width=2), lattice=112)
+    size, lr_size = sample_sizes(config, torch.Generator().manual_seed(seed))
+    for length, lr in zip(size, lr_size, strict=True):
+        assert lr < length <= config.lattice
+        assert length <= lr * config.network.max_scale
+    assert stride_for(size, lr_size) * max(lr_size) <= config.lattice
+
+
+def test_all_kinds_of_scales_are_drawn() -> None:
+    """Protects the one network for every scale: small and large, equal and unequal scales all occur, in their share."""
+    config = TrainingConfig(asymmetric=0.25)
+    drawn = [sample_sizes(config, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    scales = np.array([[length / lr for length, lr in zip(size, lr_size, strict=True)] for size, lr_size in drawn])
+    assert 0.4 < (scales[:, 0] < 2).mean() < 0.6  # log-uniform from 1 to 4
+    assert scales.min() < 1.1
+    assert scales.max() > 3.8
+    assert 0.15 < (np.abs(scales[:, 0] - scales[:, 1]) > 0.05).mean() < 0.35
+
+
+def test_patches_are_of_their_size_and_range(images: list[Tensor]) -> None:
+    """Protects what the network learns from: patches in [0, 1] at the size drawn, also when turned, different ones."""
+    patches = sample_patches(images, (20, 33), TINY, torch.Generator().manual_seed(5))
+    assert patches.shape == (TINY.batch, 3, 20, 33)
+    assert patches.min() >= 0
+    assert patches.max() <= 1
+    assert not torch.equal(patches[0], patches[1])
+
+
+def test_an_image_smaller_than_a_patch_is_refused(images: list[Tensor]) -> None:
+    """Protects users' image folders: one that is too small is an error that names both sizes and what to do."""
+    with pytest.raises(ValueError, match=r"\(10, 80\) is smaller than a patch.*20, 20.*; leave it out"):
+        sample_patches([images[0][:, :10]], (20, 20), TINY, torch.Generator().manual_seed(0))
+
+
+def test_a_patch_as_large_as_its_image_is_fine() -> None:
+    """Protects small images: one of just the patch's size is used whole."""
+    image = torch.arange(3 * 8 * 8).reshape(3, 8, 8).to(torch.uint8)
+    config = TrainingConfig(network=SMALL, batch=6, smooth=0.0)
+    patches = sample_patches([image], (8, 8), config, torch.Generator().manual_seed(0))
+    whole = sorted((image.float() / 255).flatten().tolist())
+    assert all(sorted(patch.flatten().tolist()) == whole for patch in patches)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    """Protects the schedule: up over the warm-up, flat, and by a half cosine to almost nothing at the end."""
+    config = TrainingConfig(steps=1000, warmup=100, decay=0.6, rate=1e-3)
+    rates = [config.rate_at(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[99] == rates[399] == pytest.approx(1e-3)
+    assert rates[700] == pytest.approx(5e-4)
+    assert rates[999] < 1e-7
+    assert np.all(np.diff(rates[:100]) > 0)
+    assert np.all(np.diff(rates[400:]) <= 0)
+    assert TrainingConfig(warmup=0).rate_at(0) == 1e-3
+
+
+@pytest.mark.parametrize("fields", [{"steps": 0}, {"batch": 0}, {"lattice": 31}, {"decay": 0.0}, {"decay": 1.1}])
+def test_a_recipe_that_makes_no_sense_is_refused(fields: dict[str, float]) -> None:
+    """Protects long runs: a recipe that cannot work is refused before the first step."""
+    with pytest.raises(ValueError, match="Training needs"):
+        TrainingConfig(network=SMALL, **fields)  # type: ignore[arg-type]
