@@ -274,7 +274,7 @@ def _run(job: Callable[[], int]) -> None:
     try:
         status = job()
         sys.stdout.flush()
-    except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of a SIGTERM
+    except KeyboardInterrupt:
         typer.echo("Stopped. The same command resumes.", err=True)
         status = 130
     except BrokenPipeError:  # as in `iarn inspect --entries | head`

@@ -385,7 +385,8 @@ class ClusterUnavailable(PoolError):
     def __str__(self) -> str:
         advice = "Give the address of a running cluster, or leave out --address to use this machine."
         if self.address == "local":
-            return f"Ray could not be started here ({self.detail}). Free memory, disk or ports, or give --address."
+            check = "Check that HOME and TMPDIR can be written and that memory is left, or give --address."
+            return f"Ray could not be started here ({self.detail}). {check}"
         return f"The Ray cluster at {self.address} cannot be joined ({self.detail}). {advice}"
 
 

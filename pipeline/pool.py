@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 import time
 import traceback
 from collections import deque
@@ -127,7 +129,7 @@ class _Fault:
 
 
 class _Actor:
-    """The process around one worker."""
+    """The process around one worker; shards run in as many threads as a window has, and progress answers beside them."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -136,6 +138,7 @@ class _Actor:
     def start(self) -> None:
         self._worker = self._work.start()  # torch takes as many threads as Ray says by OMP_NUM_THREADS: the actor's CPUs
 
+    @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator] # Ray ships no types
     def run(self, shard: SourceShard) -> ShardReport | _Fault:
         assert self._worker is not None
         try:
@@ -147,6 +150,7 @@ class _Actor:
             reason = f"{type(error).__name__}: {error} (at {os.path.basename(place.filename)}:{place.lineno})"  # noqa: PTH119
             return _Fault(reason=reason, again=True, sick=True)
 
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def progress(self) -> tuple[int, int, int]:
         if self._worker is None:
             return 0, 0, 0
@@ -158,7 +162,7 @@ class _Actor:
 class _Member:
     """One actor as the driver sees it; ``starting`` until its worker is there, ``leaving`` once it gets no more shards."""
 
-    handle: _Grouped
+    handle: Any
     starting: Any
     running: dict[Any, _Attempt] = field(default_factory=dict)
     leaving: bool = False
@@ -224,7 +228,7 @@ class _Crew:
         wanted = min(self._request.actors, busy + len(self._next) + len(self._suspects))
         while len(self._members) < wanted:
             handle = self._remote.remote(self._work)
-            self._members.append(_Member(handle=_Grouped(handle), starting=handle.start.remote()))
+            self._members.append(_Member(handle=handle, starting=handle.start.remote()))
 
     def _assign(self) -> None:
         """Give every actor that is up its window of shards, those first that have the fewest."""
@@ -303,7 +307,7 @@ class _Crew:
     def _let_go(self, member: _Member) -> None:
         self._members.remove(member)
         self._retired = _sum(self._retired, member.totals)
-        ray.kill(member.handle.handle)
+        ray.kill(member.handle)
 
     def _snapshot(self) -> Snapshot:
         totals = self._retired
@@ -329,21 +333,6 @@ def _result(reference: Any, shard: SourceShard) -> ShardReport | _Fault:
         return _Fault(reason=_last_line(error))
     except RayError as error:  # its process, its node or the way to it is gone
         return _Fault(reason=str(WorkerLost(shard.id, _cause_of_death(error))), again=True, died=True)
-
-
-@dataclass(frozen=True)
-class _Grouped:
-    """An actor's methods, each in its concurrency group."""
-
-    handle: Any
-
-    @property
-    def run(self) -> Any:
-        return self.handle.run.options(concurrency_group="shards")
-
-    @property
-    def progress(self) -> Any:
-        return self.handle.progress.options(concurrency_group="watch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,13 +388,27 @@ def cluster(address: str | None) -> Iterator[None]:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        with _own_sigterm():
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ClusterUnavailable(address or "local", _first_line(error)) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM there is: Ray's prints addresses, and aborts a process that takes 3 s to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_reachable(address: str) -> None:

@@ -132,6 +132,11 @@ class Running:
         self.look()
         os.killpg(self.pid, signal.SIGINT)
 
+    def terminate(self) -> None:
+        """Do what a cluster does that wants its machine back."""
+        self.look()
+        self._process.terminate()
+
     def ended(self, seconds: float = 180) -> int:
         """Wait for the command to end; return its status."""
         end = time.monotonic() + seconds

@@ -212,6 +212,8 @@ def test_a_source_that_is_missing_or_empty_leaves_nothing(tmp_path: Path, weight
     (tmp_path / "empty").mkdir()
     assert "holds no image" in refused(2, "rescale", tmp_path / "empty", *options)
     assert "cannot be used" in refused(3, "rescale", tmp_path / "empty", *options[:3], "--weights", tmp_path / "no-weights")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert "its digest is" in refused(3, "rescale", tmp_path / "empty", *options)
     assert not (tmp_path / "archive").exists()
 
 

@@ -40,11 +40,11 @@ train(
 
 
 @pytest.mark.ray
-def test_on_a_terminal_there_is_a_bar_and_ctrl_c_resumes(tmp_path: Path, clean_environment: dict[str, str]) -> None:
-    """Protects the user at a terminal, with nothing set up: progress is shown, Ctrl-C ends cleanly with status 130, and the
-    same command goes on where it stopped, in JSON lines where nobody looks."""
+def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    """Protects a user with nothing set up: a terminal shows progress, Ctrl-C and SIGTERM end cleanly with status 130, the same
+    command goes on where it stopped, and where nobody looks there are JSON lines and nothing else."""
     (tmp_path / "weights").write_bytes(workshop.weights())
-    shards = [f"{index:02d}" for index in range(16)]
+    shards = [f"{index:02d}" for index in range(24)]
     for shard in shards:
         workshop.as_tar(tmp_path / "source", [bulky(f"{shard}.png", int(shard))], f"{shard}.tar")
     source, archive = tmp_path / "source", tmp_path / "archive"
@@ -56,17 +56,26 @@ def test_on_a_terminal_there_is_a_bar_and_ctrl_c_resumes(tmp_path: Path, clean_e
         assert not first.left_behind()
     shown = first.err
     assert "Traceback" not in shown
+    assert "arning" not in shown
     assert shown.rstrip().endswith("Stopped. The same command resumes.")
-    assert re.search(r"rescale .* \d+/16 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
+    assert re.search(r"rescale .* \d+/24 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
     done = {path.stem for path in archive.glob("commits/*")}
     assert 0 < len(done) < len(shards)
-    second = run(tmp_path / "second", clean_environment, *command)
-    assert second.ended() == 0, second.err
-    assert "\x1b" not in second.err
-    assert second.out == ""
-    assert second.event("start")["shards_done"] == len(done)
-    assert second.event("end")["entries"] == len(shards)
-    assert not done & {event["shard"] for event in second.events if event["event"] == "shard"}
+    with Running(tmp_path / "second", clean_environment, IARN, *command) as second:
+        second.until(lambda: '"shard"' in second.err)
+        second.terminate()
+        assert second.ended() == 130
+        assert not second.left_behind()
+    assert second.err.splitlines()[-1] == "Stopped. The same command resumes."
+    stopped = {path.stem for path in archive.glob("commits/*")}
+    assert done < stopped
+    third = run(tmp_path / "third", clean_environment, *command)
+    assert third.ended() == 0, third.err
+    assert "\x1b" not in third.err
+    assert third.out == ""
+    assert third.event("start")["shards_done"] == len(stopped) < len(shards)
+    assert third.event("end")["entries"] == len(shards)
+    assert not stopped & {event["shard"] for event in third.events if event["event"] == "shard"}
 
 
 def bulky(key: str, seed: int) -> workshop.Sample:
