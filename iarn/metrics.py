@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
 from iarn.lattice import Axis
 
@@ -46,14 +46,23 @@ def ssim(x: Tensor, y: Tensor) -> float:
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """Return the SSIM at each whole window: (B, 1, H - 10, W - 10) for images of at least 11 x 11."""
     x, y = (luma(i).reshape(-1, 1, *i.shape[-2:]) for i in (x, y))
-    rows, columns = (_gaussian(min(SSIM_WINDOW, n)).to(x) for n in x.shape[-2:])
-    moments = torch.cat([x, y, x * x, y * y, x * y])
-    moments = conv2d(conv2d(moments, rows[None, None, :, None]), columns[None, None, None, :])
-    mean_x, mean_y, xx, yy, xy = moments.chunk(5)
+    mean_x, mean_y, xx, yy, xy = (_blurred(moment) for moment in (x, y, x * x, y * y, x * y))
     c1, c2 = 0.01**2, 0.03**2
     covariance = xy - mean_x * mean_y
     variances = xx - mean_x.square() + yy - mean_y.square()
     return ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / ((mean_x.square() + mean_y.square() + c1) * (variances + c2))
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """Weigh every whole window of ``x``, as sums of shifted copies: a convolution of one channel unfolds its input first."""
+    for dim in (-2, -1):
+        weights = _gaussian(min(SSIM_WINDOW, x.shape[dim])).tolist()
+        length = x.shape[dim] - len(weights) + 1
+        total = x.narrow(dim, 0, length) * weights[0]
+        for offset, weight in enumerate(weights[1:], start=1):
+            total.add_(x.narrow(dim, offset, length), alpha=weight)
+        x = total
+    return x
 
 
 def _gaussian(window: int) -> Tensor:

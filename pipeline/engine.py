@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iarn.lattice import Axis
 from iarn.metrics import psnr_of, ssim_map
 from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.records import Pixels, Size
 from pipeline.tiles import TILE_POINTS, image_tiles, lr_tiles
 
-STRIP_ROWS = 512
+STRIP_PIXELS = 1_000_000
+LEAST_STRIP_ROWS = 16
 SSIM_OVERLAP = 10
 
 
@@ -98,6 +102,7 @@ class Engine:
             y = y[..., tile.rows.start - tile.rows.first :, tile.columns.start - tile.columns.first :]
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             lr[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop] = _store(y[..., :height, :width], grey)
+        _give_back(axes, self._tile_points)
         return lr
 
     @torch.inference_mode()
@@ -114,11 +119,19 @@ class Engine:
             x = vertical.recover(lattice, -2, origin=top * stride, start=rows.start, stop=rows.stop)
             x = horizontal.recover(x, -1, origin=left * stride, start=columns.start, stop=columns.stop)
             image[rows.start : rows.stop, columns.start : columns.stop] = _store(x, grey)
+        _give_back(axes, self._tile_points)
         return image
 
     def _load(self, pixels: Pixels) -> Tensor:
         x = torch.from_numpy(np.array(pixels)).to(self.device)  # a copy: torch refuses arrays it may not write
         return x.permute(2, 0, 1)[None].to(torch.float32) / 255
+
+
+def _give_back(axes: tuple[Axis, Axis], tile_points: int) -> None:
+    """Return the memory of the tiles of a large image to the system; glibc would keep some 500 MB of it."""
+    if max(axis.points for axis in axes) > tile_points:
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _store(x: Tensor, grey: bool) -> Pixels:
@@ -132,11 +145,12 @@ def measure(image: Pixels, restored: Pixels) -> tuple[float, float]:
     Works in strips, so that memory does not grow with the image.
     """
     height = len(image)
+    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
     squares, similarity, windows = 0.0, 0.0, 0
-    for start in range(0, max(1, height - SSIM_OVERLAP), STRIP_ROWS):
-        stop = height if start + STRIP_ROWS + SSIM_OVERLAP >= height else start + STRIP_ROWS + SSIM_OVERLAP
+    for start in range(0, max(1, height - SSIM_OVERLAP), rows):
+        stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
         x, y = (torch.from_numpy(np.array(i[start:stop])).permute(2, 0, 1).to(torch.float32) / 255 for i in (image, restored))
-        own = x.shape[1] if stop == height else STRIP_ROWS
+        own = x.shape[1] if stop == height else rows
         squares += float((x[:, :own] - y[:, :own]).square().sum(dtype=torch.float64))
         similarities = ssim_map(x[None], y[None])
         similarity += float(similarities.sum(dtype=torch.float64))

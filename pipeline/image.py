@@ -78,6 +78,7 @@ _PILLOW_RAISES = (
 
 _STRIP_PIXELS = 1 << 22
 _WEBP_MAX_SIDE = 16383
+_WEBP_MAX_PIXELS = 16_000_000  # of an LR: coding takes 35 bytes a pixel (measured), PNG next to none
 _PNG_XMP = "XML:com.adobe.xmp"
 _TIFF_XMP = 700
 
@@ -203,12 +204,13 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
 def encode_lr(pixels: Pixels, *, codec: LrCodec, grey: bool, alpha: Pixels | None, icc: bytes | None) -> tuple[bytes, str]:
     """Code an LR, (h, w, 3) and alpha (h, w), without loss, with its profile and no EXIF; return bytes and extension.
 
-    JPEG XL holds no profile here but sRGB's, WebP no side above 16383: where the codec asked for does not do, WebP and then
+    JPEG XL holds no profile here but sRGB's, WebP no side above 16383, and is not used above 16 megapixels: where the codec asked for does not do, WebP and then
     PNG stand in, and the extension tells.
     """
     if codec is LrCodec.JXL and (icc is None or _is_srgb(icc)):
         return codecs.encode_jxl_lossless(_stacked(pixels, alpha, grey=grey)), "jxl"
-    if codec is not LrCodec.PNG and max(pixels.shape[:2]) <= _WEBP_MAX_SIDE:
+    fits = max(pixels.shape[:2]) <= _WEBP_MAX_SIDE and pixels.size // 3 <= _WEBP_MAX_PIXELS
+    if codec is not LrCodec.PNG and fits:
         profile = _fitting(icc, grey=False)
         return _saved("WEBP", _stacked(pixels, alpha, grey=False), {**_LR_WEBP, "icc_profile": profile}), "webp"
     return _saved("PNG", _stacked(pixels, alpha, grey=grey), {**_PNG, "icc_profile": _fitting(icc, grey=grey)}), "png"

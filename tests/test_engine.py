@@ -136,7 +136,7 @@ def test_sizes_out_of_reach() -> None:
 @pytest.mark.parametrize("width", [1, 30])
 def test_measure_in_strips_equals_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the figures in an archive: strips give the PSNR and SSIM of the whole image, wherever their edges fall."""
-    monkeypatch.setattr(engine_module, "STRIP_ROWS", 32)
+    monkeypatch.setattr(engine_module, "STRIP_PIXELS", 1)
     image, restored = picture(height, width), picture(height, width, seed=1)
     found = measure(image, restored)
     assert found[0] == pytest.approx(psnr(tensor(image), tensor(restored)), abs=1e-4)
