@@ -204,8 +204,8 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
 def encode_lr(pixels: Pixels, *, codec: LrCodec, grey: bool, alpha: Pixels | None, icc: bytes | None) -> tuple[bytes, str]:
     """Code an LR, (h, w, 3) and alpha (h, w), without loss, with its profile and no EXIF; return bytes and extension.
 
-    JPEG XL holds no profile here but sRGB's, WebP no side above 16383, and is not used above 16 megapixels: where the codec asked for does not do, WebP and then
-    PNG stand in, and the extension tells.
+    JPEG XL holds no profile here but sRGB's, WebP no side above 16383, and above 16 megapixels it is not used: where the
+    codec asked for does not do, WebP and then PNG stand in, and the extension tells.
     """
     if codec is LrCodec.JXL and (icc is None or _is_srgb(icc)):
         return codecs.encode_jxl_lossless(_stacked(pixels, alpha, grey=grey)), "jxl"
