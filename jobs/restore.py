@@ -62,7 +62,11 @@ def restore(job: RestoreJob) -> int:
     if not totals.entries and not totals.failures:
         raise NothingSelected(archive.store.uri, _selection(job.options))
     absent = len(archive.plan.shards) - len(committed)
-    missing = {"shards_not_in_archive": absent} if absent else {}
+    missing: dict[str, int | str] = {"shards_not_in_archive": absent} if absent else {}
+    if finished:
+        missing["shards_written_by_an_earlier_run"] = f"{len(finished)}; without {state.uri} they would be written again"
+    if unfound := _keys_not_found(archive, job.options, totals.entries):
+        missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
     if totals.failures:
         state.replace("failures.jsonl", failure_lines(totals.failures))
         reporter.summary(destination=destination.uri, failures_listed_in=f"{state.uri}/failures.jsonl", **missing)
@@ -70,19 +74,29 @@ def restore(job: RestoreJob) -> int:
     if state.exists("failures.jsonl"):  # of an earlier run, whose failures are none any more
         state.replace("failures.jsonl", b"")
     reporter.summary(destination=destination.uri, **missing)
-    return 0
+    return 1 if unfound else 0
+
+
+def _keys_not_found(archive: Archive, options: RestoreOptions, entries: int) -> list[str]:
+    """Return the keys asked for that no entry has; looks again only where fewer entries than keys were found."""
+    if options.keys is None or entries >= len(options.keys):
+        return []
+    return sorted(options.keys - {entry.key for _, entry in archive.find(options.keys, parts=())})
 
 
 def read_keys(path: Path) -> frozenset[str]:
     """Read keys from a text file, one a line, or a JSON list; raises InvalidOption."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            return frozenset(str(key) for key in json.loads(text))
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
         raise InvalidOption("--keys", str(path), f"it cannot be read ({detail}).") from None
-    keys = frozenset(line.strip("\r") for line in text.split("\n") if line.strip())
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        listed = None
+    lines = listed if isinstance(listed, list) else [line.strip("\r") for line in text.split("\n") if line.strip()]
+    keys = frozenset(str(key) for key in lines)
     if not keys:
         raise InvalidOption("--keys", str(path), "it lists no key; give one a line.")
     return keys

@@ -32,7 +32,7 @@ from pipeline.parquet import RowReader, RowWriter
 from pipeline.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest
 from pipeline.records import Commit, Entry, Plan, ShardReport, SourceShard
 from pipeline.store import Store
-from pipeline.store_base import BUFFER_SIZE
+from pipeline.store_base import BUFFER_SIZE, local_errors
 
 __all__ = ["FORMAT_VERSION", "PARTS", "Archive", "ShardWriter", "check_entry", "decode_plan", "encode_plan", "plan_digest"]
 
@@ -208,11 +208,12 @@ class Archive:
         key = _shard_key(shard_id)
         uri, path = self._uri(key), directory / "standing.parquet"
         digest, size = hashlib.sha256(), 0
-        with self.store.open(key) as file, path.open("wb") as copy:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-                size += copy.write(chunk)
         try:
+            # What the store raises is no OSError any more, so what is one here is the local file's.
+            with local_errors(str(path)), self.store.open(key) as file, path.open("wb") as copy:
+                while chunk := file.read(_HASH_CHUNK):
+                    digest.update(chunk)
+                    size += copy.write(chunk)
             with path.open("rb") as file, _damage(uri):
                 reader = RowReader(file, uri, sealed=True)
                 if reader.metadata.get("iarn.plan") != self.digest or reader.metadata.get("iarn.shard") != shard_id:

@@ -18,7 +18,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -409,7 +409,8 @@ def _scale_grey_key(image: ImageFile.ImageFile) -> None:
 def _exif_block(info: Mapping[str | tuple[int, int], Any]) -> bytes | None:
     block = info.get("exif")
     if block is None and "Raw profile type exif" in info:  # what ImageMagick wrote into PNGs before they had EXIF: hex lines
-        block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+        with suppress(ValueError):  # broken text costs the block, not the picture
+            block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
     while isinstance(block, bytes) and block.startswith(JPEG_PREFIX):
         block = block.removeprefix(JPEG_PREFIX)
     return block or None

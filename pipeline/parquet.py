@@ -124,9 +124,11 @@ class RowWriter:
         return self._written + self._pending
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Add one row; unknown names raise ValueError."""
+        """Add one row; unknown names raise ValueError, a value that does not fit another file's schema DamagedEntry."""
         if unknown := row.keys() - set(self._schema.names):
             raise ValueError(f"no column {', '.join(sorted(unknown))} among {', '.join(self._schema.names)}")
+        if not self._sealed:  # tried alone, so that a row that does not fit is the one refused, and takes no other with it
+            self._arrays([row])
         size = sum(_payload(value) for value in row.values())
         if self._rows and self._pending + size > self._group_bytes:
             self._flush()  # before the row that would not fit, so that a large entry has its row group to itself
@@ -169,18 +171,21 @@ class RowWriter:
             self.discard()
 
     def _flush(self) -> None:
-        arrays = [self._array(field) for field in self._schema]
+        size, rows, self._rows, self._pending = self._pending, self._rows, [], 0  # first: what fails must not stay for the next
+        arrays = self._arrays(rows)
         with _writing(self._path):
             self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._written += self._pending
-        self._rows, self._pending = [], 0
+        self._written += size
 
-    def _array(self, field: Any) -> Any:
-        try:
-            return pa.array([_fit(row.get(field.name), field.type) for row in self._rows], field.type)
-        except _BROKEN as error:
-            rows = f"{len(self._rows)} rows of {self._path.name}"
-            raise DamagedEntry(rows, f"column {field.name}", _sentence(error)) from None
+    def _arrays(self, rows: Sequence[Mapping[str, object]]) -> list[Any]:
+        arrays = []
+        for field in self._schema:
+            try:
+                arrays.append(pa.array([_fit(row.get(field.name), field.type) for row in rows], field.type))
+            except _BROKEN as error:
+                what = f"{len(rows)} row{'s' * (len(rows) != 1)} of {self._path.name}"
+                raise DamagedEntry(what, f"column {field.name}", _sentence(error)) from None
+        return arrays
 
 
 class RowReader:

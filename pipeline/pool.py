@@ -2,7 +2,7 @@
 
 Each actor holds one worker (one engine) and runs a window of shards at once: while one shard has the engine, the next is
 being read and decoded. A shard whose store was out of reach is tried again later. One whose actor died, or met an error
-that nobody foresaw, is tried again in a fresh actor and alone, so that it takes no other shard down with it. After
+that nobody foresaw, is tried again in an actor of its own, so that it takes no other shard down with it. After
 ``attempts`` tries, or at once where trying again cannot help, a shard is quarantined with its reason. The driver holds
 what is under way, two shards per actor that are next, and nothing else.
 """
@@ -19,9 +19,10 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -44,6 +45,8 @@ POLL_SECONDS = 0.5
 START_SECONDS = 900.0
 """How long an actor may load its network once its process is up; waiting for room in a busy cluster has no limit."""
 CONNECT_SECONDS = 10.0
+RETRY_SECONDS = 5.0
+"""How long a shard waits after its store was out of reach the first time; four times as long after each further time."""
 DEFAULT_CPUS = 2
 MOST_CPUS_PER_GPU = 8
 
@@ -184,6 +187,8 @@ def run(
     """
     with cluster(options.address):
         request = _request(work.device, options)
+        if request.gpus and work.device == "auto":
+            work = replace(cast(Any, work), device="cuda")  # an actor that was given a GPU never falls back to the CPU
         crew = _Crew(work, options, request, watch)
         try:
             yield from crew.run(iter(shards))
@@ -202,6 +207,7 @@ class _Crew:
         self._members: list[_Member] = []
         self._next: deque[_Attempt] = deque()
         self._suspects: deque[_Attempt] = deque()
+        self._later: list[tuple[float, _Attempt]] = []
         self._retired = (0, 0, 0)
         self._false_starts = 0
 
@@ -217,7 +223,12 @@ class _Crew:
             self._let_go(member)
 
     def _look_ahead(self, shards: Iterator[SourceShard]) -> bool:
-        """Hold as many shards as two per actor; return whether any is left."""
+        """Hold as many shards as two per actor, and those whose time has come again; return whether any is left."""
+        now = time.monotonic()
+        self._next.extend(attempt for due, attempt in self._later if due <= now)
+        self._later = [(due, attempt) for due, attempt in self._later if due > now]
+        if self._later:  # a store is out of reach: no further shard is spent on it
+            return True
         while len(self._next) < 2 * self._request.actors and (shard := next(shards, None)) is not None:
             self._next.append(_Attempt(shard))
         return bool(self._next)
@@ -253,6 +264,9 @@ class _Crew:
         """Wait a moment for anything to end or start, and deal with what has."""
         starting = {member.starting: member for member in self._members if member.starting is not None}
         running = {reference: member for member in self._members for reference in member.running}
+        if not starting and not running:  # all that is left has to wait
+            time.sleep(POLL_SECONDS)
+            return
         ready, _ = ray.wait([*starting, *running], num_returns=1, timeout=POLL_SECONDS)
         for reference in ready:
             if reference in starting:
@@ -284,7 +298,10 @@ class _Crew:
         if not fault.again or attempt.tries >= self._options.attempts:
             tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
             return Failure(shard_id=attempt.shard.id, key=None, reason=f"{fault.reason}{tries}")
-        (self._suspects if attempt.alone else self._next).append(attempt)
+        if attempt.alone:
+            self._suspects.append(attempt)
+        else:
+            self._later.append((time.monotonic() + RETRY_SECONDS * 4 ** (attempt.tries - 1), attempt))
         return None
 
     def _welcome(self, member: _Member) -> None:
@@ -292,6 +309,9 @@ class _Crew:
         try:
             ray.get(member.starting)
         except RayTaskError as error:
+            if isinstance(error.cause, StoreUnavailable):
+                self._count_false_start(member, str(error.cause))
+                return
             raise (error.cause if isinstance(error.cause, PipelineError) else WorkerNotStarted(_last_line(error))) from None
         except RayError as error:
             self._count_false_start(member, _cause_of_death(error))
@@ -346,6 +366,8 @@ class _Request:
 
 def _request(device: str, options: PoolOptions) -> _Request:
     """Decide how many actors of which size run; raise where the cluster can never give them."""
+    if device.startswith("cuda:"):
+        raise InvalidOption("--device", device, "each actor of a job sees the GPU that Ray gives it, and no other; give cuda.")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
     gpus = options.gpus_per_actor
@@ -388,7 +410,8 @@ def cluster(address: str | None) -> Iterator[None]:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        with _own_sigterm():
+        # Workers get this process's folder on their path, and a package named like ours there would hide ours.
+        with _own_sigterm(), chdir(Path(__file__).parents[1]):
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ClusterUnavailable(address or "local", _first_line(error)) from None

@@ -151,13 +151,14 @@ class TargetSize:
             return math.ceil(height / rows), math.ceil(width / columns)
         if self.size is not None:
             lr = self.size
+        elif self.max_side is not None:
+            part = min(Fraction(1), Fraction(self.max_side, max(image)))
+            lr = (max(1, round(height * part)), max(1, round(width * part)))
         else:
-            if self.max_side is not None:
-                factor = self.max_side / max(image)
-            else:
-                assert self.max_pixels is not None
-                factor = math.sqrt(self.max_pixels / (height * width))
-            lr = (max(1, round(height * factor)), max(1, round(width * factor))) if factor < 1 else image
+            assert self.max_pixels is not None
+            across = max(1, math.isqrt(self.max_pixels * width // height))
+            down = max(1, min(math.isqrt(self.max_pixels * height // width), self.max_pixels // across))
+            lr = image if height * width <= self.max_pixels else (down, min(across, self.max_pixels // down))
         if lr[0] > height or lr[1] > width or lr == image:
             advice = "it is no larger than the target" if lr == image else "the target would enlarge it"
             raise SizeNotReachable(width, height, lr[1], lr[0], advice)

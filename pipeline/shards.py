@@ -323,7 +323,7 @@ def _read_parquet(store: Store, info: ObjectInfo, image_column: str | None) -> I
                 value = row.pop(column)
                 if not (value is None or isinstance(value, bytes) or (isinstance(value, dict) and "bytes" in value)):
                     raise NoImageColumn(uri, column, reader.columns)
-                yield _row_asset(names, number, row, column, value)
+                yield _row_asset(names, number, row, column, value, reader.columns)
 
 
 def _image_column(reader: RowReader, wanted: str | None) -> str | None:
@@ -339,10 +339,23 @@ def _image_column(reader: RowReader, wanted: str | None) -> str | None:
     return found[0]
 
 
-def _row_asset(names: UniqueNames, number: int, row: dict[str, Any], column: str, value: Any) -> Asset:
-    """Return the asset of a row: further binary columns are sidecars by name, all other values one sidecar ``json``.
+def _text_sidecar(columns: Sequence[str]) -> str:
+    """Return the sidecar that holds the text of a row: ``json``, or ``columns.json`` where the source has a column ``json``.
+
+    The columns' names alone decide, so that every row of a source, and its restore, has the same.
+    """
+    taken = {safe_suffix(column) for column in columns}
+    name = "json"
+    while name in taken:
+        name = f"columns.{name}"
+    return name
+
+
+def _row_asset(names: UniqueNames, number: int, row: dict[str, Any], column: str, value: Any, columns: Sequence[str]) -> Asset:
+    """Return the asset of a row: further binary columns are sidecars by name, all other values one (``_text_sidecar``).
 
     In the JSON binary values inside lists and structs are base64; the image's struct keeps what it has beside the bytes.
+    ``columns`` are the source's.
     """
     sidecars = {safe_suffix(name): row.pop(name) for name in list(row) if isinstance(row[name], bytes)}
     data, path = value, None
@@ -354,10 +367,7 @@ def _row_asset(names: UniqueNames, number: int, row: dict[str, Any], column: str
         note = f"row {number} has the path {path} but no image" if path else f"row {number} has no image"
     if row:
         text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=lambda each: base64.b64encode(each).decode("ascii"))
-        if "json" in sidecars:  # a binary column of that name keeps it
-            sidecars["columns.json"] = text.encode("utf-8")
-        else:
-            sidecars["json"] = text.encode("utf-8")
+        sidecars[_text_sidecar(columns)] = text.encode("utf-8")
     return _asset(names, _row_key(number, row, path, data), data, sidecars, note, unique_sidecars=False)
 
 
@@ -366,8 +376,8 @@ def source_row(columns: Sequence[str], image_column: str, data: bytes | None, si
 
     ``columns`` are the source's. Raises DamagedEntry where the sidecar that holds the other columns is no JSON.
     """
-    name = "columns.json" if "columns.json" in sidecars and "columns.json" not in columns else "json"
-    text = sidecars.get(name) if name not in columns or name == "columns.json" else None
+    name = _text_sidecar(columns)
+    text = sidecars.get(name)
     try:
         row = dict(json.loads(text)) if text is not None else {}
     except (ValueError, TypeError) as error:

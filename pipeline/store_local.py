@@ -34,7 +34,8 @@ _ERRNO_MEANS_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLI
 class LocalStore:
     """A folder as a store; an ETag is made of a file's size and modification time.
 
-    Symbolic links are followed, except to a folder that is being listed already. What is no regular file is no object.
+    Symbolic links are followed, except to a folder that is being listed already. What is no regular file is no object, and
+    neither is what has a name that is not UTF-8: no key can name it, so a listing passes over it, and does not say so.
     """
 
     def __init__(self, root: Path) -> None:
@@ -61,7 +62,8 @@ class LocalStore:
             status = folder.stat()
             with os.scandir(folder) as found:
                 # A folder sorts with its slash, so that the order is that of whole keys: "a-b" before "a/b" before "a0".
-                names = sorted(entry.name + "/" if _is_folder(entry) else entry.name for entry in found)
+                texts = (entry for entry in found if _is_text(entry.name))
+                names = sorted(entry.name + "/" if _is_folder(entry) else entry.name for entry in texts)
         except OSError as error:
             if error.errno in ERRNO_MEANS_ABSENT:
                 return
@@ -187,6 +189,14 @@ class LocalStore:
             finally:
                 part.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python gives a byte that is not UTF-8 as half a surrogate
+        return False
+    return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -62,6 +62,8 @@ class VerifyWorker:
         entries = originals = pixels = size = 0
         try:
             self.archive.check_shard(shard.id, commit)
+        except StoreUnavailable:
+            raise  # that is no word about the archive; the pool tries again
         except (ArchiveError, StoreError) as error:
             faults.append((None, str(error)))
         try:  # what is damaged above shows here which entries it took
@@ -81,7 +83,7 @@ class VerifyWorker:
             if entries != commit.report.entries and not faults:
                 faults.append((None, f"{entries} entries found, {commit.report.entries} committed"))
         except StoreUnavailable:
-            raise  # that is no word about the archive; the pool tries again
+            raise  # as above
         except (ArchiveError, StoreError) as error:
             if (None, str(error)) not in faults:
                 faults.append((None, str(error)))

@@ -34,6 +34,7 @@ from pipeline.errors import (
     NotFound,
     NothingSelected,
     PlanConflict,
+    StoreUnavailable,
     UnsupportedFormat,
 )
 from pipeline.records import (
@@ -510,6 +511,17 @@ def test_a_shard_of_another_plan_is_not_adopted(archive: Archive, spool: Path, t
     with pytest.raises(ChecksumMismatch, match=r"iarn\.plan"):
         list(archive.entries(SHARDS[0].id))
     assert archive.store.read(key) == foreign
+
+
+def test_a_full_disk_while_adopting_is_ours(archive: Archive, spool: Path) -> None:
+    """Protects the retry of a shard whose adoption failed on the local disk, which says nothing about the shard."""
+    first = write(archive, ENTRIES, spool)
+    full = spool / "standing.parquet"
+    full.symlink_to("/dev/full")  # a file on a disk that is full
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        write(archive, ENTRIES, spool)
+    assert list(spool.iterdir()) == []
+    assert write(archive, ENTRIES, spool) == first
 
 
 def test_a_broken_shard_is_not_adopted(archive: Archive, spool: Path, tmp_path: Path) -> None:

@@ -172,8 +172,8 @@ def test_a_senseless_rescale_is_refused(tmp_path: Path, weights: Path, options: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--scale", "0"], "--scale 0.0: give a number above 0"),
-        (["--scale", "nan"], "--scale nan: give a number above 0"),
+        (["--scale", "0"], "--scale 0.0: give a number from 0.05"),
+        (["--scale", "nan"], "--scale nan: give a number from 0.05"),
         (["--max-side", "0"], "--max-side 0: give a count of pixels"),
         (["--scale", "2", "--max-side", "9"], "give --scale or --max-side, not both"),
         (["--format", "gif"], "--format gif: give one of source, png, jpeg, webp"),
@@ -396,14 +396,16 @@ class TestJobs:
         ids=["keys", "glob", "shard"],
     )
     def test_restore_of_a_selection(self, tmp_path: Path, standing: str, options: list[str], expected: list[str]) -> None:
-        """Protects users who want some images: keys from a file, a glob or a shard, and nothing else is written."""
+        """Protects users who want some images: keys from a file, a glob or a shard, nothing else, and a key that is not there
+        is told."""
         (tmp_path / "keys.txt").write_text("a/000.png\r\n\nc/003.tif\nx/none.png\n")
         given = [str(tmp_path / "keys.txt") if option == "KEYS" else option for option in options]
         outcome = iarn("restore", standing, tmp_path / "out", *given)
-        assert outcome.status == 0, outcome.err
+        assert outcome.status == (1 if options[0] == "--keys" else 0), outcome.err
         assert sorted(workshop.written(tmp_path / "out")) == sorted(expected)
-        entries = outcome.event("end")["entries"]
-        assert entries == (2 if options[0] == "--keys" else 4)
+        end = outcome.event("end")
+        assert end["entries"] == (2 if options[0] == "--keys" else 4)
+        assert end.get("keys_not_found") == ("1: x/none.png" if options[0] == "--keys" else None)
 
     def test_a_selection_of_nothing_is_told(self, tmp_path: Path, standing: str) -> None:
         """Protects against an empty folder taken for a success."""

@@ -167,6 +167,16 @@ def test_exif_that_imagemagick_wrote_into_a_png_counts() -> None:
     assert picture.pixels.shape == (11, 6, 3)
 
 
+@pytest.mark.parametrize("broken", ["", "no hex", "\nexif\n8\n4578zz", "\nexif\n8\n457"])
+def test_broken_exif_text_costs_the_block_and_not_the_picture(broken: str) -> None:
+    """Protects intact PNGs whose EXIF, written as hexadecimal text, is damaged."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", broken, zip=True)
+    picture = decoded(pictures.saved(pictures.photo(6, 11), "PNG", pnginfo=text))
+    assert picture.exif is None
+    assert np.array_equal(picture.pixels, np.asarray(pictures.photo(6, 11)))
+
+
 def test_the_profile_of_a_jpeg_2000_is_found() -> None:
     """Pillow passes it over; without it a wide-gamut LR would show wrong colours."""
     icc = pictures.swapped_profile()

@@ -291,6 +291,30 @@ def test_values_that_do_not_fit_a_schema_are_ours(tmp_path: Path) -> None:
         RowWriter.from_schema(tmp_path / "a.parquet", schema[:40])
 
 
+@pytest.mark.parametrize("group_rows", [1, 2, 100])
+def test_a_row_that_does_not_fit_costs_no_other(tmp_path: Path, group_rows: int) -> None:
+    """Protects the rows around a bad one, whatever row group it would be in: it alone is refused, when it is added."""
+    schema = pa.schema({"count": pa.int8()}).serialize().to_pybytes()
+    with RowWriter.from_schema(tmp_path / "a.parquet", schema, group_rows=group_rows) as writer:
+        writer.append({"count": 1})
+        with pytest.raises(DamagedEntry, match="count"):
+            writer.append({"count": 1000})
+        writer.append({"count": 2})
+        writer.append({"count": 3})
+    assert pq.read_table(tmp_path / "a.parquet").column("count").to_pylist() == [1, 2, 3]
+
+
+def test_a_failed_flush_does_not_poison_the_next(tmp_path: Path) -> None:
+    """Protects later row groups: what could not be written is let go of, and is not tried again with them."""
+    with RowWriter(tmp_path / "a.parquet", {"count": "int32"}, {}) as writer:
+        for _ in range(GROUP_ROWS - 1):
+            writer.append({"count": 0})
+        with pytest.raises(DamagedEntry, match="count"):
+            writer.append({"count": "many"})
+        writer.append({"count": 1})
+    assert pq.read_table(tmp_path / "a.parquet").column("count").to_pylist() == [1]
+
+
 def test_image_columns_are_told_by_shape_feature_and_content(tmp_path: Path) -> None:
     """Protects the choice of a source's image column: structs, plain binary, and what only looks like one."""
     struct = [{"bytes": b"PNG", "path": None}]

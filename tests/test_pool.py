@@ -82,8 +82,9 @@ def test_the_last_shards_are_spread(tmp_path: Path) -> None:
     assert begun(tmp_path, "000000") != begun(tmp_path, "000001")
 
 
-def test_a_shard_is_tried_again_only_where_that_can_help(tmp_path: Path) -> None:
+def test_a_shard_is_tried_again_only_where_that_can_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects patience: an unreachable store is asked again, up to the limit; an object that is missing is not."""
+    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.2)
     scripts = ["ok", "unavailable:2", "unavailable:9", "missing", "unsendable", "threads"]
     reports, failures = run(tmp_path, scripts)
     assert sorted(reports) == ["000000", "000001", "000005"]

@@ -166,3 +166,14 @@ def test_records_are_frozen() -> None:
     settings = Settings(target=TargetSize.parse(scale="2"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.tier = Tier.LEAN  # type: ignore[misc]
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 2_000_000))
+def test_max_pixels_is_never_exceeded(height: int, width: int, limit: int) -> None:
+    """Protects a promise of the README: an LR has at most as many pixels as asked for, whatever the shape."""
+    try:
+        rows, columns = TargetSize(max_pixels=limit).resolve((height, width))
+    except SizeNotReachable:
+        assert height * width <= limit
+        return
+    assert 1 <= rows * columns <= limit

@@ -29,8 +29,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedShard, NoImageColumn, SourceChanged, UnsupportedShard
+from pipeline.parquet import RowWriter
 from pipeline.records import Asset, ObjectInfo, ShardKind, SourceShard
-from pipeline.shards import image_extension, read_assets, source_image_column, source_schema
+from pipeline.shards import image_extension, read_assets, source_image_column, source_row, source_schema
 from pipeline.store import Store, open_store
 
 JPEG = b"\xff\xd8\xff\xe0 a jpeg"
@@ -410,9 +411,14 @@ def test_object_that_changed_since_the_plan_is_refused(tmp_path: Path, kind: Sha
 
 def parquet_shard(folder: Path, columns: dict[str, Any], **options: Any) -> tuple[Store, SourceShard]:
     """Write columns to a Parquet file and return it as a shard."""
+    return shard_of(folder, ShardKind.PARQUET, {"x.parquet": parquet_bytes(pa.table(columns), **options)})
+
+
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    """Return a Parquet file that holds a table."""
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, **options)
-    return shard_of(folder, ShardKind.PARQUET, {"x.parquet": buffer.getvalue()})
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
 
 
 def test_parquet_rows_are_assets_with_their_columns(tmp_path: Path) -> None:
@@ -465,6 +471,32 @@ def test_parquet_keys_are_unique_and_safe(tmp_path: Path) -> None:
     assert keys(assets) == ["a.jpg", "a~2.jpg", "%2E%2E/a.jpg"]
     assert [asset.sidecars["json"] for asset in assets] == [b"1", b"2", b"3"]
     assert json.loads(assets[0].sidecars["columns.json"]) == {"id": "a"}
+
+
+JSON_COLUMNS = {
+    "string": pa.array(["{}", None, '{"id": 1}']),
+    "struct": pa.array([{"a": 1}, None, {"a": None}]),
+    "binary": pa.array([b"[1]", None, b""]),
+}
+IMAGES = {
+    "struct": pa.array([{"bytes": JPEG, "path": "1.jpg"}, {"bytes": PNG, "path": None}, None]),
+    "plain": pa.array([JPEG, PNG, None]),
+}
+
+
+@pytest.mark.parametrize("named", [["json"], ["json", "columns.json"]])
+@pytest.mark.parametrize("images", list(IMAGES))
+@pytest.mark.parametrize("kind", list(JSON_COLUMNS))
+def test_a_parquet_column_called_json_goes_there_and_back(tmp_path: Path, kind: str, images: str, named: list[str]) -> None:
+    """Protects a restore to the source's columns where one is called like the sidecar that holds them, null or not."""
+    table = pa.table({"id": ["a", "b", "c"], **dict.fromkeys(named, JSON_COLUMNS[kind]), "image": IMAGES[images]})
+    store, shard = shard_of(tmp_path, ShardKind.PARQUET, {"x.parquet": parquet_bytes(table)})
+    schema = source_schema(store, shard)
+    assert schema is not None
+    with RowWriter.from_schema(tmp_path / "back.parquet", schema) as writer:
+        for asset in read_assets(store, shard, image_column="image"):
+            writer.append(source_row(table.column_names, "image", asset.data, asset.sidecars))
+    assert pq.read_table(tmp_path / "back.parquet").equals(table)
 
 
 def test_parquet_image_column_is_found_or_named(tmp_path: Path) -> None:

@@ -78,11 +78,19 @@ def test_links_and_odd_files(tmp_path: Path) -> None:
         store.create("dangling", b"")
 
 
-def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
-    """A file that no plan can name stops the listing with its name, instead of being left out."""
-    (tmp_path / os.fsdecode(b"bad-\xff.jpg")).write_bytes(b"")
+def test_a_name_that_is_no_text_does_not_refuse_the_others(tmp_path: Path) -> None:
+    """One file or folder that no plan can name must not keep a whole folder from being listed; asked for, it is refused."""
+    bad = os.fsdecode(b"bad-\xff.jpg")
+    for folder in ("a", os.fsdecode(b"folder-\xfe")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "good.jpg").write_bytes(b"")
+    (tmp_path / "a" / bad).write_bytes(b"")
+    (tmp_path / bad).write_bytes(b"")
+    (tmp_path / "z.jpg").write_bytes(b"")
+    store = open_store(str(tmp_path))
+    assert [info.key for info in store.list()] == ["a/good.jpg", "z.jpg"]
     with pytest.raises(InvalidKey, match=r"bad-.*rename it"):
-        list(open_store(str(tmp_path)).list())
+        store.stat(bad)
 
 
 def test_a_file_in_a_folders_place(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from torch import Tensor
 from iarn.lattice import stride_for
 from iarn.network import NetworkConfig
 from iarn.training import StepReport, Trainer, TrainingConfig, sample_patches, sample_sizes
+from jobs.train import read_config
+from pipeline.errors import InvalidOption
 from tests.networks import SMALL
 from tests.pictures import photo
 
@@ -178,3 +181,25 @@ def test_a_recipe_that_makes_no_sense_is_refused(fields: dict[str, float]) -> No
     """Protects long runs: a recipe that cannot work is refused before the first step."""
     with pytest.raises(ValueError, match="Training needs"):
         TrainingConfig(network=SMALL, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"# caf\xe9\nsteps = 5", "utf-8"),
+        (b'rate = "fast"', "rate has to be a number, not 'fast'"),
+        (b"lattice = 112.5", "lattice has to be an integer, not 112.5"),
+        (b"batch = true", "batch has to be an integer, not True"),
+        (b"ema = false", "ema has to be a number, not False"),
+        (b"[network]\nblocks = 3", "blocks has to be a list of integers, not 3"),
+        (b"[network]\nblocks = [1, 2.5]", "blocks has to be a list of integers"),
+    ],
+)
+def test_a_recipe_file_of_wrong_content_is_refused(tmp_path: Path, text: bytes, found: str) -> None:
+    """Protects the user of a recipe from a traceback, at once or after a night: each value is of its setting's type."""
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(text)
+    with pytest.raises(InvalidOption, match=found):
+        read_config(path)
+    path.write_text("rate = 1\nsteps = 7\n[network]\nblocks = [1, 1]\n", encoding="utf-8")
+    assert read_config(path) == TrainingConfig(rate=1.0, steps=7, network=NetworkConfig(blocks=(1, 1)))

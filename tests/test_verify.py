@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import rescale
 from pipeline.archive import Archive
-from pipeline.errors import ChecksumMismatch, DamagedObject, InvalidWeights
+from pipeline.errors import ChecksumMismatch, DamagedObject, InvalidWeights, StoreUnavailable
 from pipeline.records import Tier
 from pipeline.store import LocalStore
 from tests import workshop
@@ -94,6 +94,19 @@ def test_no_flipped_byte_goes_unnoticed(whole: Path, tmp_path: Path, place: floa
     assert reports[1].failures
     for fault in reports[1].failures:
         workshop.sentence(fault.reason)
+
+
+@pytest.mark.parametrize("method", ["check_shard", "entries"])
+def test_an_outage_is_no_damage(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Protects whole archives from a store that is away for a moment: that is tried again, not reported."""
+    result = copied(whole, tmp_path)
+
+    def away(self: Archive, *_: object, **__: object) -> None:
+        raise StoreUnavailable(self.store.uri, "it is away")
+
+    monkeypatch.setattr(Archive, method, away)
+    with pytest.raises(StoreUnavailable, match="it is away"):
+        workshop.verify(result)
 
 
 def test_a_missing_shard_is_told(whole: Path, tmp_path: Path) -> None:
