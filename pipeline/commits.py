@@ -1,6 +1,7 @@
 """Which shards are done under which plan: one small object each, written last, created only if absent.
 
-Resuming is the plan minus the commits: a listing, no object is read and nothing is remembered elsewhere.
+Resuming is the plan minus the commits: which shards are done is a listing, and nothing is remembered elsewhere. (Jobs also read
+the commits, one small object a shard, for their totals and failures.)
 """
 
 from __future__ import annotations
