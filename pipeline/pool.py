@@ -406,6 +406,7 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it every worker prints a warning
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the network's threads share CPUs with decoding: no spinning
     if address is not None:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
