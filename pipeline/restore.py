@@ -71,8 +71,8 @@ class RestoreOptions:
             raise InvalidOption("--format", self.format, f"give one of {', '.join(FORMATS)}.")
         if not 1 <= self.quality <= 100:
             raise InvalidOption("--quality", str(self.quality), "give 1 to 100.")
-        if self.scale is not None and not 0.05 <= self.scale <= 10_000:
-            raise InvalidOption("--scale", str(self.scale), "give a number from 0.05 to 10000; 2 is half the original size.")
+        if self.scale is not None and not 1e-9 <= self.scale <= 1e9:
+            raise InvalidOption("--scale", str(self.scale), "give a number above 0; 2 is half the original size.")
         if self.max_side is not None and self.max_side < 1:
             raise InvalidOption("--max-side", str(self.max_side), "give a count of pixels from 1.")
         if self.scale is not None and self.max_side is not None:

@@ -172,8 +172,8 @@ def test_a_senseless_rescale_is_refused(tmp_path: Path, weights: Path, options: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--scale", "0"], "--scale 0.0: give a number from 0.05"),
-        (["--scale", "nan"], "--scale nan: give a number from 0.05"),
+        (["--scale", "0"], "--scale 0.0: give a number above 0"),
+        (["--scale", "nan"], "--scale nan: give a number above 0"),
         (["--max-side", "0"], "--max-side 0: give a count of pixels"),
         (["--scale", "2", "--max-side", "9"], "give --scale or --max-side, not both"),
         (["--format", "gif"], "--format gif: give one of source, png, jpeg, webp"),
