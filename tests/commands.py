@@ -38,7 +38,23 @@ def home() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Running:
+class Logged:
+    """A command whose standard error is ``err``."""
+
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON lines on standard error; every line has to be one."""
+        return [json.loads(line) for line in self.err.splitlines()]
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Return the one event of a name."""
+        (found,) = [event for event in self.events if event["event"] == name]
+        return found
+
+
+class Running(Logged):
     """A command under way; on leaving ``with`` it and all its descendants are ended."""
 
     def __init__(self, folder: Path, environment: dict[str, str], *command: object, terminal: bool = False) -> None:
@@ -94,16 +110,6 @@ class Running:
                 while chunk := _read(self._terminal):
                     file.write(chunk)
         return self._err.read_text()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The JSON lines on standard error; every line has to be one."""
-        return [json.loads(line) for line in self.err.splitlines()]
-
-    def event(self, name: str) -> dict[str, Any]:
-        """Return the one event of a name."""
-        (found,) = [event for event in self.events if event["event"] == name]
-        return found
 
     def look(self) -> None:
         """Remember the descendants there are now: once their parent is gone, nobody can tell whose they were."""

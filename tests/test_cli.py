@@ -16,27 +16,18 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from tests import workshop
+from tests.commands import Logged
 from tests.seaweed import SECRET_KEY
 from tests.workshop import sentence
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Logged):
     """What a command came to."""
 
     status: int
     out: str
     err: str
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The JSON lines of a job."""
-        return [json.loads(line) for line in self.err.splitlines()]
-
-    def event(self, name: str) -> dict[str, Any]:
-        """Return the one event of a name."""
-        (found,) = [event for event in self.events if event["event"] == name]
-        return found
 
 
 def iarn(*arguments: object) -> Outcome:
