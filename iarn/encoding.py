@@ -17,6 +17,8 @@ from torch import Tensor
 from iarn.lattice import Axis
 
 CHANNELS = 7
+UNIFORM = 3
+"""Channels, the last ones, that are the same everywhere: both scales, and the budget."""
 COARSEST_STEP = 512.0
 """Quantisation step of the latent, in 8-bit levels, whose budget would be 0."""
 
@@ -46,13 +48,12 @@ def encode(
     columns = _axis(axes[1], level, left, right).to(like)
     shape = (rows.shape[1], columns.shape[1])
     scales = torch.tensor([math.log2(axes[0].scale), math.log2(axes[1].scale), budget]).to(like)
-    return torch.cat(
-        [
-            rows[:, :, None].expand(2, *shape),
-            columns[:, None, :].expand(2, *shape),
-            scales[:, None, None].expand(3, *shape),
-        ]
-    )[None]
+    channels = [
+        rows[:, :, None].expand(2, *shape),
+        columns[:, None, :].expand(2, *shape),
+        scales[:, None, None].expand(UNIFORM, *shape),
+    ]
+    return torch.cat(channels)[None].contiguous(memory_format=torch.channels_last)  # as convolutions want what it stands beside
 
 
 def _axis(axis: Axis, level: int, start: int, stop: int) -> Tensor:

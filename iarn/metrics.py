@@ -7,6 +7,7 @@ Images are float tensors in [0, 1], (..., 3, H, W). Luma is the limited-range BT
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,28 @@ from iarn.lattice import Axis
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window; pictures smaller than it are compared by one window as large as they are."""
+
+BLOCK = 16
+"""Side of the blocks in which smooth areas are looked for."""
+
+LOW_TEXTURE = 2.0
+"""RMS distance from a plane, in 8-bit levels, up to which a block is low-texture."""
+
+_ROUNDING = 1e-3  # of float32 pixels, in levels, so that a block of just two levels counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockErrors:
+    """The worst over ``blocks`` low-texture blocks, in 8-bit levels; zeros where there is none.
+
+    ``error`` is the mean absolute error of a block, ``shift`` the absolute value of its mean signed error (how far a block
+    changed colour), each of its worst channel; ``pixel`` is the largest error of one pixel and channel.
+    """
+
+    blocks: int
+    error: float
+    shift: float
+    pixel: float
 
 
 def luma(x: Tensor) -> Tensor:
@@ -80,3 +103,38 @@ def bicubic_lr(x: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
     if any(missing):
         x = pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
     return interpolate(x, size=(axes[0].lr, axes[1].lr), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def low_texture(x: Tensor) -> Tensor:
+    """Return which whole 16 x 16 blocks of ``x`` (..., C, H, W) in [0, 1] are low-texture: bool (..., H // 16, W // 16).
+
+    They are where, in every channel, the RMS distance from the channel's best-fitting plane is at most 2 levels of 255.
+    """
+    levels = _blocks(x)
+    offset = torch.arange(BLOCK, dtype=levels.dtype, device=x.device) - (BLOCK - 1) / 2
+    spread = BLOCK * offset.square().sum()
+    levels = levels - levels.mean(dim=(-2, -1), keepdim=True)  # orthogonal to both slopes, as they are to each other
+    for direction in (offset[:, None], offset):
+        levels = levels - direction * (levels * direction).sum(dim=(-2, -1), keepdim=True) / spread
+    rms = levels.square().mean(dim=(-2, -1)).sqrt()
+    return (rms <= LOW_TEXTURE + _ROUNDING).all(dim=-3)
+
+
+def block_errors(x: Tensor, restored: Tensor) -> BlockErrors:
+    """Return how far ``restored`` is from ``x``, both (..., C, H, W) in [0, 1], on the low-texture blocks of ``x``."""
+    difference = _blocks(restored - x).movedim(-5, -1)[low_texture(x)]  # (blocks, 16, 16, C)
+    if not len(difference):
+        return BlockErrors(blocks=0, error=0.0, shift=0.0, pixel=0.0)
+    return BlockErrors(
+        blocks=len(difference),
+        error=float(difference.abs().mean(dim=(1, 2)).max()),
+        shift=float(difference.mean(dim=(1, 2)).abs().max()),
+        pixel=float(difference.abs().max()),
+    )
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """Cut (..., C, H, W) in [0, 1] to (..., C, H // 16, W // 16, 16, 16) in 8-bit levels; what is left over is left out."""
+    rows, columns = (side // BLOCK for side in x.shape[-2:])
+    x = x[..., : rows * BLOCK, : columns * BLOCK].double() * 255
+    return x.reshape(*x.shape[:-2], rows, BLOCK, columns, BLOCK).transpose(-3, -2)

@@ -1,6 +1,7 @@
 """Training steps: what is sampled, what is minimised, and a state that resumes exactly.
 
-Every step draws from a generator seeded by (seed, step), so a run continued from a checkpoint sees what it would have seen.
+Every step draws from a generator seeded by (seed, step), so a run continued from a checkpoint sees what it would have seen,
+and workers that share a batch each take their own part of the same draw.
 """
 
 from __future__ import annotations
@@ -8,16 +9,34 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from iarn.coupling import Coupling
+from iarn.encoding import budget_of
 from iarn.metrics import bicubic_lr, psnr
 from iarn.network import NetworkConfig, Rescaler
-from iarn.quantize import to_8bit
+from iarn.optimizer import Muon
+from iarn.quantize import to_8bit, to_step
+
+FINEST_STEP, COARSEST_STEP = 1.0, 64.0
+"""Quantisation steps of a kept latent, in 8-bit levels, between which training draws log-uniformly."""
+
+KEPT_CHARBONNIER = 1e-3
+"""Where Charbonnier's loss turns from square to absolute while the latent is kept, whose bits are priced in absolute error."""
+
+CLEAN_LR_WEIGHT = 50.0
+"""Weight of the LR's squared distance where the latent is kept: then the LR has nothing to hide."""
+
+COMPILED_GRAPHS = 64
+"""Variants of a block that may be compiled: branches with and without gradient, precisions, strides of memory."""
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,34 +44,48 @@ class TrainingConfig:
     """A training recipe; the defaults are those of the shipped weights.
 
     A patch spans ``lattice`` points per axis, so steps cost the same at every scale. The loss is Charbonnier's on the
-    restored image plus ``lr_weight`` * d * (1 + d / ``lr_distance``), d the mean squared distance of the LR to the bicubic
-    one: it hardly holds an LR above the PSNR that ``lr_distance`` stands for, and strongly one below. The rate rises over
-    ``warmup`` steps and falls by a half cosine over the last ``decay`` share of ``steps``. The last ``float32_share`` of
-    them never autocast, for what an LR hides is finer than bfloat16. ``smooth`` is the share of patches magnified eightfold,
-    as skies and walls look; ``asymmetric`` that of steps with another scale per axis.
+    restored image (square below ``charbonnier``, absolute above) plus, for each patch, ``lr_weight`` * d * (1 + d / d0), d
+    the mean squared distance of its LR to the bicubic one and d0 that of ``lr_psnr`` dB: it hardly holds an LR above that
+    PSNR, and strongly one below. The rate rises over ``warmup`` steps and falls by a half cosine over the last ``decay``
+    share of ``steps``. The last ``float32_share`` of them never autocast, for what an LR hides is finer than bfloat16.
+    ``smooth`` is the share of patches magnified eightfold, as skies and walls look; ``asymmetric`` that of steps with
+    another scale per axis; ``whole`` that of steps at exactly 2, 3, ... (at powers of two the lattice is the image itself,
+    which other scales never show); ``kept`` that of steps whose latent is quantised and kept, the network being told by the
+    budget, and pays for its bits.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    steps: int = 6_000
-    batch: int = 8
-    lattice: int = 112
+    steps: int = 32_000
+    batch: int = 4
+    lattice: int = 96
     seed: int = 0
-    rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.4
-    float32_share: float = 1 / 12
+    rate: float = 2e-3
+    warmup: int = 100
+    decay: float = 0.62
+    float32_share: float = 0.05
     clip: float = 0.5
-    lr_weight: float = 1.0
-    lr_distance: float = 10**-3.85
+    lr_weight: float = 0.5
+    lr_psnr: float = 38.5
+    charbonnier: float = 0.01
     ema: float = 0.999
     smooth: float = 0.06
-    asymmetric: float = 0.25
+    asymmetric: float = 0.2
+    whole: float = 0.3
+    kept: float = 0.06
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.lattice < 8 * self.network.max_scale or not 0 < self.decay <= 1:
             raise ValueError(
                 "Training needs steps and batch of at least 1, a decay in (0, 1] and a lattice of at least 8 points "
                 f"per LR pixel at the largest scale ({8 * self.network.max_scale}); got {self}."
+            )
+        shares = ("float32_share", "ema", "smooth", "asymmetric", "whole", "kept")
+        wrong = [name for name in shares if not 0 <= getattr(self, name) <= 1]
+        wrong += [name for name in ("warmup", "rate", "lr_weight", "charbonnier") if getattr(self, name) < 0]
+        if wrong or self.clip <= 0 or self.asymmetric + self.whole > 1:
+            raise ValueError(
+                f"A recipe's shares ({', '.join(shares)}) lie in 0 to 1, asymmetric and whole together too, warmup, "
+                f"rate, lr_weight and charbonnier are not negative, and clip is above 0; got {self}."
             )
 
     def rate_at(self, step: int) -> float:
@@ -64,52 +97,115 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What one step measured: the loss, and PSNR in dB of restored images and of LRs."""
+    """What one step measured: the loss, PSNR in dB of restored images and of LRs, and whether it kept the latent."""
 
     step: int
     loss: float
     psnr: float
     lr_psnr: float
+    kept: bool
 
 
 class Trainer:
-    """A network, its moving average and its optimiser, advanced by :meth:`step`."""
+    """A network, its moving average and its optimiser, advanced by :meth:`step`.
 
-    def __init__(self, config: TrainingConfig, device: torch.device, *, autocast: bool) -> None:
+    ``worker`` of ``workers`` trains on its part of each batch; torch.distributed has to be set up where there are several.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        device: torch.device,
+        *,
+        autocast: bool,
+        compiled: bool = False,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> None:
+        if config.batch % workers:
+            raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {workers} workers; give a multiple.")
         self.config, self.device, self.autocast = config, device, autocast
+        self._worker, self._workers = worker, workers
         with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
             torch.manual_seed(config.seed)
-            network = Rescaler(config.network)
+            network = Rescaler(config.network)  # on the CPU, so that every device starts alike
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.rate, weight_decay=1e-4)
+        self.optimizer = Muon(self.network.parameters(), rate=config.rate)
         self.done = 0
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # steps outside autocast are meant to be float32
+        if (
+            compiled
+        ):  # by block, whose shapes behind the lattice depend on the stride alone; one graph for each, and each precision
+            torch._dynamo.config.recompile_limit = COMPILED_GRAPHS
+            for block in (each for each in self.network.modules() if isinstance(each, Coupling)):
+                block.compile(dynamic=False)
+                block.inverse = torch.compile(block.inverse, dynamic=False)  # type: ignore[method-assign]
+                block.lower = torch.compile(block.lower, dynamic=False)  # type: ignore[method-assign]
+
+    def start_from(self, network: Rescaler) -> None:
+        """Take the weights of ``network``, which may have fewer blocks: those it lacks change nothing before they have learned.
+
+        Raises ValueError where it is built otherwise.
+        """
+        given, wanted = network.config, self.config.network
+        fits = replace(given, blocks=wanted.blocks) == wanted and len(given.blocks) == len(wanted.blocks)
+        if not fits or any(few > many for few, many in zip(given.blocks, wanted.blocks, strict=True)):
+            raise ValueError(f"The weights are of {given}, the recipe asks for {wanted}; only blocks can be added.")
+        for own in (self.network, self.average):
+            own.load_state_dict(network.state_dict(), strict=False)
 
     def step(self, images: Sequence[Tensor]) -> StepReport:
-        """Do one step over patches of ``images``, uint8 (3, H, W) each."""
+        """Do one step over patches of ``images``, uint8 (3, H, W) each, on any device."""
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
         size, lr_size = sample_sizes(config, generator)
-        x = sample_patches(images, size, config, generator).to(self.device)
+        latent_step = sample_latent_step(config, generator)
+        x = sample_patches(images, size, config, generator, part=(self._worker, self._workers)).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(self.done)
-        coarse = self.autocast and self.done < config.steps * (1 - config.float32_share)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=coarse):
-            y, _ = self.network.downscale(x, lr_size)
-            restored = self.network.restore(to_8bit(y), None, size)
-        reference = bicubic_lr(x, self.network.axes(size, lr_size))
-        distance = (y - reference).square().mean()
-        charbonnier = torch.sqrt((restored - x).square() + 1e-6).mean()
-        loss = charbonnier + config.lr_weight * distance * (1 + distance / config.lr_distance)
+        loss, restored, y, reference = self._loss(x, lr_size, latent_step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._workers > 1:
+            self._share_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
         self._follow()
         self.done += 1
         with torch.no_grad():
-            return StepReport(step=self.done, loss=float(loss), psnr=psnr(restored, x), lr_psnr=psnr(y, reference))
+            return StepReport(
+                step=self.done,
+                loss=float(loss),
+                psnr=psnr(restored, x),
+                lr_psnr=psnr(y, reference),
+                kept=latent_step is not None,
+            )
+
+    def _loss(self, x: Tensor, lr_size: Size, latent_step: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the loss, the restored patches, their LRs and the bicubic ones."""
+        config, size = self.config, (x.shape[-2], x.shape[-1])
+        coarse = self.autocast and self.done < config.steps * (1 - config.float32_share)
+        budget = budget_of(latent_step)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=coarse):
+            if latent_step is None:
+                y, z, latent = self.network.downscale_lr(x, lr_size), None, None
+            else:
+                y, z = self.network.downscale(x, lr_size, budget=budget)
+                latent = to_step(z, latent_step)
+            restored = self.network.restore(to_8bit(y), latent, size, budget=budget)
+        reference = bicubic_lr(x, self.network.axes(size, lr_size))
+        distance = (y - reference).square().mean(dim=(1, 2, 3))
+        rounding = config.charbonnier if latent_step is None else KEPT_CHARBONNIER
+        loss = torch.sqrt((restored - x).square() + rounding**2).mean()
+        if latent_step is None or z is None:
+            loss = loss + config.lr_weight * (distance * (1 + distance / 10 ** (-config.lr_psnr / 10))).mean()
+        else:
+            bits = estimated_bits(z, latent_step) / x.numel()
+            loss = loss + CLEAN_LR_WEIGHT * distance.mean() + bit_price(latent_step) * bits
+        return loss, restored, y, reference
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that :meth:`load_state_dict` needs to go on exactly."""
@@ -127,34 +223,76 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    def _share_gradients(self) -> None:
+        """Give every worker the mean gradient of all, in one exchange."""
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self._workers
+        for gradient, mean in zip(gradients, torch.split(flat, [each.numel() for each in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
     @torch.no_grad()
     def _follow(self) -> None:
         """Let the average follow the network, faster in the first steps so that it forgets the start."""
         keep = min(self.config.ema, (1 + self.done) / (10 + self.done))
-        for mean, parameter in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - keep)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
 
 
-def sample_sizes(config: TrainingConfig, generator: torch.Generator) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Draw a patch size and its LR size, (height, width) each; scales log-uniform from 1 to the network's largest."""
+def estimated_bits(z: Tensor, step: float) -> Tensor:
+    """Return about the bits of latent ``z`` in steps of ``step`` 8-bit levels: 2 log2(1 + |z| / step), zero for zero."""
+    return 2 * torch.log2(1 + z.abs() * (255 / step)).sum()
+
+
+def bit_price(step: float) -> float:
+    """Return how much mean absolute error one bit per sample has to save to be worth its place beside a latent of ``step``.
+
+    At high rates the squared error of steps D is D^2 / 12 and halves twice with each bit, d(D^2 / 12) / d bits =
+    2 ln 2 D^2 / 12; the mean absolute error, 0.8 of its root for errors of normal distribution, changes by 0.16 D.
+    """
+    return 0.8 * math.log(2) * (step / 255) / math.sqrt(12)
+
+
+def sample_sizes(config: TrainingConfig, generator: torch.Generator) -> tuple[Size, Size]:
+    """Draw a patch size and its LR size, (height, width) each, with scales from 1 to the network's largest."""
     largest = config.network.max_scale
-    first, second, asymmetric = torch.rand(3, generator=generator).tolist()
-    scales = [largest**first] * 2
-    if asymmetric < config.asymmetric:
-        scales[1] = largest**second
+    first, second, kind = torch.rand(3, generator=generator).tolist()
+    if kind < config.asymmetric:
+        scales = [largest**first, largest**second]
+    elif kind < config.asymmetric + config.whole:
+        scales = [2.0 + int(first * (largest - 1))] * 2
+    else:
+        scales = [largest**first] * 2
     stride = 1 << max(1, (math.ceil(max(scales)) - 1).bit_length())
     lr = config.lattice // stride
-    height, width = (max(lr + 1, min(lr * stride, round(lr * scale))) for scale in scales)
-    return (height, width), (lr, lr)
+    sides = [max(lr + 1, min(lr * stride, round(lr * scale))) for scale in scales]
+    longer = sides.index(max(sides))
+    sides[longer] = max(sides[longer], lr * stride // 2 + 1)  # or rounding would bring x2.01 down to x2, another lattice
+    return (sides[0], sides[1]), (lr, lr)
+
+
+def sample_latent_step(config: TrainingConfig, generator: torch.Generator) -> float | None:
+    """Draw whether the latent is kept, and the step it is quantised with, in 8-bit levels."""
+    kept, octave = torch.rand(2, generator=generator).tolist()
+    return FINEST_STEP * (COARSEST_STEP / FINEST_STEP) ** octave if kept < config.kept else None
 
 
 def sample_patches(
-    images: Sequence[Tensor], size: tuple[int, int], config: TrainingConfig, generator: torch.Generator
+    images: Sequence[Tensor],
+    size: Size,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    *,
+    part: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """Draw a batch of patches (B, 3, height, width) in [0, 1], flipped and turned at random."""
+    """Draw a batch of patches (B, 3, height, width) in [0, 1], flipped and turned at random, on the device of ``images``.
+
+    ``part`` (i, n) gives the i-th of n parts of the batch, B its share.
+    """
+    own = config.batch // part[1]
+    draws = torch.rand(config.batch, 5, generator=generator)[part[0] * own : (part[0] + 1) * own]
     patches = []
-    for _ in range(config.batch):
-        index, top, left, turn, smooth = torch.rand(5, generator=generator).tolist()
+    for index, top, left, turn, smooth in draws.tolist():
         image = images[int(index * len(images))]
         turns, flip = divmod(int(turn * 8), 2)
         height, width = size if turns % 2 == 0 else size[::-1]

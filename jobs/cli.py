@@ -189,19 +189,27 @@ def train(
     sources: Annotated[list[str], typer.Argument(help="Folders, WebDataset tars or Parquet with images.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoint, weights and log; an earlier run there goes on.")],
     config: Annotated[Path | None, typer.Option(help="Recipe (TOML); the shipped weights' one unless given.")] = None,
+    start_from: Annotated[Path | None, typer.Option("--from", help="Weights to start from, perhaps with fewer blocks.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps in all.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Patches per step.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches per step, over all workers.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and of what is sampled.")] = None,
     evaluation: Annotated[str | None, typer.Option("--eval", help="Images to evaluate on, never trained on.")] = None,
     eval_steps: Annotated[int, typer.Option(help="Steps between evaluations.")] = 1000,
+    save_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 120.0,
     precision: Annotated[str, typer.Option(help="bfloat16 (autocast) or float32.")] = "bfloat16",
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile blocks first; done on GPUs unless told.")
+    ] = None,
     device: Device = "auto",
+    workers: Annotated[int, typer.Option(help="Devices that share each batch, by Ray Train.")] = 1,
+    address: Address = None,
 ) -> None:
     """Train a network. Stopped or killed, the same command goes on from its checkpoint."""
 
     def job() -> int:
         from jobs.console import sayer
-        from jobs.train import TrainingJob, read_config, train
+        from jobs.recipe import read_config
+        from jobs.train import TrainingJob, train
         from pipeline.errors import InvalidOption
 
         if precision not in ("bfloat16", "float32"):
@@ -214,8 +222,13 @@ def train(
                 config=recipe,
                 device=device,
                 bfloat16=precision == "bfloat16",
+                compiled=compiled,
+                start_from=start_from,
                 evaluation=evaluation,
                 evaluate_steps=eval_steps,
+                save_seconds=save_seconds,
+                workers=workers,
+                address=address,
             ),
             sayer(),
         )
@@ -227,29 +240,38 @@ def train(
 
 @app.command()
 def evaluate(
-    images: Annotated[str, typer.Argument(help="A folder of images, or a tar or Parquet file.")],
-    scales: Annotated[str, typer.Option(help="Scales, commas between; 2x3 is height x width.")] = "1.5,2,2.5,3,3.5,4",
+    images: Annotated[list[str], typer.Argument(help="Folders of images, tars or Parquet files; a table for each.")],
+    scales: Annotated[
+        str, typer.Option(help="Scales, commas between; 2x3 is height x width.")
+    ] = "1.5,2,2.5,3,3.5,4,1.5x4,2x3,3x1.5",
+    cycles: Annotated[int, typer.Option(help="Rescale and restore so often as well, and say what it costs; 5 is usual.")] = 0,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
 ) -> None:
-    """Measure restoration without a latent: PSNR-Y, PSNR-RGB, SSIM and the LR's PSNR, by the rules of published figures."""
+    """Measure restoration without a latent, the LRs, smooth areas and the cost, by the rules of published figures."""
 
     def job() -> int:
-        from jobs.evaluate import evaluate, load_images, parse_scales
+        from iarn.weights import unpack
+        from jobs.evaluate import cost_at, evaluate, load_images, parse_scales, table
         from jobs.rescale import read_weights
         from pipeline.engine import Engine, choose_device
 
         wanted = parse_scales(scales)
-        engine = Engine(read_weights(weights), choose_device(device))
-        scores = evaluate(engine, [pixels for _, pixels in load_images(images)], wanted)
+        data = read_weights(weights)
+        engine, network = Engine(data, choose_device(device)), unpack(data)
+        found = []
+        for uri in images:
+            scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles)
+            costs = [cost_at(network, scale) for scale in wanted]
+            rows = zip(scores, costs, strict=True)
+            found += [{"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost)} for score, cost in rows]
+            if not as_json:
+                title = f"{uri}\n\n" if len(images) > 1 else ""
+                gap = "\n" if uri != images[-1] else ""
+                typer.echo(f"{title}{table(scores, costs)}{gap}")
         if as_json:
-            typer.echo(json.dumps([asdict(score) for score in scores], indent=2))
-            return 0
-        typer.echo("| scale | images | PSNR-Y | PSNR-RGB | SSIM | LR PSNR |\n|---|---|---|---|---|---|")
-        for score in scores:
-            figures = f"{score.psnr_y:.2f} | {score.psnr_rgb:.2f} | {score.ssim:.4f} | {score.lr_psnr:.2f}"
-            typer.echo(f"| x{score.scale} | {score.images} | {figures} |")
+            typer.echo(json.dumps(found, indent=2))
         return 0
 
     _run(job)

@@ -1,36 +1,49 @@
 """Train a network: read images, step, log, evaluate, and save a state that resumes exactly.
 
-Everything lies in one folder: ``checkpoint.pt`` (to go on from), ``iarn.safetensors`` (the moving average, ready to use),
-``log.jsonl``. A run that was stopped or killed goes on from its last checkpoint when the same command is given again.
+Everything lies in one folder: ``checkpoint.pt`` (to go on from), ``iarn.safetensors`` (the moving average in float16,
+ready to use), ``log.jsonl``. A run that was stopped or killed goes on from its last checkpoint when the same command is
+given again.
+
+``python -m jobs.train`` is ``iarn train`` where nothing but torch, numpy, pillow and safetensors is installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 
-from iarn.network import NetworkConfig
 from iarn.training import StepReport, Trainer, TrainingConfig
 from iarn.weights import pack
+from jobs.checkpoints import LOG, WEIGHTS, load, save, start_from
 from jobs.evaluate import evaluate, load_images
+from jobs.recipe import read_config
 from pipeline.engine import Engine, choose_device
-from pipeline.errors import EmptySource, InvalidOption, InvalidWeights, PlanConflict
+from pipeline.errors import EmptySource, GroupLost, InvalidOption, PipelineError, UsageError
 from pipeline.records import Pixels
+from pipeline.sources import find_source
 
 LOG_STEPS = 100
 EVALUATED_SCALES = ((1.5, 1.5), (2.0, 2.0), (2.5, 2.5), (3.0, 3.0), (4.0, 4.0))
+FOLLOW_SECONDS = 0.5
+
+Say = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,81 +55,105 @@ class TrainingJob:
     config: TrainingConfig
     device: str = "auto"
     bfloat16: bool = True
+    compiled: bool | None = None
+    """Whether blocks are compiled first; None does so on GPUs."""
+    start_from: Path | None = None
     evaluation: str | None = None
     evaluate_steps: int = 1000
     save_seconds: float = 120.0
+    workers: int = 1
+    address: str | None = None
+    restarts: int = 3
+    """How often workers are started again after one has died."""
 
 
-def read_config(path: Path | None, **changes: Any) -> TrainingConfig:
-    """Read a recipe (TOML; the fields of TrainingConfig, ``network`` a table) and apply ``changes`` that are not None.
+def train(job: TrainingJob, say: Say) -> Path:
+    """Train to the last step and return the path of the weights; what happens goes to ``say`` and to ``log.jsonl``.
 
-    Raises InvalidOption where the file cannot be read, has a field that does not exist, or a value of another type.
+    Several workers, or an address, mean Ray Train; ``job.out`` has to be a folder that all of them see.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no TOML
-            detail = getattr(error, "strerror", None) or str(error)
-            raise InvalidOption("--config", str(path), f"it cannot be read as TOML ({detail}).") from None
-    values |= {name: value for name, value in changes.items() if value is not None}
-    network = values.pop("network", {})
-    if not isinstance(network, dict):
-        raise InvalidOption("--config", str(path), "network has to be a table, [network].")
-    known = {"TrainingConfig": {f.name for f in fields(TrainingConfig)}, "network": {f.name for f in fields(NetworkConfig)}}
-    unknown = sorted((values.keys() - known["TrainingConfig"]) | (network.keys() - known["network"]))
-    if unknown:
-        raise InvalidOption("--config", str(path), f"it has no setting {', '.join(unknown)}.")
-    wrong = [*_of_other_type(values, TrainingConfig()), *_of_other_type(network, NetworkConfig())]
-    if wrong:
-        raise InvalidOption("--config", str(path or "(none)"), f"{'; '.join(wrong)}.")
-    try:
-        if "blocks" in network:
-            network["blocks"] = tuple(network["blocks"])
-        return TrainingConfig(**values, network=NetworkConfig(**network))
-    except (TypeError, ValueError) as error:
-        raise InvalidOption("--config", str(path or "(none)"), str(error)) from None
-
-
-def _of_other_type(values: dict[str, Any], defaults: object) -> Iterator[str]:
-    """Yield a sentence on each value whose type is not its default's; an integer may stand for a float."""
-    for name, value in values.items():
-        match getattr(defaults, name):
-            case tuple():
-                fits, wanted = isinstance(value, list) and all(type(each) is int for each in value), "a list of integers"
-            case float():
-                fits, wanted = type(value) in (int, float), "a number"
-            case _:  # by type() and not isinstance: true is an int as well
-                fits, wanted = type(value) is int, "an integer"
-        if not fits:
-            yield f"{name} has to be {wanted}, not {value!r}"
-
-
-def train(job: TrainingJob, say: Callable[[dict[str, Any]], None]) -> Path:
-    """Train to the last step and return the path of the weights; what happens goes to ``say`` and to ``log.jsonl``."""
     if job.evaluate_steps < 1:
         raise InvalidOption("--eval-steps", str(job.evaluate_steps), "give a number from 1.")
+    if job.workers < 1 or job.config.batch % job.workers:
+        raise InvalidOption("--workers", str(job.workers), f"give a number that shares the batch of {job.config.batch} evenly.")
+    if job.workers == 1 and job.address is None:
+        _train(job, say, 0, 1, job.device)
+        return job.out / WEIGHTS
+    job = _with_whole_paths(job)
+    for uri in (*job.sources, *([job.evaluation] if job.evaluation else [])):
+        find_source(uri)  # so that what is not there is told before workers start; this and the recipe as well
+    load(job.config, job.out)
     job.out.mkdir(parents=True, exist_ok=True)
-    device = choose_device(job.device)
-    trainer = Trainer(job.config, device, autocast=job.bfloat16)
-    _resume(trainer, job)
-    images = _training_images(job)
+    from pipeline.group import run_group
+
+    with _following(job.out / LOG, say):
+        part = partial(_train, job, _nobody)
+        run_group(part, job.workers, address=job.address, device=job.device, restarts=job.restarts)
+    return job.out / WEIGHTS
+
+
+def _with_whole_paths(job: TrainingJob) -> TrainingJob:
+    """Return ``job`` for workers, whose working directory is another."""
+
+    def whole(uri: str) -> str:
+        return uri if "://" in uri else str(Path(uri).absolute())
+
+    return replace(
+        job,
+        sources=tuple(whole(uri) for uri in job.sources),
+        out=job.out.absolute(),
+        evaluation=whole(job.evaluation) if job.evaluation else None,
+        start_from=job.start_from.absolute() if job.start_from else None,
+    )
+
+
+def _nobody(event: dict[str, Any]) -> None:
+    """Hear what a worker says, which the log has as well."""
+
+
+def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: str) -> None:
+    """Train as one of ``workers``; the first of them logs, evaluates and saves."""
+    device = choose_device(device_name)
+    compiled = device.type == "cuda" if job.compiled is None else job.compiled
+    trainer = Trainer(job.config, device, autocast=job.bfloat16, compiled=compiled, worker=worker, workers=workers)
+    state = load(job.config, job.out)
+    if state is not None:
+        trainer.load_state_dict(state)
+    elif job.start_from is not None:
+        start_from(trainer, job.start_from)
+    images = _training_images(job, device)
+    if workers > 1:
+        _check_agreement(trainer, images)
+    if worker:
+        while trainer.done < job.config.steps:
+            trainer.step(images)
+        return
     held_out = [pixels for _, pixels in load_images(job.evaluation)] if job.evaluation else []
-    with (job.out / "log.jsonl").open("a") as log:
+    job.out.mkdir(parents=True, exist_ok=True)
+    with (job.out / LOG).open("a") as log:
 
         def tell(event: dict[str, Any]) -> None:
             say(event)
             log.write(json.dumps(event) + "\n")
             log.flush()
 
-        tell({"event": "start", "step": trainer.done, "images": len(images), "device": str(device)})
+        tell({"event": "start", "step": trainer.done, "images": len(images), "device": str(device), "workers": workers})
         with _interruptible() as stop:
             _loop(trainer, job, images, held_out, tell, stop)
-            _save(trainer, job)
+            save(trainer, job.out)
         tell({"event": "end", "step": trainer.done})
     if stop.is_set():
         raise KeyboardInterrupt
-    return job.out / "iarn.safetensors"
+
+
+def _check_agreement(trainer: Trainer, images: Sequence[Tensor]) -> None:
+    """Raise GroupLost where workers begin at different steps or have different images: they would learn nonsense together."""
+    own = torch.tensor([trainer.done, len(images), sum(image.numel() for image in images)], device=trainer.device)
+    least, most = own.clone(), own.clone()
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    if not torch.equal(least, most):
+        raise GroupLost("they see different checkpoints or images; --out and the sources have to be the same for all")
 
 
 @contextmanager
@@ -140,12 +177,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _loop(
-    trainer: Trainer,
-    job: TrainingJob,
-    images: Sequence[Tensor],
-    held_out: list[Pixels],
-    tell: Callable[[dict[str, Any]], None],
-    stop: threading.Event,
+    trainer: Trainer, job: TrainingJob, images: Sequence[Tensor], held_out: list[Pixels], tell: Say, stop: threading.Event
 ) -> None:
     reports: list[StepReport] = []
     begun = saved = time.monotonic()
@@ -153,11 +185,11 @@ def _loop(
         reports.append(trainer.step(images))
         now = time.monotonic()
         if trainer.done % LOG_STEPS == 0:
-            means = {name: sum(getattr(r, name) for r in reports) / len(reports) for name in ("loss", "psnr", "lr_psnr")}
-            tell({"event": "step", "step": trainer.done, **means, "seconds_per_step": (now - begun) / len(reports)})
+            speed = {"steps_per_second": round(len(reports) / (now - begun), 3), **_gpu_busy(trainer.device)}
+            tell({"event": "step", "step": trainer.done, **_means(reports), **speed})
             reports, begun = [], now
         if now - saved > job.save_seconds:
-            _save(trainer, job)
+            save(trainer, job.out)
             saved = time.monotonic()
         if held_out and (trainer.done % job.evaluate_steps == 0 or trainer.done == job.config.steps):
             engine = Engine(pack(trainer.average, {}), trainer.device)
@@ -166,44 +198,96 @@ def _loop(
             begun = time.monotonic()
 
 
-def _training_images(job: TrainingJob) -> list[Tensor]:
-    """Decode every image that a patch fits in; uint8 (3, H, W) each, held in memory."""
+def _means(reports: Sequence[StepReport]) -> dict[str, float]:
+    """Return the mean loss, and the mean PSNRs of steps that dropped and of steps that kept the latent, where finite."""
+    means = {"loss": sum(report.loss for report in reports) / len(reports)}
+    for prefix, kept in (("", False), ("kept_", True)):
+        for name in ("psnr", "lr_psnr"):
+            values = [value for report in reports if report.kept is kept and math.isfinite(value := getattr(report, name))]
+            if values:
+                means[prefix + name] = sum(values) / len(values)
+    return {name: round(mean, 5) for name, mean in means.items()}
+
+
+def _gpu_busy(device: torch.device) -> dict[str, int]:
+    """Return the share of the last second in which the GPU was at work, in percent, where nvidia-smi tells it."""
+    if device.type != "cuda":
+        return {}
+    index, visible = device.index or 0, [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    number = visible[index] if index < len(visible) else str(index)
+    query = ["nvidia-smi", f"--id={number}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        return {"gpu_percent": int(subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout)}
+    return {}
+
+
+def _training_images(job: TrainingJob, device: torch.device) -> list[Tensor]:
+    """Decode every image that a patch fits in; uint8 (3, H, W) each, held in the memory of ``device``."""
     images = []
     for uri in job.sources:
         for _, pixels in load_images(uri):
             if min(pixels.shape[:2]) >= job.config.lattice:
-                images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous())
+                images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(device))
     if not images:
         raise EmptySource(f"{', '.join(job.sources)} (images of at least {job.config.lattice} pixels a side)")
     return images
 
 
-def _resume(trainer: Trainer, job: TrainingJob) -> None:
-    path = job.out / "checkpoint.pt"
-    if not path.exists():
-        return
+@contextmanager
+def _following(path: Path, say: Say) -> Iterator[None]:
+    """Say what workers add to the log at ``path`` while the block runs."""
+    ended = threading.Event()
+    start = path.stat().st_size if path.exists() else 0
+
+    def follow() -> None:
+        position, last = start, False
+        while not last:
+            last = ended.wait(FOLLOW_SECONDS)
+            if path.is_file():
+                with path.open("rb") as log:
+                    log.seek(position)
+                    for line in log:
+                        if line.endswith(b"\n"):
+                            say(json.loads(line))
+                            position += len(line)
+
+    thread = threading.Thread(target=follow, name="follow the log")
+    thread.start()
     try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-        known, asked = json.loads(state["config"]), _plain(job.config)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise InvalidWeights(str(path), f"it is no checkpoint ({type(error).__name__}); remove it to begin anew") from None
-    differences = tuple(
-        f"{name} {known.get(name)}, not {asked[name]}" for name in asked if name != "steps" and known.get(name) != asked[name]
-    )
-    if differences:
-        raise PlanConflict(str(job.out), differences)
-    trainer.load_state_dict(state["trainer"])
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
-def _save(trainer: Trainer, job: TrainingJob) -> None:
-    """Write checkpoint and weights, each at once or not at all."""
-    about = {"steps": trainer.done, "config": _plain(job.config)}
-    state = {"config": json.dumps(_plain(job.config)), "trainer": trainer.state_dict()}
-    torch.save(state, job.out / "checkpoint.part")
-    (job.out / "checkpoint.part").replace(job.out / "checkpoint.pt")
-    (job.out / "weights.part").write_bytes(pack(trainer.average, about))
-    (job.out / "weights.part").replace(job.out / "iarn.safetensors")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.train", description="Train a network on one device; resumes.")
+    parser.add_argument("sources", nargs="+", help="folders or WebDataset tars of images")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and log")
+    parser.add_argument("--config", type=Path, help="recipe (TOML); the shipped weights' one unless given")
+    parser.add_argument("--from", type=Path, dest="start_from", help="weights to start from")
+    for name in ("steps", "batch", "seed"):
+        parser.add_argument(f"--{name}", type=int, help=f"instead of the recipe's {name}")
+    parser.add_argument("--eval", dest="evaluation", help="images to evaluate on, never trained on")
+    parser.add_argument("--eval-steps", type=int, default=1000, dest="evaluate_steps", help="steps between evaluations")
+    parser.add_argument("--save-seconds", type=float, default=120.0, help="seconds between checkpoints")
+    parser.add_argument("--no-compile", action="store_false", dest="compiled", default=None, help="also on a GPU")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto for the best there is")
+    given = vars(parser.parse_args(arguments))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    try:
+        config = read_config(given.pop("config"), **{name: given.pop(name) for name in ("steps", "batch", "seed")})
+        job = TrainingJob(config=config, sources=tuple(given.pop("sources")), **given)
+        train(job, lambda event: print(json.dumps(event), file=sys.stderr, flush=True))
+    except (PipelineError, OSError, torch.OutOfMemoryError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 3
+    except KeyboardInterrupt:
+        print("Stopped. The same command resumes.", file=sys.stderr)
+        return 130
+    return 0
 
 
-def _plain(config: TrainingConfig) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(asdict(replace(config)))))
+if __name__ == "__main__":
+    sys.exit(main())

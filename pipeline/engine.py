@@ -98,7 +98,7 @@ class Engine:
             x = self._load(pixels[slice(*rows), slice(*columns)])
             x = vertical.interpolate(x, -2, origin=rows[0], start=top, stop=bottom)
             x = horizontal.interpolate(x, -1, origin=columns[0], start=left, stop=right)
-            y, _ = self._network.analyse(x, axes, window=tile.window)
+            y = self._network.analyse_lr(x, axes, window=tile.window)
             y = y[..., tile.rows.start - tile.rows.first :, tile.columns.start - tile.columns.first :]
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             lr[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop] = _store(y[..., :height, :width], grey)

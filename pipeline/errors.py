@@ -37,7 +37,8 @@
         ├── ClusterUnavailable      no Ray to run on
         ├── ResourcesUnavailable    the cluster can never give what was asked for
         ├── WorkerNotStarted        actors do not come up
-        └── WorkerLost              an actor died under its shard
+        ├── WorkerLost              an actor died under its shard
+        └── GroupLost               workers that share their gradients died too often
 
 An error carries its fields as attributes, hands all of them to ``Exception`` so that it survives pickling, and builds its
 sentence in ``__str__``: what was found, what was expected, what to do.
@@ -421,3 +422,14 @@ class WorkerLost(PoolError):
 
     def __str__(self) -> str:
         return f"The worker of shard {self.shard_id} died ({self.detail})."
+
+
+class GroupLost(PoolError):
+    """Workers that share their gradients failed more often than they are started again."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"The workers of the training failed ({self.detail}). The same command goes on from the last checkpoint."

@@ -1,4 +1,4 @@
-"""Actors, windows, retries and quarantine; the only importer of Ray.
+"""Actors, windows, retries and quarantine; with group.py the only importer of Ray.
 
 Each actor holds one worker (one engine) and runs a window of shards at once: while one shard has the engine, the next is
 being read and decoded. A shard whose store was out of reach is tried again later. One whose actor died, or met an error
@@ -186,7 +186,7 @@ def run(
     can never hold the actors, what ``work.start`` raises, and WorkerNotStarted where actors keep dying before they are up.
     """
     with cluster(options.address):
-        request = _request(work.device, options)
+        request = request_for(work.device, options)
         if request.gpus and work.device == "auto":
             work = replace(cast(Any, work), device="cuda")  # an actor that was given a GPU never falls back to the CPU
         crew = _Crew(work, options, request, watch)
@@ -199,7 +199,7 @@ def run(
 class _Crew:
     """The actors of one job and the shards they have under way."""
 
-    def __init__(self, work: Work, options: PoolOptions, request: _Request, watch: Callable[[Snapshot], None]) -> None:
+    def __init__(self, work: Work, options: PoolOptions, request: Request, watch: Callable[[Snapshot], None]) -> None:
         self._work, self._options, self._request, self._watch = work, options, request, watch
         groups = {"shards": options.window, "watch": 1}
         remote = ray.remote(concurrency_groups=groups, max_restarts=0)(_Actor)
@@ -356,7 +356,7 @@ def _result(reference: Any, shard: SourceShard) -> ShardReport | _Fault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Request:
+class Request:
     """Actors, and CPUs and GPUs for each."""
 
     actors: int
@@ -364,10 +364,10 @@ class _Request:
     gpus: float
 
 
-def _request(device: str, options: PoolOptions) -> _Request:
-    """Decide how many actors of which size run; raise where the cluster can never give them."""
+def request_for(device: str, options: PoolOptions, *, noun: str = "actor") -> Request:
+    """Decide how many actors (called by ``noun``) of which size run; raise where the cluster can never give them."""
     if device.startswith("cuda:"):
-        raise InvalidOption("--device", device, "each actor of a job sees the GPU that Ray gives it, and no other; give cuda.")
+        raise InvalidOption("--device", device, f"each {noun} sees the GPU that Ray gives it, and no other; give cuda.")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
     gpus = options.gpus_per_actor
@@ -385,9 +385,9 @@ def _request(device: str, options: PoolOptions) -> _Request:
     if not fitting or actors > fitting:
         if device.startswith("cuda") and not have["GPU"]:
             raise DeviceUnavailable(device, "no node of the cluster has a GPU")
-        wanted = f"{max(1, actors)} actors of {cpus:g} CPUs and {gpus:g} GPUs"
+        wanted = f"{max(1, actors)} {noun}s of {cpus:g} CPUs and {gpus:g} GPUs"
         raise ResourcesUnavailable(wanted, f"room for {fitting}, with {have['CPU']:g} CPUs and {have['GPU']:g} GPUs")
-    return _Request(actors=actors, cpus=cpus, gpus=gpus)
+    return Request(actors=actors, cpus=cpus, gpus=gpus)
 
 
 def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:

@@ -90,17 +90,23 @@ SURFACE = {
     "verify": ["archive", *POOL, "--sample", "--seed"],
     "train": [
         "sources",
+        "--address",
         "--batch",
+        "--compile",
         "--config",
         "--device",
         "--eval",
         "--eval-steps",
+        "--from",
+        "--no-compile",
         "--out",
         "--precision",
+        "--save-seconds",
         "--seed",
         "--steps",
+        "--workers",
     ],
-    "evaluate": ["images", "--device", "--json", "--scales", "--weights"],
+    "evaluate": ["images", "--cycles", "--device", "--json", "--scales", "--weights"],
 }
 
 

@@ -68,7 +68,7 @@ def test_the_gain_is_bounded(clamp: float) -> None:
     draw(coupling, spread=3.0)
     u, e = noise(1, 3, 9, 9), noise(1, CHANNELS, 9, 9, seed=2)
     with torch.no_grad():
-        gain, _ = coupling._affine(u, e)
+        gain, _ = coupling._gain_and_shift(u, e)
     assert float(gain.log().abs().max()) <= clamp + 1e-5
 
 

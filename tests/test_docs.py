@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from jobs.cli import app
-from jobs.train import read_config
+from jobs.recipe import read_config
 from pipeline.records import Settings, TargetSize, Tier
 from pipeline.restore import RestoreOptions
 from tests.pictures import photo, saved

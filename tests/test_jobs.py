@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import ray
 
-from iarn.weights import read_metadata, unpack
 from tests import workshop
 from tests.commands import IARN, Running, run
-from tests.test_cli import iarn
-
-RECIPE = """
-batch = 1
-lattice = 32
-warmup = 1
-[network]
-blocks = [1, 1]
-width = 8
-"""
-
-TRAIN = """
-import sys
-from pathlib import Path
-from jobs.train import TrainingJob, read_config, train
-source, out, recipe = sys.argv[1:]
-train(
-    TrainingJob(
-        sources=(source,), out=Path(out), config=read_config(Path(recipe), steps=100_000), device="cpu", save_seconds=0.0
-    ),
-    lambda event: None,
-)
-"""
-"""What `iarn train` does, but with a checkpoint after every step instead of every two minutes."""
 
 
 @pytest.mark.ray
@@ -95,42 +68,6 @@ def test_a_job_joins_a_cluster_by_its_address(tmp_path: Path, clean_environment:
     assert job.event("end")["entries"] == 2
     assert not (Path(clean_environment["RAY_TMPDIR"])).exists(), "no Ray was started beside the cluster"
     assert ray.cluster_resources()["CPU"] == 4
-
-
-def test_training_survives_kills_and_stops(tmp_path: Path, clean_environment: dict[str, str]) -> None:
-    """Protects days of training: a killed run goes on from its checkpoint, one that is stopped saves first, another recipe is
-    refused, and the weights it ends with can be used."""
-    source = workshop.as_folder(tmp_path / "source", [bulky("a.png", 1), bulky("b.png", 2)])
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    out = tmp_path / "run"
-    with Running(
-        tmp_path / "1", clean_environment, sys.executable, "-c", TRAIN, source, out, tmp_path / "recipe.toml"
-    ) as first:
-        first.until((out / "iarn.safetensors").exists)
-        first.kill()
-    command = ("train", source, "--out", out, "--config", tmp_path / "recipe.toml", "--device", "cpu")
-    with Running(tmp_path / "2", clean_environment, IARN, *command, "--steps", "100000") as second:
-        second.until(lambda: '"start"' in second.err)
-        second.interrupt()
-        assert second.ended() == 130
-    assert "Traceback" not in second.err
-    assert second.err.rstrip().endswith("Stopped. The same command resumes.")
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    starts = [event["step"] for event in log if event["event"] == "start"]
-    assert starts[0] == 0
-    assert starts[1] >= 1
-    stopped = log[-1]["step"]
-    assert stopped >= starts[1]
-    assert "seed 0, not 5" in iarn(*command, "--steps", "9", "--seed", "5").err
-    third = iarn(*command, "--steps", stopped + 2)
-    assert third.status == 0, third.err
-    assert [event["step"] for event in third.events if event["event"] in ("start", "end")] == [stopped, stopped + 2]
-    assert third.out == f"{out}/iarn.safetensors\n"
-    data = (out / "iarn.safetensors").read_bytes()
-    assert unpack(data).config == workshop.TINY
-    assert json.loads(read_metadata(data)["about"])["steps"] == stopped + 2
-    (out / "checkpoint.pt").write_bytes(b"PK")
-    assert "it is no checkpoint" in iarn(*command, "--steps", "9").err
 
 
 def test_a_reader_that_stops_early_is_no_error(tmp_path: Path, clean_environment: dict[str, str]) -> None:

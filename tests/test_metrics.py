@@ -1,4 +1,4 @@
-"""PSNR, SSIM, luma and the bicubic LR against small computations of their own in numpy."""
+"""PSNR, SSIM, luma, the bicubic LR and low-texture blocks against small computations of their own in numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from iarn.lattice import axes_for
-from iarn.metrics import bicubic_lr, luma, psnr, psnr_of, ssim, ssim_map
+from iarn.metrics import BlockErrors, bicubic_lr, block_errors, low_texture, luma, psnr, psnr_of, ssim, ssim_map
 from tests.networks import noise
 
 
@@ -121,3 +121,75 @@ def test_the_bicubic_lr_stays_in_range() -> None:
     lr = bicubic_lr(x, axes_for((20, 20), (8, 8)))
     assert lr.min() == 0
     assert lr.max() == 1
+
+
+def gradient(height: int = 48, width: int = 64) -> torch.Tensor:
+    """Return a smooth picture (1, 3, height, width): planes of different slopes, in 8-bit levels from 40 to about 200."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    levels = [40 + rows + columns, 180 - 2 * rows + columns * 0.5, 90 + columns * 1.5 + rows * 0]
+    return (torch.stack([level.expand(height, width) for level in levels])[None].round() / 255).float()
+
+
+def distance_from_plane(block: np.ndarray) -> float:
+    """RMS distance of a block in levels from its plane of least squares, which numpy fits."""
+    rows, columns = np.mgrid[: block.shape[0], : block.shape[1]]
+    design = np.stack([np.ones(block.size), rows.ravel(), columns.ravel()], axis=1)
+    fitted = design @ np.linalg.lstsq(design, block.ravel(), rcond=None)[0]
+    return float(np.sqrt(np.mean((block.ravel() - fitted) ** 2)))
+
+
+def test_low_texture_by_its_definition() -> None:
+    """Protects the smooth-area check: a block counts by its distance from a fitted plane, in its worst channel."""
+    x = gradient(80, 112)
+    textured = x + (noise(*x.shape) - 0.5) * torch.linspace(0, 0.06, 112)
+    found = low_texture(textured)
+    assert found.shape == (1, 5, 7)
+    levels = textured[0].double().numpy() * 255
+    for row, column in np.ndindex(5, 7):
+        part = levels[:, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+        assert bool(found[0, row, column]) == (max(distance_from_plane(channel) for channel in part) <= 2)
+    assert 5 < int(found.sum()) < 30
+
+
+def test_texture_in_one_channel_is_texture() -> None:
+    """Protects the definition: every channel has to be smooth; exactly two levels from the plane still are."""
+    chequered = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1) / 255
+    for levels, counts in ((2, True), (2.1, False)):
+        x = torch.full((3, 16, 16), 0.5)
+        x[1] += levels * chequered
+        assert bool(low_texture(x)) is counts
+
+
+def test_a_blotch_is_found_where_it_is() -> None:
+    """Protects against coloured blotches: a shift of one channel over part of a smooth block is measured in levels."""
+    x = gradient()
+    restored = x.clone()
+    restored[0, 1, 16:32, 32:48] += 8 / 255  # a whole block greener
+    restored[0, 2, 0:8, 0:16] -= 12 / 255  # half a block
+    restored[0, 0, 40, 60] += 50 / 255  # one pixel
+    errors = block_errors(x, restored)
+    assert errors.blocks == 12
+    assert errors.error == pytest.approx(8, abs=1e-4)
+    assert errors.shift == pytest.approx(8, abs=1e-4)
+    assert errors.pixel == pytest.approx(50, abs=1e-4)
+
+
+def test_noise_is_an_error_but_no_shift() -> None:
+    """Protects the difference of the two: errors that cancel out within a block do not change its colour."""
+    x = torch.full((1, 3, 32, 32), 0.5)
+    signs = (torch.arange(32) % 2 * 2 - 1) / 255
+    errors = block_errors(x, x + 3 * signs)
+    assert errors.error == pytest.approx(3, abs=1e-4)
+    assert errors.shift == pytest.approx(0, abs=1e-4)
+
+
+def test_blotches_on_texture_are_not_counted() -> None:
+    """Protects the check's meaning: only low-texture blocks of the source count, and whole ones only."""
+    x = gradient()
+    x[..., :16, :16] = noise(3, 16, 16)
+    restored = x.clone()
+    restored[..., :16, :16] = 0
+    assert block_errors(x, restored) == BlockErrors(blocks=11, error=0, shift=0, pixel=0)
+    assert block_errors(x[..., :15], restored[..., :15]).blocks == 0
+    larger = torch.nn.functional.pad(x, (0, 9, 0, 5), value=1.0)
+    assert block_errors(larger, torch.nn.functional.pad(restored, (0, 9, 0, 5))).blocks == 11

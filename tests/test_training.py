@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iarn.lattice import stride_for
+from iarn.metrics import bicubic_lr
 from iarn.network import NetworkConfig
-from iarn.training import StepReport, Trainer, TrainingConfig, sample_patches, sample_sizes
-from jobs.train import read_config
+from iarn.training import (
+    COMPILED_GRAPHS,
+    StepReport,
+    Trainer,
+    TrainingConfig,
+    bit_price,
+    estimated_bits,
+    sample_latent_step,
+    sample_patches,
+    sample_sizes,
+)
+from jobs.recipe import read_config
 from pipeline.errors import InvalidOption
 from tests.networks import SMALL
 from tests.pictures import photo
@@ -42,7 +55,7 @@ def run(subject: Trainer, images: list[Tensor], steps: int) -> list[StepReport]:
 
 def test_loss_falls(images: list[Tensor]) -> None:
     """Protects training as a whole: thirty steps of a tiny network restore better than none."""
-    config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0)
+    config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0, kept=0.0)
     subject = trainer(config)
     reports = run(subject, images, 30)
     assert [report.step for report in reports] == list(range(1, 31))
@@ -117,6 +130,21 @@ def test_autocast_stays_near_float32(images: list[Tensor]) -> None:
     assert coarse.loss == pytest.approx(trainer().step(images).loss, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it, and hides the warning by its own means
+def test_compiled_blocks_train_alike(images: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects training on GPUs: compiled blocks give the steps that others do, in a number of graphs that stays bounded."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # what a compiler makes of graphs is its own
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)  # set back afterwards
+    torch._dynamo.reset()
+    subject = Trainer(replace(TINY, kept=0.3), torch.device("cpu"), autocast=False, compiled=True)
+    found = run(subject, images, 12)
+    expected = run(trainer(replace(TINY, kept=0.3)), images, 12)
+    assert [report.loss for report in found] == pytest.approx([report.loss for report in expected], rel=1e-4)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 3 <= graphs <= COMPILED_GRAPHS
+    torch._dynamo.reset()
+
+
 @given(st.integers(0, 10_000), st.sampled_from([(1,), (1, 1), (1, 1, 1)]))
 def test_sampled_sizes_are_within_reach(seed: int, blocks: tuple[int, ...]) -> None:
     """Protects training: every scale drawn is above 1, within the network's reach, and its patch within the lattice."""
@@ -125,18 +153,86 @@ def test_sampled_sizes_are_within_reach(seed: int, blocks: tuple[int, ...]) -> N
     for length, lr in zip(size, lr_size, strict=True):
         assert lr < length <= config.lattice
         assert length <= lr * config.network.max_scale
-    assert stride_for(size, lr_size) * max(lr_size) <= config.lattice
+    stride = stride_for(size, lr_size)
+    assert config.lattice - stride < stride * max(lr_size) <= config.lattice, "the lattice is as large as was asked for"
 
 
 def test_all_kinds_of_scales_are_drawn() -> None:
     """Protects the one network for every scale: small and large, equal and unequal scales all occur, in their share."""
-    config = TrainingConfig(asymmetric=0.25)
+    config = TrainingConfig(asymmetric=0.25, whole=0.0)
     drawn = [sample_sizes(config, torch.Generator().manual_seed(seed)) for seed in range(400)]
     scales = np.array([[length / lr for length, lr in zip(size, lr_size, strict=True)] for size, lr_size in drawn])
     assert 0.4 < (scales[:, 0] < 2).mean() < 0.6  # log-uniform from 1 to 4
     assert scales.min() < 1.1
     assert scales.max() > 3.8
     assert 0.15 < (np.abs(scales[:, 0] - scales[:, 1]) > 0.05).mean() < 0.35
+
+
+def test_whole_scales_are_drawn_exactly() -> None:
+    """Protects the scales most people ask for: a share of steps is at exactly 2, 3 and 4, where others only come near."""
+    config = TrainingConfig(asymmetric=0.1, whole=0.4)
+    drawn = [sample_sizes(config, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    exact = [size[0] // lr[0] for size, lr in drawn if size[0] == size[1] and size[0] % lr[0] == 0]
+    assert 0.3 < len(exact) / len(drawn) < 0.5
+    assert all(exact.count(scale) > 20 for scale in (2, 3, 4))
+
+
+def test_latents_are_kept_in_their_share_of_steps() -> None:
+    """Protects the one network for both uses: the share of steps that keep the latent is kept, with steps fine and coarse."""
+    config = TrainingConfig(kept=0.3)
+    drawn = [sample_latent_step(config, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    kept = [step for step in drawn if step is not None]
+    assert 0.2 < len(kept) / len(drawn) < 0.4
+    assert 1 <= min(kept) < 2 < 32 < max(kept) <= 64
+    none = TrainingConfig(kept=0.0)
+    assert all(sample_latent_step(none, torch.Generator().manual_seed(seed)) is None for seed in range(50))
+
+
+def test_a_kept_latent_restores_better_than_none(images: list[Tensor]) -> None:
+    """Protects steps that keep the latent: it is what they restore from, and it costs bits."""
+    kept = trainer(replace(TINY, kept=1.0)).step(images)
+    dropped = trainer(replace(TINY, kept=0.0)).step(images)
+    assert kept.kept
+    assert not dropped.kept
+    assert kept.psnr > dropped.psnr + 3
+
+
+def test_bits_grow_with_the_latent_and_shrink_with_the_step() -> None:
+    """Protects what a kept latent pays: nothing for zeros, more for larger values, less in coarser steps, at a higher price."""
+    z = torch.full((1, 9, 4, 4), 8 / 255)
+    assert float(estimated_bits(torch.zeros_like(z), 4)) == 0
+    assert float(estimated_bits(z, 4)) == pytest.approx(2 * math.log2(3) * z.numel(), rel=1e-5)
+    assert float(estimated_bits(z, 8)) < float(estimated_bits(z, 4)) < float(estimated_bits(2 * z, 4))
+    assert bit_price(8) == pytest.approx(2 * bit_price(4))
+
+
+def test_workers_that_share_a_batch_draw_it_together(images: list[Tensor]) -> None:
+    """Protects training on several devices: their parts, side by side, are the batch that one alone would draw."""
+    config = replace(TINY, batch=6)
+
+    def draw(part: tuple[int, int]) -> Tensor:
+        return sample_patches(images, (20, 33), config, torch.Generator().manual_seed(5), part=part)
+
+    assert torch.equal(torch.cat([draw((worker, 3)) for worker in range(3)]), draw((0, 1)))
+    with pytest.raises(ValueError, match="batch of 6 cannot be shared evenly by 4 workers"):
+        Trainer(config, torch.device("cpu"), autocast=False, workers=4)
+
+
+def test_weights_with_fewer_blocks_can_be_grown(images: list[Tensor]) -> None:
+    """Protects what was learned: a network begun from a smaller one does the same as it, until it learns more."""
+    small = trainer()
+    run(small, images, 3)
+    grown = trainer(replace(TINY, network=replace(SMALL, blocks=(2, 3))))
+    grown.start_from(small.average)
+    x = images[0][None, :, :40, :40].float() / 255
+    for one, other in zip(small.average.downscale(x, (17, 17)), grown.network.downscale(x, (17, 17)), strict=True):
+        assert torch.equal(one, other)
+    before = {name: tensor.clone() for name, tensor in grown.network.state_dict().items()}
+    run(grown, images, 2)
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in grown.network.state_dict().items() if "last" in name)
+    for other in (replace(SMALL, width=16), replace(SMALL, blocks=(1, 1)), replace(SMALL, blocks=(1, 2, 1))):
+        with pytest.raises(ValueError, match="only blocks can be added"):
+            trainer(replace(TINY, network=other, lattice=64)).start_from(small.average)
 
 
 def test_patches_are_of_their_size_and_range(images: list[Tensor]) -> None:
@@ -173,7 +269,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert rates[999] < 1e-7
     assert np.all(np.diff(rates[:100]) > 0)
     assert np.all(np.diff(rates[400:]) <= 0)
-    assert TrainingConfig(warmup=0).rate_at(0) == 1e-3
+    assert TrainingConfig(warmup=0, rate=1e-3).rate_at(0) == 1e-3
 
 
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"batch": 0}, {"lattice": 31}, {"decay": 0.0}, {"decay": 1.1}])
@@ -181,6 +277,33 @@ def test_a_recipe_that_makes_no_sense_is_refused(fields: dict[str, float]) -> No
     """Protects long runs: a recipe that cannot work is refused before the first step."""
     with pytest.raises(ValueError, match="Training needs"):
         TrainingConfig(network=SMALL, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"kept": -0.1}, {"smooth": 1.1}, {"ema": -1.0}, {"asymmetric": 0.6, "whole": 0.5}, {"rate": -1e-3}, {"clip": 0.0}],
+)
+def test_shares_lie_between_none_and_all(fields: dict[str, float]) -> None:
+    """Protects long runs: a share below nothing or above everything, or a negative rate, is refused before the first step."""
+    with pytest.raises(ValueError, match="A recipe's shares"):
+        TrainingConfig(network=SMALL, **fields)  # type: ignore[arg-type]
+
+
+def test_the_lr_is_held_patch_by_patch(images: list[Tensor]) -> None:
+    """Protects LRs of textured pictures: one far off costs more than many a little off by the same in sum."""
+    subject = trainer(replace(TINY, kept=0.0, lr_psnr=30.0))
+    x = sample_patches(images, (24, 24), TINY, torch.Generator().manual_seed(1))
+
+    def loss(offsets: tuple[float, float]) -> float:
+        shift = torch.tensor(offsets)[:, None, None, None]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subject.network, "downscale_lr", lambda *_: reference + shift)
+            patch.setattr(subject.network, "restore", lambda *_, **__: x)
+            return float(subject._loss(x, (12, 12), None)[0])
+
+    reference = bicubic_lr(x, subject.network.axes((24, 24), (12, 12)))
+    equal, unequal = (0.1, 0.1), (0.0, math.sqrt(0.02))
+    assert loss(unequal) > 1.3 * loss(equal)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,18 @@ def test_a_network_comes_back_whole() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_half_precision_takes_half_and_restores_alike() -> None:
+    """Protects small downloads: in float16 the file is half as large, comes back in float32 and restores the same picture."""
+    network = random_network(SMALL, seed=3)
+    whole, half = pack(network, {}), pack(network, {}, half=True)
+    assert len(half) < 0.6 * len(whole)
+    found = unpack(half)
+    assert {tensor.dtype for tensor in found.state_dict().values()} == {torch.float32}
+    x = noise(1, 3, 13, 10)
+    torch.testing.assert_close(found.downscale(x, (5, 4))[0], network.downscale(x, (5, 4))[0], rtol=0, atol=2e-3)
+    assert read_metadata(half)["digest"] != read_metadata(whole)["digest"]
+
+
 def test_the_same_network_gives_the_same_bytes() -> None:
     """Protects resuming: a plan names its model by the digest of the file, so packing again must not change it."""
     network = random_network(TINY)
