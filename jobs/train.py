@@ -76,6 +76,7 @@ def train(job: TrainingJob, say: Say) -> Path:
         raise InvalidOption("--eval-steps", str(job.evaluate_steps), "give a number from 1.")
     if job.workers < 1 or job.config.batch % job.workers:
         raise InvalidOption("--workers", str(job.workers), f"give a number that shares the batch of {job.config.batch} evenly.")
+    job.out.mkdir(parents=True, exist_ok=True)
     if job.workers == 1 and job.address is None:
         _train(job, say, 0, 1, job.device)
         return job.out / WEIGHTS
@@ -83,7 +84,6 @@ def train(job: TrainingJob, say: Say) -> Path:
     for uri in (*job.sources, *([job.evaluation] if job.evaluation else [])):
         find_source(uri)  # so that what is not there is told before workers start; this and the recipe as well
     load(job.config, job.out)
-    job.out.mkdir(parents=True, exist_ok=True)
     from pipeline.group import run_group
 
     with _following(job.out / LOG, say):
@@ -129,7 +129,6 @@ def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: s
             trainer.step(images)
         return
     held_out = [pixels for _, pixels in load_images(job.evaluation)] if job.evaluation else []
-    job.out.mkdir(parents=True, exist_ok=True)
     with (job.out / LOG).open("a") as log:
 
         def tell(event: dict[str, Any]) -> None:

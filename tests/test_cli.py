@@ -447,7 +447,7 @@ def test_evaluate_prints_figures(tmp_path: Path, weights: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "options", "words"),
     [
-        ("steps = 4\nstep = 3\n", [], "it has no setting step"),
+        ("steps = 4\nstep = 3\n", [], "a recipe has no setting step"),
         ("steps = 'four'\n", [], "--config"),
         ("steps =", [], "it cannot be read as TOML"),
         (None, [], "it cannot be read as TOML"),
