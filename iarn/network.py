@@ -73,12 +73,12 @@ class Rescaler(nn.Module):
         is larger than the image or smaller than a ``max_scale``-th of it.
         """
         axes = self.axes((x.shape[-2], x.shape[-1]), lr_size)
-        return self.analyse(axes[1].interpolate(axes[0].interpolate(x, -2), -1), axes, budget=budget)
+        return self.analyse(_lattice(x, axes), axes, budget=budget)
 
     def downscale_lr(self, x: Tensor, lr_size: tuple[int, int], *, budget: float = 0.0) -> Tensor:
         """Return the LR of :meth:`downscale` alone, at less cost."""
         axes = self.axes((x.shape[-2], x.shape[-1]), lr_size)
-        return self.analyse_lr(axes[1].interpolate(axes[0].interpolate(x, -2), -1), axes, budget=budget)
+        return self.analyse_lr(_lattice(x, axes), axes, budget=budget)
 
     def restore(self, y: Tensor, z: Tensor | None, size: tuple[int, int], *, budget: float = 0.0) -> Tensor:
         """Bring the image back at ``size`` (height, width) from its LR ``y`` and its latent, or without one (None).
@@ -176,6 +176,10 @@ class Rescaler(nn.Module):
     def _stages(self, axes: tuple[Axis, Axis]) -> list[list[Coupling]]:
         stages = self.stages[: axes[0].stride.bit_length() - 1]
         return [list(cast(Iterable[Coupling], stage)) for stage in stages]
+
+
+def _lattice(x: Tensor, axes: tuple[Axis, Axis]) -> Tensor:
+    return axes[1].interpolate(axes[0].interpolate(x, -2), -1)
 
 
 def _resampling(axes: tuple[Axis, Axis]) -> tuple[int, int]:

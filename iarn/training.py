@@ -135,9 +135,7 @@ class Trainer:
         self.done = 0
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # steps outside autocast are meant to be float32
-        if (
-            compiled
-        ):  # by block, whose shapes behind the lattice depend on the stride alone; one graph for each, and each precision
+        if compiled:  # by block, whose shapes depend on the lattice's stride alone: a graph for each, and for each precision
             torch._dynamo.config.recompile_limit = COMPILED_GRAPHS
             for block in (each for each in self.network.modules() if isinstance(each, Coupling)):
                 block.compile(dynamic=False)

@@ -17,8 +17,10 @@ from rich.table import Column
 
 from pipeline.pool import Snapshot
 from pipeline.records import Failure, ShardReport
+from pipeline.store import Store
 
 SHOWN_FAILURES = 20
+FAILURES = "failures.jsonl"
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -132,6 +134,16 @@ class Reporter:
     def _say(self, level: str, event: str, **values: Any) -> None:
         if self._log is not None:
             getattr(self._log, level)(event, **values)
+
+
+def list_failures(store: Store, failures: list[Failure]) -> dict[str, str]:
+    """Write the list of failures into ``store``, or empty that of an earlier run; return what a summary says of it."""
+    if failures:
+        store.replace(FAILURES, failure_lines(failures))
+        return {"failures_listed_in": f"{store.uri}/{FAILURES}"}
+    if store.exists(FAILURES):
+        store.replace(FAILURES, b"")
+    return {}
 
 
 def failure_lines(failures: list[Failure]) -> bytes:

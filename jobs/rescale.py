@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iarn import weights
-from jobs.console import Reporter, failure_lines
+from jobs.console import Reporter, list_failures
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits
@@ -18,8 +18,6 @@ from pipeline.records import Failure, Plan, Settings
 from pipeline.rescale import RescaleWork
 from pipeline.sources import find_source
 from pipeline.store import open_store, split_uri
-
-FAILURES = "failures.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +89,13 @@ def _check_scale(settings: Settings, model: bytes) -> None:
         raise InvalidOption("--scale", text, f"{limit} is the largest scale per axis of this network.")
 
 
-def finish(reporter: Reporter, archive: Archive, failures: Iterable[Failure], *, ignored_files: int = 0) -> int:
+def finish(reporter: Reporter, archive: Archive, failures: list[Failure], *, ignored_files: int = 0) -> int:
     """Print the summary, write the list of failures into the archive, and return the exit status."""
-    listed = list(failures)
     more: dict[str, str | int] = {"archive": archive.store.uri}
     if ignored_files:
         more["files_that_are_no_images_nor_beside_one"] = ignored_files
-    if listed:
-        archive.store.replace(FAILURES, failure_lines(listed))
-        reporter.summary(**more, failures_listed_in=f"{archive.store.uri}/{FAILURES}")
-        return 1
-    if archive.store.exists(FAILURES):  # of an earlier run, whose failures are none any more
-        archive.store.replace(FAILURES, b"")
-    reporter.summary(**more)
-    return 0
+    reporter.summary(**more, **list_failures(archive.store, failures))
+    return 1 if failures else 0
 
 
 def _same_source(plan: Plan, uri: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.console import Reporter, failure_lines
+from jobs.console import Reporter, list_failures
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits, done
@@ -67,14 +67,8 @@ def restore(job: RestoreJob) -> int:
         missing["shards_written_by_an_earlier_run"] = f"{len(finished)}; without {state.uri} they would be written again"
     if unfound := _keys_not_found(archive, job.options, totals.entries):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
-    if totals.failures:
-        state.replace("failures.jsonl", failure_lines(totals.failures))
-        reporter.summary(destination=destination.uri, failures_listed_in=f"{state.uri}/failures.jsonl", **missing)
-        return 1
-    if state.exists("failures.jsonl"):  # of an earlier run, whose failures are none any more
-        state.replace("failures.jsonl", b"")
-    reporter.summary(destination=destination.uri, **missing)
-    return 1 if unfound else 0
+    reporter.summary(destination=destination.uri, **list_failures(state, totals.failures), **missing)
+    return 1 if totals.failures or unfound else 0
 
 
 def _keys_not_found(archive: Archive, options: RestoreOptions, entries: int) -> list[str]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from pipeline.errors import GroupLost, InvalidOption, PipelineError
-from pipeline.pool import PoolOptions, cluster, request_for
+from pipeline.pool import PoolOptions, cluster, keeping_handler, request_for
 
 Part = Callable[[int, int, str], None]
 """What a worker runs: its number, how many there are, and the device it has (cpu or cuda)."""
@@ -43,8 +41,10 @@ def run_group(function: Part, workers: int, *, address: str | None, device: str,
             run_config=RunConfig(storage_path=notes, failure_config=FailureConfig(max_failures=restarts)),
         )
         try:
-            with _interruptible():
+            with keeping_handler(signal.SIGINT):
                 trainer.fit()
+        except SystemExit:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from None
         except WorkerGroupError as error:
             # Ray wraps what a worker raised, to carry its traceback.
             failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
@@ -60,18 +60,3 @@ def _run_part(config: dict[str, object]) -> None:
     context = ray.train.get_context()
     function: Part = config["function"]  # type: ignore[assignment]
     function(context.get_world_rank(), context.get_world_size(), str(config["device"]))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be KeyboardInterrupt: Ray Train takes the signal for itself, ends the process by it and keeps it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -296,13 +296,8 @@ def encode(picture: Picture, *, format: str, quality: int) -> bytes:
 
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
-    """Return pixels (H, W, 3) at ``size`` (height, width) in pixels, by antialiased bicubic interpolation (a = -0.5)."""
+    """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5)."""
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
-def shrink_alpha(alpha: Pixels, size: Size) -> Pixels:
-    """Return a plane (H, W) at an LR's ``size`` (height, width) in pixels, by antialiased bicubic interpolation."""
-    return resize(alpha, size)
 
 
 def label(pixels: Pixels, text: str, *, left: int, top: int, size: int = 14, grey: int = 0) -> Pixels:

@@ -100,7 +100,6 @@ class RowWriter:
         self._rows: list[Mapping[str, object]] = []
         self._sealed = False
         self._pending = 0
-        self._written = 0
         leaves = dict(_leaves(schema))
         with _writing(path):
             self._writer = pq.ParquetWriter(
@@ -117,11 +116,6 @@ class RowWriter:
     def columns(self) -> tuple[str, ...]:
         """The columns' names."""
         return tuple(self._schema.names)
-
-    @property
-    def bytes_written(self) -> int:
-        """Payload bytes appended so far, flushed or not."""
-        return self._written + self._pending
 
     def append(self, row: Mapping[str, object]) -> None:
         """Add one row; unknown names raise ValueError, a value that does not fit another file's schema DamagedEntry."""
@@ -171,11 +165,10 @@ class RowWriter:
             self.discard()
 
     def _flush(self) -> None:
-        size, rows, self._rows, self._pending = self._pending, self._rows, [], 0  # first: what fails must not stay for the next
+        rows, self._rows, self._pending = self._rows, [], 0  # first: what fails must not stay for the next
         arrays = self._arrays(rows)
         with _writing(self._path):
             self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._written += size
 
     def _arrays(self, rows: Sequence[Mapping[str, object]]) -> list[Any]:
         arrays = []

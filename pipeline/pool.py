@@ -411,8 +411,9 @@ def cluster(address: str | None) -> Iterator[None]:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
+        # Ray's handler of SIGTERM prints addresses, and aborts a process that takes 3 s to end.
         # Workers get this process's folder on their path, and a package named like ours there would hide ours.
-        with _own_sigterm(), chdir(Path(__file__).parents[1]):
+        with keeping_handler(signal.SIGTERM), chdir(Path(__file__).parents[1]):
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ClusterUnavailable(address or "local", _first_line(error)) from None
@@ -423,16 +424,16 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the handler of SIGTERM there is: Ray's prints addresses, and aborts a process that takes 3 s to end."""
+def keeping_handler(number: signal.Signals) -> Iterator[None]:
+    """Put the handler of a signal back after the block, in which Ray may set its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def _check_reachable(address: str) -> None:

@@ -188,7 +188,7 @@ class RescaleWorker:
 
     def _rescaled_entry(self, asset: Asset, picture: image.Picture, lr: Pixels, restored: Pixels | None) -> Entry:
         assert asset.data is not None
-        lr_alpha = None if picture.alpha is None else image.shrink_alpha(picture.alpha, (lr.shape[0], lr.shape[1]))
+        lr_alpha = None if picture.alpha is None else image.resize(picture.alpha, (lr.shape[0], lr.shape[1]))
         lr_bytes, extension = image.encode_lr(
             lr, codec=self.settings.lr_codec, grey=picture.grey, alpha=lr_alpha, icc=picture.icc
         )

@@ -592,7 +592,7 @@ def test_jpegs_are_written_without_chroma_subsampling() -> None:
 def test_resizing_is_antialiased_and_keeps_flat_areas() -> None:
     """Restoring at another size averages what it shrinks, and a flat picture stays what it is."""
     checker = np.indices((40, 60)).sum(0) % 2 * 255
-    small = image.shrink_alpha(checker.astype(np.uint8), (10, 15))
+    small = image.resize(checker.astype(np.uint8), (10, 15))
     assert small.shape == (10, 15)
     assert np.abs(small.astype(int) - 127).max() <= 4
     flat = np.full((31, 17, 3), 77, np.uint8)
