@@ -22,6 +22,9 @@ UNIFORM = 3
 COARSEST_STEP = 512.0
 """Quantisation step of the latent, in 8-bit levels, whose budget would be 0."""
 
+CLEAN_STEP = 8.0
+"""The latent step whose budget tells the network that an LR is clean: a detail layer holds what it misses, or nothing does."""
+
 
 def budget_of(step: float | None) -> float:
     """Return the budget channel's value for a latent quantised with ``step`` (8-bit levels), or dropped (None).

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -18,17 +19,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from iarn.coupling import Coupling
-from iarn.encoding import budget_of
+from iarn.encoding import CLEAN_STEP, budget_of
 from iarn.metrics import bicubic_lr, psnr
 from iarn.network import NetworkConfig, Rescaler
 from iarn.optimizer import Muon
-from iarn.quantize import to_8bit, to_step
+from iarn.quantize import to_8bit, to_levels, to_step
 
 FINEST_STEP, COARSEST_STEP = 1.0, 64.0
 """Quantisation steps of a kept latent, in 8-bit levels, between which training draws log-uniformly."""
 
 KEPT_CHARBONNIER = 1e-3
 """Where Charbonnier's loss turns from square to absolute while the latent is kept, whose bits are priced in absolute error."""
+
+COARSEST_PRECISION = 4
+"""Levels between the values of a clean LR, at most, that training draws: a coarser one costs fewer bytes."""
 
 CLEAN_LR_WEIGHT = 50.0
 """Weight of the LR's squared distance where the latent is kept: then the LR has nothing to hide."""
@@ -39,39 +43,50 @@ COMPILED_GRAPHS = 64
 Size = tuple[int, int]
 
 
+class Use(StrEnum):
+    """What is stored beside an LR: nothing, so that it hides what it can; the latent; or a detail layer."""
+
+    LEAN = "lean"
+    KEPT = "kept"
+    CLEAN = "clean"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """A training recipe; the defaults are those of the shipped weights.
 
     A patch spans ``lattice`` points per axis, so steps cost the same at every scale. The loss is Charbonnier's on the
-    restored image (square below ``charbonnier``, absolute above) plus, for each patch, ``lr_weight`` * d * (1 + d / d0), d
-    the mean squared distance of its LR to the bicubic one and d0 that of ``lr_psnr`` dB: it hardly holds an LR above that
-    PSNR, and strongly one below. The rate rises over ``warmup`` steps and falls by a half cosine over the last ``decay``
-    share of ``steps``. The last ``float32_share`` of them never autocast, for what an LR hides is finer than bfloat16.
-    ``smooth`` is the share of patches magnified eightfold, as skies and walls look; ``asymmetric`` that of steps with
-    another scale per axis; ``whole`` that of steps at exactly 2, 3, ... (at powers of two the lattice is the image itself,
-    which other scales never show); ``kept`` that of steps whose latent is quantised and kept, the network being told by the
-    budget, and pays for its bits.
+    restored image (square below ``charbonnier``, absolute above) plus, for each patch, w * d * (1 + d / d0), d the mean
+    squared distance of its LR to the bicubic one, d0 that of ``lr_psnr`` dB, and w ``lr_weight`` at the largest scale and
+    less below, as the pixels that an LR pixel stands for: an LR is hardly held above that PSNR, and strongly below.
+
+    The rate rises over ``warmup`` steps and falls by a half cosine over the last ``decay`` share of ``steps``. The last
+    ``float32_share`` of them never autocast, for what an LR hides is finer than bfloat16. ``smooth`` is the share of patches
+    magnified eightfold, as skies and walls look; ``asymmetric`` that of steps with another scale per axis; ``whole`` that of
+    steps at exactly 2, 3, ... (at powers of two the lattice is the image itself, which other scales never show); ``kept`` that
+    of steps whose latent is quantised and kept, the network being told by the budget, and pays for its bits; ``clean`` that of
+    steps that restore from the bicubic LR, as where a detail layer follows.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    steps: int = 32_000
+    steps: int = 50_000
     batch: int = 4
-    lattice: int = 96
+    lattice: int = 112
     seed: int = 0
     rate: float = 2e-3
     warmup: int = 100
-    decay: float = 0.62
+    decay: float = 0.7
     float32_share: float = 0.05
     clip: float = 0.5
-    lr_weight: float = 0.5
+    lr_weight: float = 0.6
     lr_psnr: float = 38.5
     charbonnier: float = 0.01
     ema: float = 0.999
     smooth: float = 0.06
     asymmetric: float = 0.2
     whole: float = 0.3
-    kept: float = 0.06
+    kept: float = 0.04
+    clean: float = 0.1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.lattice < 8 * self.network.max_scale or not 0 < self.decay <= 1:
@@ -79,13 +94,13 @@ class TrainingConfig:
                 "Training needs steps and batch of at least 1, a decay in (0, 1] and a lattice of at least 8 points "
                 f"per LR pixel at the largest scale ({8 * self.network.max_scale}); got {self}."
             )
-        shares = ("float32_share", "ema", "smooth", "asymmetric", "whole", "kept")
+        shares = ("float32_share", "ema", "smooth", "asymmetric", "whole", "kept", "clean")
         wrong = [name for name in shares if not 0 <= getattr(self, name) <= 1]
         wrong += [name for name in ("warmup", "rate", "lr_weight", "charbonnier") if getattr(self, name) < 0]
-        if wrong or self.clip <= 0 or self.asymmetric + self.whole > 1:
+        if wrong or self.clip <= 0 or self.asymmetric + self.whole > 1 or self.kept + self.clean > 1:
             raise ValueError(
-                f"A recipe's shares ({', '.join(shares)}) lie in 0 to 1, asymmetric and whole together too, warmup, "
-                f"rate, lr_weight and charbonnier are not negative, and clip is above 0; got {self}."
+                f"A recipe's shares ({', '.join(shares)}) lie in 0 to 1, asymmetric and whole, and kept and clean, together "
+                f"too; warmup, rate, lr_weight and charbonnier are not negative, and clip is above 0; got {self}."
             )
 
     def rate_at(self, step: int) -> float:
@@ -97,13 +112,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What one step measured: the loss, PSNR in dB of restored images and of LRs, and whether it kept the latent."""
+    """What one step measured: the loss, PSNR in dB of restored images and of LRs, and what the step was for."""
 
     step: int
     loss: float
     psnr: float
     lr_psnr: float
-    kept: bool
+    use: Use
 
 
 class Trainer:
@@ -159,11 +174,12 @@ class Trainer:
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.done)
         size, lr_size = sample_sizes(config, generator)
-        latent_step = sample_latent_step(config, generator)
+        use, levels = sample_use(config, generator)
         x = sample_patches(images, size, config, generator, part=(self._worker, self._workers)).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(self.done)
-        loss, restored, y, reference = self._loss(x, lr_size, latent_step)
+        reference = bicubic_lr(x, self.network.axes(size, lr_size))
+        loss, restored, y = self._loss(x, reference, use, levels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._workers > 1:
@@ -174,36 +190,32 @@ class Trainer:
         self._follow()
         self.done += 1
         with torch.no_grad():
-            return StepReport(
-                step=self.done,
-                loss=float(loss),
-                psnr=psnr(restored, x),
-                lr_psnr=psnr(y, reference),
-                kept=latent_step is not None,
-            )
+            return StepReport(step=self.done, loss=float(loss), psnr=psnr(restored, x), lr_psnr=psnr(y, reference), use=use)
 
-    def _loss(self, x: Tensor, lr_size: Size, latent_step: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the loss, the restored patches, their LRs and the bicubic ones."""
-        config, size = self.config, (x.shape[-2], x.shape[-1])
+    def _loss(self, x: Tensor, reference: Tensor, use: Use, levels: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, the restored patches and their LRs, for patches whose bicubic LR is ``reference``."""
+        config, size, lr_size = self.config, (x.shape[-2], x.shape[-1]), (reference.shape[-2], reference.shape[-1])
         coarse = self.autocast and self.done < config.steps * (1 - config.float32_share)
-        budget = budget_of(latent_step)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=coarse):
-            if latent_step is None:
-                y, z, latent = self.network.downscale_lr(x, lr_size), None, None
+            if use is Use.CLEAN:
+                y = to_levels(reference, levels)
+                restored = self.network.restore(y, None, size, budget=budget_of(CLEAN_STEP))
+            elif use is Use.KEPT:
+                y, z = self.network.downscale(x, lr_size, budget=budget_of(levels))
+                restored = self.network.restore(to_8bit(y), to_step(z, levels), size, budget=budget_of(levels))
             else:
-                y, z = self.network.downscale(x, lr_size, budget=budget)
-                latent = to_step(z, latent_step)
-            restored = self.network.restore(to_8bit(y), latent, size, budget=budget)
-        reference = bicubic_lr(x, self.network.axes(size, lr_size))
-        distance = (y - reference).square().mean(dim=(1, 2, 3))
-        rounding = config.charbonnier if latent_step is None else KEPT_CHARBONNIER
+                y = self.network.downscale_lr(x, lr_size)
+                restored = self.network.restore(to_8bit(y), None, size)
+        rounding = KEPT_CHARBONNIER if use is Use.KEPT else config.charbonnier
         loss = torch.sqrt((restored - x).square() + rounding**2).mean()
-        if latent_step is None or z is None:
-            loss = loss + config.lr_weight * (distance * (1 + distance / 10 ** (-config.lr_psnr / 10))).mean()
-        else:
-            bits = estimated_bits(z, latent_step) / x.numel()
-            loss = loss + CLEAN_LR_WEIGHT * distance.mean() + bit_price(latent_step) * bits
-        return loss, restored, y, reference
+        distance = (y - reference).square().mean(dim=(1, 2, 3))
+        if use is Use.LEAN:
+            weight = config.lr_weight * x.shape[-2:].numel() / reference.shape[-2:].numel() / config.network.max_scale**2
+            loss = loss + weight * (distance * (1 + distance / 10 ** (-config.lr_psnr / 10))).mean()
+        elif use is Use.KEPT:
+            bits = estimated_bits(z, levels) / x.numel()
+            loss = loss + CLEAN_LR_WEIGHT * distance.mean() + bit_price(levels) * bits
+        return loss, restored, y
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that :meth:`load_state_dict` needs to go on exactly."""
@@ -269,10 +281,14 @@ def sample_sizes(config: TrainingConfig, generator: torch.Generator) -> tuple[Si
     return (sides[0], sides[1]), (lr, lr)
 
 
-def sample_latent_step(config: TrainingConfig, generator: torch.Generator) -> float | None:
-    """Draw whether the latent is kept, and the step it is quantised with, in 8-bit levels."""
-    kept, octave = torch.rand(2, generator=generator).tolist()
-    return FINEST_STEP * (COARSEST_STEP / FINEST_STEP) ** octave if kept < config.kept else None
+def sample_use(config: TrainingConfig, generator: torch.Generator) -> tuple[Use, float]:
+    """Draw what a step trains for, and what it rounds to, in 8-bit levels: the latent where it is kept, a clean LR, or 1."""
+    kind, first, second = torch.rand(3, generator=generator).tolist()
+    if kind < config.kept:
+        return Use.KEPT, FINEST_STEP * (COARSEST_STEP / FINEST_STEP) ** first
+    if kind < config.kept + config.clean:
+        return Use.CLEAN, 1.0 if first < 0.5 else 2.0 + int(second * (COARSEST_PRECISION - 1))
+    return Use.LEAN, 1.0
 
 
 def sample_patches(

@@ -29,7 +29,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from iarn.training import StepReport, Trainer, TrainingConfig
+from iarn.training import StepReport, Trainer, TrainingConfig, Use
 from iarn.weights import pack
 from jobs.checkpoints import LOG, WEIGHTS, load, save, start_from
 from jobs.evaluate import evaluate, load_images
@@ -198,11 +198,12 @@ def _loop(
 
 
 def _means(reports: Sequence[StepReport]) -> dict[str, float]:
-    """Return the mean loss, and the mean PSNRs of steps that dropped and of steps that kept the latent, where finite."""
+    """Return the mean loss, and the mean PSNRs of the steps of each use, where finite."""
     means = {"loss": sum(report.loss for report in reports) / len(reports)}
-    for prefix, kept in (("", False), ("kept_", True)):
-        for name in ("psnr", "lr_psnr"):
-            values = [value for report in reports if report.kept is kept and math.isfinite(value := getattr(report, name))]
+    for use in Use:
+        prefix = "" if use is Use.LEAN else f"{use}_"
+        for name in ("psnr",) if use is Use.CLEAN else ("psnr", "lr_psnr"):  # a clean LR is the bicubic one
+            values = [value for report in reports if report.use is use and math.isfinite(value := getattr(report, name))]
             if values:
                 means[prefix + name] = sum(values) / len(values)
     return {name: round(mean, 5) for name, mean in means.items()}

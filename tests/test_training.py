@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -23,11 +24,12 @@ from iarn.training import (
     StepReport,
     Trainer,
     TrainingConfig,
+    Use,
     bit_price,
     estimated_bits,
-    sample_latent_step,
     sample_patches,
     sample_sizes,
+    sample_use,
 )
 from jobs.recipe import read_config
 from pipeline.errors import InvalidOption
@@ -55,7 +57,7 @@ def run(subject: Trainer, images: list[Tensor], steps: int) -> list[StepReport]:
 
 def test_loss_falls(images: list[Tensor]) -> None:
     """Protects training as a whole: thirty steps of a tiny network restore better than none."""
-    config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0, kept=0.0)
+    config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0, kept=0.0, clean=0.0)
     subject = trainer(config)
     reports = run(subject, images, 30)
     assert [report.step for report in reports] == list(range(1, 31))
@@ -177,24 +179,35 @@ def test_whole_scales_are_drawn_exactly() -> None:
     assert all(exact.count(scale) > 20 for scale in (2, 3, 4))
 
 
-def test_latents_are_kept_in_their_share_of_steps() -> None:
-    """Protects the one network for both uses: the share of steps that keep the latent is kept, with steps fine and coarse."""
-    config = TrainingConfig(kept=0.3)
-    drawn = [sample_latent_step(config, torch.Generator().manual_seed(seed)) for seed in range(400)]
-    kept = [step for step in drawn if step is not None]
-    assert 0.2 < len(kept) / len(drawn) < 0.4
+def test_every_use_has_its_share_of_steps() -> None:
+    """Protects the one network for all uses: latents are kept with steps fine and coarse, clean LRs exact or rounded."""
+    config = TrainingConfig(kept=0.3, clean=0.4)
+    drawn = [sample_use(config, torch.Generator().manual_seed(seed)) for seed in range(600)]
+    kept, clean = ([levels for use, levels in drawn if use is wanted] for wanted in (Use.KEPT, Use.CLEAN))
+    assert 0.24 < len(kept) / len(drawn) < 0.36
+    assert 0.34 < len(clean) / len(drawn) < 0.46
     assert 1 <= min(kept) < 2 < 32 < max(kept) <= 64
-    none = TrainingConfig(kept=0.0)
-    assert all(sample_latent_step(none, torch.Generator().manual_seed(seed)) is None for seed in range(50))
+    assert set(clean) == {1.0, 2.0, 3.0, 4.0}
+    assert 0.4 < clean.count(1.0) / len(clean) < 0.6
+    none = TrainingConfig(kept=0.0, clean=0.0)
+    assert all(sample_use(none, torch.Generator().manual_seed(seed))[0] is Use.LEAN for seed in range(50))
 
 
 def test_a_kept_latent_restores_better_than_none(images: list[Tensor]) -> None:
     """Protects steps that keep the latent: it is what they restore from, and it costs bits."""
-    kept = trainer(replace(TINY, kept=1.0)).step(images)
-    dropped = trainer(replace(TINY, kept=0.0)).step(images)
-    assert kept.kept
-    assert not dropped.kept
+    kept = trainer(replace(TINY, kept=1.0, clean=0.0)).step(images)
+    dropped = trainer(replace(TINY, kept=0.0, clean=0.0)).step(images)
+    assert (kept.use, dropped.use) == (Use.KEPT, Use.LEAN)
     assert kept.psnr > dropped.psnr + 3
+
+
+def test_clean_steps_learn_to_restore_from_the_bicubic_lr(images: list[Tensor]) -> None:
+    """Protects the base of detail layers: the LR is the bicubic one up to its rounding, and restoring from it improves."""
+    config = replace(TINY, kept=0.0, clean=1.0, steps=40, rate=4e-3, decay=0.5)
+    reports = run(trainer(config), images, 40)
+    assert {report.use for report in reports} == {Use.CLEAN}
+    assert min(report.lr_psnr for report in reports) > 45
+    assert fmean(report.loss for report in reports[-10:]) < fmean(report.loss for report in reports[:10])
 
 
 def test_bits_grow_with_the_latent_and_shrink_with_the_step() -> None:
@@ -281,7 +294,15 @@ def test_a_recipe_that_makes_no_sense_is_refused(fields: dict[str, float]) -> No
 
 @pytest.mark.parametrize(
     "fields",
-    [{"kept": -0.1}, {"smooth": 1.1}, {"ema": -1.0}, {"asymmetric": 0.6, "whole": 0.5}, {"rate": -1e-3}, {"clip": 0.0}],
+    [
+        {"kept": -0.1},
+        {"smooth": 1.1},
+        {"ema": -1.0},
+        {"asymmetric": 0.6, "whole": 0.5},
+        {"kept": 0.6, "clean": 0.5},
+        {"rate": -1e-3},
+        {"clip": 0.0},
+    ],
 )
 def test_shares_lie_between_none_and_all(fields: dict[str, float]) -> None:
     """Protects long runs: a share below nothing or above everything, or a negative rate, is refused before the first step."""
@@ -299,7 +320,7 @@ def test_the_lr_is_held_patch_by_patch(images: list[Tensor]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(subject.network, "downscale_lr", lambda *_: reference + shift)
             patch.setattr(subject.network, "restore", lambda *_, **__: x)
-            return float(subject._loss(x, (12, 12), None)[0])
+            return float(subject._loss(x, reference, Use.LEAN, 1.0)[0])
 
     reference = bicubic_lr(x, subject.network.axes((24, 24), (12, 12)))
     equal, unequal = (0.1, 0.1), (0.0, math.sqrt(0.02))
