@@ -7,6 +7,7 @@ meant as it stands; 3 the job itself failed; 130 stopped by Ctrl-C (the same com
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.records import LrCodec, Settings, TargetSize, Tier
+from pipeline.records import FloorMetric, LrCodec, Settings, TargetSize, Tier
 
 app = typer.Typer(
     help="Turn image archives into small, usable pictures plus a compact latent, and restore the originals on demand.",
@@ -48,9 +49,22 @@ def rescale(
     max_pixels: Annotated[str | None, typer.Option(help="Pixels of an LR at most, as in 500k or 1M.")] = None,
     size: Annotated[str | None, typer.Option(help="Width x height of every LR, as in 640x480.")] = None,
     tier: Annotated[
-        Tier, typer.Option(help="lean: LR alone; balanced: LR and latent; exact: LR and source bytes.")
-    ] = Tier.BALANCED,
-    lr_codec: Annotated[LrCodec, typer.Option(help="Lossless codec of the LRs.")] = LrCodec.WEBP,
+        Tier | None,
+        typer.Option(help="lean: LR alone; balanced (unless given), high: and a latent; exact, exact-pixels: and the source."),
+    ] = None,
+    floor: Annotated[
+        float | None, typer.Option(help="PSNR in dB, as in 40, that every restore reaches; an entry has the latent it takes.")
+    ] = None,
+    floor_metric: Annotated[FloorMetric, typer.Option(help="What the floor is of; psnr is over RGB.")] = FloorMetric.PSNR,
+    max_ratio: Annotated[
+        float,
+        typer.Option(
+            help="An entry larger than its source times this keeps the source alone; inf: never. Not for exact tiers."
+        ),
+    ] = 1.0,
+    lr_codec: Annotated[
+        LrCodec, typer.Option(help="webp, png, jxl: without loss; auto: AVIF where a latent stands beside the LR, else webp.")
+    ] = LrCodec.AUTO,
     pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
     image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
@@ -69,7 +83,16 @@ def rescale(
         from jobs.rescale import RescaleJob, rescale
 
         target = TargetSize.parse(scale=scale, max_side=max_side, max_pixels=max_pixels, size=size)
-        settings = Settings(target=target, tier=tier, lr_codec=lr_codec, pixel_limit=pixel_limit, image_column=image_column)
+        settings = Settings(
+            target=target,
+            tier=tier_for(tier, floor),
+            floor=floor,
+            floor_metric=floor_metric,
+            max_ratio=None if max_ratio == math.inf else max_ratio,
+            lr_codec=lr_codec,
+            pixel_limit=pixel_limit,
+            image_column=image_column,
+        )
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
         return rescale(
             RescaleJob(
@@ -275,6 +298,11 @@ def evaluate(
         return 0
 
     _run(job)
+
+
+def tier_for(tier: Tier | None, floor: float | None) -> Tier:
+    """Return the tier that was asked for, by name or by a floor."""
+    return tier or (Tier.BALANCED if floor is None else Tier.FLOOR)
 
 
 def main() -> None:

@@ -109,8 +109,9 @@ def demo(samples: Path, out: Path, *, scales: Sequence[str], device: str = "auto
     with pool.cluster(None):
         for number, (scale, tier) in enumerate(cases, start=1):
             folder, step = _folder(out, scale, tier), f"[{number}/{len(cases)}]"
-            say(f"\n{step} iarn rescale {samples} {folder}/archive --scale {scale} --tier {tier}")
-            there, seconds_there = _rescale(samples, folder, Settings(target=targets[scale], tier=tier), device)
+            settings = Settings(target=targets[scale], tier=tier, max_ratio=None)  # shows every tier, also where none pays
+            say(f"\n{step} iarn rescale {samples} {folder}/archive --scale {scale} --tier {tier} --max-ratio inf")
+            there, seconds_there = _rescale(samples, folder, settings, device)
             say(f"{step} iarn restore {folder}/archive {folder}/restored --format {FORMAT}")
             back, seconds_back = _restore(folder, device)
             status = max(status, there, back)
@@ -272,8 +273,8 @@ def _fault(row: Row, original: Pixels, restored: Pixels) -> str | None:
 
 def _bicubic(row: Row, original: Pixels) -> Row:
     """Return what bicubic there and back makes of a row's photograph at its LR size, 8-bit in between."""
-    psnr, ssim = measure(original, _there_and_back(original, row))
-    return replace(row, tier=BICUBIC, latent_bytes=0, psnr=psnr, ssim=ssim)
+    found = measure(original, _there_and_back(original, row))
+    return replace(row, tier=BICUBIC, latent_bytes=0, psnr=found.psnr, ssim=found.ssim)
 
 
 def _there_and_back(original: Pixels, row: Row) -> Pixels:

@@ -64,7 +64,10 @@ def describe(entry: Entry) -> dict[str, Any]:
         "bytes": {part: len(getattr(entry, part) or b"") for part in PARTS},
         "metadata": {name: len(getattr(entry, name) or b"") for name in ("icc", "exif", "xmp")},
         "sidecars": {name: len(data) for name, data in entry.sidecars.items()},
+        "clean": entry.clean,
+        "original_coding": entry.original_coding,
         "psnr": None if entry.psnr is None else ("identical" if entry.psnr == float("inf") else round(entry.psnr, 3)),
+        "psnr_y": None if entry.psnr_y is None else ("identical" if entry.psnr_y == float("inf") else round(entry.psnr_y, 3)),
         "ssim": None if entry.ssim is None else round(entry.ssim, 5),
     }
 
@@ -78,7 +81,8 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "plan": archive.digest,
         "source": plan.source,
         "target": str(settings.target),
-        "tier": settings.tier,
+        "tier": settings.tier if settings.floor is None else f"{settings.tier} of {settings.floor:g} ({settings.floor_metric})",
+        "max_ratio": settings.max_ratio,
         "lr_codec": settings.lr_codec,
         "model": plan.model,
         "shards": len(plan.shards),

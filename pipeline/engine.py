@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iarn.encoding import CLEAN_STEP, budget_of
 from iarn.lattice import Axis
-from iarn.metrics import psnr_of, ssim_map
+from iarn.metrics import luma, psnr_of, ssim_map
 from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
-from pipeline.records import Pixels, Size
+from pipeline.records import FloorMetric, Pixels, Quality, Size
 from pipeline.tiles import TILE_POINTS, image_tiles, lr_tiles
 
 STRIP_PIXELS = 1_000_000
@@ -82,6 +82,11 @@ class Engine:
             advice = f"its scale is above {self._network.config.max_scale}, the largest of this network"
             raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice) from None
 
+    def span(self, size: Size, lr_size: Size) -> Size:
+        """Return what the pixels of an LR of ``lr_size`` span, (height, width): ``size`` and last lines that repeat."""
+        rows, columns = self._network.axes(size, lr_size)
+        return rows.span, columns.span
+
     @torch.inference_mode()
     def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False) -> Pixels:
         """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
@@ -106,15 +111,20 @@ class Engine:
         return lr
 
     @torch.inference_mode()
-    def restore(self, lr: Pixels, size: Size, *, grey: bool = False) -> Pixels:
-        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent."""
+    def restore(self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False) -> Pixels:
+        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent.
+
+        A ``clean`` LR is a bicubic one; others are those of :meth:`downscale`, which hide detail.
+        """
         axes = self._network.axes(size, lr.shape[:2])
+        budget = budget_of(CLEAN_STEP if clean else None)
         image = np.empty((*size, 3), np.uint8)
         vertical, horizontal = axes
         stride = vertical.stride
         for tile in image_tiles(axes, self._network.halo(stride), self._tile_points):
             top, bottom, left, right = tile.window
-            lattice = self._network.synthesise(self._load(lr[top:bottom, left:right]), None, axes, window=tile.window)
+            y = self._load(lr[top:bottom, left:right])
+            lattice = self._network.synthesise(y, None, axes, budget=budget, window=tile.window)
             rows, columns = tile.rows, tile.columns
             x = vertical.recover(lattice, -2, origin=top * stride, start=rows.start, stop=rows.stop)
             x = horizontal.recover(x, -1, origin=left * stride, start=columns.start, stop=columns.stop)
@@ -139,23 +149,36 @@ def _store(x: Tensor, grey: bool) -> Pixels:
     return x[0].mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def measure(image: Pixels, restored: Pixels) -> tuple[float, float]:
-    """Return PSNR over RGB in dB (infinite where equal) and SSIM over luma of two (H, W, 3) uint8 images.
-
-    Works in strips, so that memory does not grow with the image.
-    """
+def measure(image: Pixels, restored: Pixels) -> Quality:
+    """Return how close two (H, W, 3) uint8 images are. Works in strips, so that memory does not grow with the image."""
     height = len(image)
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
-    squares, similarity, windows = 0.0, 0.0, 0
+    squares, luma_squares, similarity, windows = 0.0, 0.0, 0.0, 0
     for start in range(0, max(1, height - SSIM_OVERLAP), rows):
         stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
         x, y = (torch.from_numpy(np.array(i[start:stop])).permute(2, 0, 1).to(torch.float32) / 255 for i in (image, restored))
         own = x.shape[1] if stop == height else rows
-        squares += float((x[:, :own] - y[:, :own]).square().sum(dtype=torch.float64))
+        squares += _energy(x[:, :own] - y[:, :own])
+        luma_squares += _energy(luma(x[:, :own]) - luma(y[:, :own]))
         similarities = ssim_map(x[None], y[None])
         similarity += float(similarities.sum(dtype=torch.float64))
         windows += similarities.numel()
         if stop == height:
             break
-    mse = squares / image.size
-    return psnr_of(mse) if math.isfinite(mse) else mse, similarity / windows
+    return Quality(psnr=psnr_of(squares / image.size), psnr_y=psnr_of(3 * luma_squares / image.size), ssim=similarity / windows)
+
+
+def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
+    """Return the one value of :func:`measure` that ``metric`` names; the PSNRs take far less time than SSIM."""
+    if metric is FloorMetric.SSIM:
+        return measure(image, restored).ssim
+    squares = 0.0
+    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
+    for start in range(0, len(image), rows):
+        x, y = (torch.from_numpy(np.array(i[start : start + rows])).permute(2, 0, 1) / 255 for i in (image, restored))
+        squares += 3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y)
+    return psnr_of(squares / image.size)
+
+
+def _energy(x: Tensor) -> float:
+    return float(x.square().sum(dtype=torch.float64))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 from typing import Any
 
-from pipeline.errors import DamagedEntry, DamagedShard
+from pipeline import originals
+from pipeline.errors import DamagedEntry, DamagedShard, UndecodableImage
 from pipeline.parquet import RowReader
-from pipeline.records import Entry, EntryKind, Tier
+from pipeline.records import Entry, EntryKind, OriginalCoding, Tier
 
 PARTS = frozenset({"lr", "latent", "alpha", "original", "icc", "exif", "xmp", "sidecars"})
 """The fields of an entry that hold bytes, and that a reader may leave out."""
@@ -36,7 +37,9 @@ COLUMNS = {
     "lr_width": "int32",
     "lr_height": "int32",
     "lr_sha256": "string",
+    "clean": "bool",
     "psnr": "float64",
+    "psnr_y": "float64",
     "ssim": "float64",
     "icc": "binary",
     "exif": "binary",
@@ -44,6 +47,7 @@ COLUMNS = {
     "alpha": "binary",
     "latent": "binary",
     "original": "binary",
+    "original_coding": "string",
     "sidecars": "sidecars",
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
@@ -53,12 +57,35 @@ _REQUIRED = ("key", "kind", "tier", "byte_size")
 
 
 def check_entry(entry: Entry) -> None:
-    """Compare the digests of an entry's LR and original, where both are there; raises DamagedEntry."""
-    for part, data, expected in (("LR", entry.lr, entry.lr_sha256), ("original", entry.original, entry.sha256)):
-        if data is not None and expected is not None:
-            found = hashlib.sha256(data).hexdigest()
-            if found != expected:
-                raise DamagedEntry(entry.key, part, f"SHA-256 {expected[:16]}… expected, {found[:16]}… found")
+    """Compare the digests of an entry's LR and of its source's bytes, where they are there; raises DamagedEntry."""
+    check_lr(entry)
+    source_bytes(entry)
+
+
+def check_lr(entry: Entry) -> None:
+    """Compare the digest of an entry's LR, where it has one; raises DamagedEntry."""
+    _check_digest(entry, "LR", entry.lr, entry.lr_sha256)
+
+
+def source_bytes(entry: Entry) -> bytes | None:
+    """Return the source's own bytes, compared with their digest; None where it does not keep them; raises DamagedEntry."""
+    if entry.original is None or (entry.original_coding is OriginalCoding.PIXELS and entry.kind is EntryKind.RESCALED):
+        return None
+    if entry.original_coding in (None, OriginalCoding.PIXELS):
+        raise DamagedEntry(entry.key, "original", f"a source's bytes cannot be coded as {entry.original_coding}")
+    try:
+        data = originals.unpack(entry.original, entry.original_coding, size=entry.byte_size)
+    except UndecodableImage as error:
+        raise DamagedEntry(entry.key, "original", error.detail) from None
+    _check_digest(entry, "original", data, entry.sha256)
+    return data
+
+
+def _check_digest(entry: Entry, part: str, data: bytes | None, expected: str | None) -> None:
+    if data is not None and expected is not None:
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise DamagedEntry(entry.key, part, f"SHA-256 {expected[:16]}… expected, {found[:16]}… found")
 
 
 def columns_of(parts: Collection[str]) -> list[str]:
@@ -111,6 +138,8 @@ def from_row(row: dict[str, Any]) -> Entry:
     values: dict[str, Any] = {name: row.get(name) for name in _ENTRY_FIELDS}
     try:
         values["kind"], values["tier"] = EntryKind(row["kind"]), Tier(row["tier"])
+        coding = row.get("original_coding")
+        values["original_coding"] = None if coding is None else OriginalCoding(coding)
         values["sidecars"] = {each["name"]: each["data"] for each in row.get("sidecars") or ()}
         if missing := [name for name in _REQUIRED if values[name] is None]:
             raise ValueError(f"no {', '.join(missing)}")

@@ -22,6 +22,7 @@
     │   ├── UnsupportedImage
     │   ├── ImageTooLarge
     │   ├── SizeNotReachable
+    │   ├── DoesNotPay              the source's own bytes are the better entry
     │   └── UnwritableImage         a restored picture does not fit the format asked for
     ├── ArchiveError                an archive is not what it should be
     │   ├── NotAnArchive
@@ -260,6 +261,17 @@ class SizeNotReachable(ImageError):
 
     def __str__(self) -> str:
         return f"not rescaled from {self.width} x {self.height} to {self.lr_width} x {self.lr_height}: {self.advice}"
+
+
+class DoesNotPay(ImageError):
+    """An entry would take more bytes than its source may, or cannot reach its floor."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"not rescaled: {self.detail}"
 
 
 class UnwritableImage(ImageError):

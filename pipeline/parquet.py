@@ -35,6 +35,7 @@ _PROBED_VALUES = 8  # a first picture may be damaged; eight that all are would b
 
 _WORDS: dict[str, Any] = {
     "string": pa.string(),
+    "bool": pa.bool_(),
     "int32": pa.int32(),
     "int64": pa.int64(),
     "float64": pa.float64(),
@@ -54,10 +55,10 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeErr
 class RowWriter:
     """Write rows to a Parquet file with bounded memory; the same rows give the same bytes.
 
-    ``columns`` map a name to one of ``string int32 int64 float64 binary image sidecars``; ``image`` is the Hugging Face struct
-    ``{bytes, path}``, ``sidecars`` a mapping of names to bytes. ``metadata`` goes into the footer, which gets a check sum. Only
-    ``key`` has statistics. Used as a context manager, an exception removes the file. Raises StoreUnavailable where the disk
-    cannot be written.
+    ``columns`` map a name to one of ``string bool int32 int64 float64 binary image sidecars``; ``image`` is the Hugging Face
+    struct ``{bytes, path}``, ``sidecars`` a mapping of names to bytes. ``metadata`` goes into the footer, which gets a check
+    sum. Only ``key`` has statistics. Used as a context manager, an exception removes the file. Raises StoreUnavailable where
+    the disk cannot be written.
     """
 
     def __init__(self, path: Path, columns: Mapping[str, str], metadata: Mapping[str, str], *, key: str = "key") -> None:

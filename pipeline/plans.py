@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-from pipeline.errors import DamagedObject, UnsupportedFormat
-from pipeline.records import LrCodec, ObjectInfo, Plan, Settings, ShardKind, SourceShard, TargetSize, Tier
+from pipeline.errors import DamagedObject, InvalidOption, UnsupportedFormat
+from pipeline.records import FloorMetric, LrCodec, ObjectInfo, Plan, Settings, ShardKind, SourceShard, TargetSize, Tier
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
 
 
@@ -52,7 +52,7 @@ def decode_plan(data: bytes, uri: str) -> Plan:
             model=_text(value["model"]),
             shards=tuple(_shard(each) for each in value["shards"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidOption) as error:
         raise DamagedObject(uri, f"no plan can be read from it: {type(error).__name__} {error}") from None
 
 
@@ -79,8 +79,11 @@ def _settings(value: dict[str, Any]) -> Settings:
     target: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in value["target"].items()}
     if sum(part is not None for part in target.values()) != 1:
         raise ValueError("not exactly one target size")
-    rest = {name: part for name, part in value.items() if name not in ("target", "tier", "lr_codec")}
-    return Settings(target=TargetSize(**target), tier=Tier(value["tier"]), lr_codec=LrCodec(value["lr_codec"]), **rest)
+    if missing := {field.name for field in fields(Settings)} - value.keys():
+        raise ValueError(f"settings without {', '.join(sorted(missing))}")
+    words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric}
+    rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
+    return Settings(target=TargetSize(**target), **rest)
 
 
 def _shard(value: dict[str, Any]) -> SourceShard:

@@ -27,12 +27,38 @@ class Tier(StrEnum):
 
     LEAN = "lean"
     BALANCED = "balanced"
+    HIGH = "high"
+    FLOOR = "floor"
+    EXACT_PIXELS = "exact-pixels"
     EXACT = "exact"
+
+    @property
+    def keeps_latent(self) -> bool:
+        """Whether a latent stands beside the LR, which is then a clean one."""
+        return self in (Tier.BALANCED, Tier.HIGH, Tier.FLOOR)
+
+
+class FloorMetric(StrEnum):
+    """What a floor is a floor of: PSNR over RGB in dB, PSNR of the luma in dB, or SSIM of the luma."""
+
+    PSNR = "psnr"
+    PSNR_Y = "psnr-y"
+    SSIM = "ssim"
+
+
+class OriginalCoding(StrEnum):
+    """How the bytes of an original are stored: as they are, a JPEG as JPEG XL, by Zstandard, or only its pixels."""
+
+    BYTES = "bytes"
+    JXL = "jxl"
+    ZSTD = "zstd"
+    PIXELS = "pixels"
 
 
 class LrCodec(StrEnum):
-    """Lossless codec of an LR."""
+    """Codec of the LRs, without loss but for ``auto``: that codes clean LRs as AVIF, and those that hide detail as WebP."""
 
+    AUTO = "auto"
     WEBP = "webp"
     PNG = "png"
     JXL = "jxl"
@@ -190,16 +216,50 @@ def _parse_count(option: str, text: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How close a restore is to its image: PSNR over RGB and of the luma in dB (infinite where equal), SSIM of the luma."""
+
+    psnr: float
+    psnr_y: float
+    ssim: float
+
+    def of(self, metric: FloorMetric) -> float:
+        """Return the one value that ``metric`` names."""
+        return {FloorMetric.PSNR: self.psnr, FloorMetric.PSNR_Y: self.psnr_y, FloorMetric.SSIM: self.ssim}[metric]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a user chose for a rescale; with the source's shards and the model's digest it decides every byte written."""
+    """What a user chose for a rescale; with the source's shards and the model's digest it decides every byte written.
+
+    ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
+    that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
+    """
 
     target: TargetSize
     tier: Tier = Tier.BALANCED
-    lr_codec: LrCodec = LrCodec.WEBP
+    floor: float | None = None
+    floor_metric: FloorMetric = FloorMetric.PSNR
+    max_ratio: float | None = 1.0
+    lr_codec: LrCodec = LrCodec.AUTO
     pixel_limit: int = 512_000_000
     image_column: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
+            if isinstance(value := getattr(self, name), int):
+                object.__setattr__(self, name, float(value))
+        if self.floor is None and self.floor_metric is not FloorMetric.PSNR:
+            raise InvalidOption("--floor-metric", self.floor_metric, "give a --floor as well.")
+        if (self.floor is not None) != (self.tier is Tier.FLOOR):
+            advice = "give a --floor with --tier floor alone." if self.floor is not None else "give --floor as well, as in 40."
+            raise InvalidOption("--tier", self.tier, advice)
+        most = 1.0 if self.floor_metric is FloorMetric.SSIM else 100.0
+        if self.floor is not None and not 0 < self.floor < most:
+            unit = "an SSIM between 0 and 1, as in 0.98." if most == 1 else "dB between 0 and 100, as in 40."
+            raise InvalidOption("--floor", f"{self.floor:g}", f"give {unit}")
+        if self.max_ratio is not None and not 0 < self.max_ratio < math.inf:
+            raise InvalidOption("--max-ratio", f"{self.max_ratio:g}", "give a number above 0; inf lets entries be of any size.")
         if self.pixel_limit < 1:
             raise InvalidOption("--pixel-limit", str(self.pixel_limit), "give a count of pixels from 1.")
 
@@ -243,10 +303,13 @@ class Entry:
     lr_width: int | None = None
     lr_height: int | None = None
     lr_sha256: str | None = None
+    clean: bool | None = None
     latent: bytes | None = None
     alpha: bytes | None = None
     original: bytes | None = None
+    original_coding: OriginalCoding | None = None
     psnr: float | None = None
+    psnr_y: float | None = None
     ssim: float | None = None
     icc: bytes | None = None
     exif: bytes | None = None

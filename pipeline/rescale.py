@@ -1,6 +1,6 @@
 """The main path: one source shard, start to end, no Ray in it.
 
-    assets -> decode -> downscale -> restore -> encode and measure -> shard, commit
+    assets -> decode -> downscale -> restore -> encode and measure (tiers) -> shard, commit
              (threads)  (the engine, one image at a time)  (threads)
 
 Decoding and encoding run in threads ahead of and behind the engine; what is under way is bounded by pixels.
@@ -8,23 +8,21 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 
 from __future__ import annotations
 
-import hashlib
-import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from pipeline import image, latent, shards
+from pipeline import image, shards
 from pipeline.archive import Archive
 from pipeline.commits import create_commit
-from pipeline.engine import Engine, choose_device, measure
-from pipeline.errors import DamagedShard, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
-from pipeline.names import with_extension
+from pipeline.engine import Engine, choose_device
+from pipeline.errors import DamagedShard, ImageError
 from pipeline.overlap import ahead
-from pipeline.records import Asset, Entry, EntryKind, Failure, Pixels, ShardReport, Size, SourceShard, Tier
+from pipeline.records import Asset, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
+from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
 
 WINDOW_PIXELS = 32_000_000
 """Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more."""
@@ -65,21 +63,21 @@ class RescaleWork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Decoded:
-    """An asset with its pixels, or with the reason why it is kept as an original."""
+    """An asset with its pixels, and a clean LR where the tier wants one; or with the reason why it is kept as an original."""
 
     asset: Asset
     picture: image.Picture | None
     lr_size: Size = (0, 0)
+    clean: Draft | None = None
     error: ImageError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rescaled:
-    """A decoded asset with its LR and the restore of that LR (None where the source's bytes are kept)."""
+    """A decoded asset with the drafts of its entry; none where the source's bytes are kept."""
 
     decoded: _Decoded
-    lr: Pixels | None = None
-    restored: Pixels | None = None
+    drafts: tuple[Draft, ...] = ()
 
 
 @dataclass
@@ -158,76 +156,40 @@ class RescaleWorker:
             return _Decoded(asset=asset, picture=None)
         try:
             picture = image.decode(asset.data, pixel_limit=self.settings.pixel_limit)
-            size = picture.pixels.shape[:2]
-            lr_size = self.settings.target.resolve((size[0], size[1]))
-            self.engine.check_size((size[0], size[1]), lr_size)
+            size = (picture.pixels.shape[0], picture.pixels.shape[1])
+            lr_size = self.settings.target.resolve(size)
+            self.engine.check_size(size, lr_size)
+            if not self.settings.tier.keeps_latent:
+                return _Decoded(asset=asset, picture=picture, lr_size=lr_size)
+            clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
+            return _Decoded(asset=asset, picture=picture, lr_size=lr_size, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)
-        return _Decoded(asset=asset, picture=picture, lr_size=lr_size)
 
     def _rescale(self, decoded: _Decoded) -> _Rescaled:
-        picture = decoded.picture
+        """Have the network make the drafts of the tier, in the order in which they are tried."""
+        picture, clean, tier = decoded.picture, decoded.clean, self.settings.tier
         if picture is None:
             return _Rescaled(decoded=decoded)
+        size, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), []
         with self._turn:
-            lr = self.engine.downscale(picture.pixels, decoded.lr_size, grey=picture.grey)
-            if self.settings.tier is Tier.EXACT:
-                return _Rescaled(decoded=decoded, lr=lr)
-            height, width = picture.pixels.shape[:2]
-            return _Rescaled(decoded=decoded, lr=lr, restored=self.engine.restore(lr, (height, width), grey=picture.grey))
+            if clean is None or tier is Tier.FLOOR:
+                lr = self.engine.downscale(picture.pixels, decoded.lr_size, grey=picture.grey)
+                asked = tier in (Tier.LEAN, Tier.FLOOR)
+                drafts.append(Draft(lr=lr, restored=self.engine.restore(lr, size, grey=picture.grey) if asked else None))
+            if clean is not None:
+                restored = self.engine.restore(clean.lr, size, grey=picture.grey, clean=True)
+                drafts.append(replace(clean, restored=restored))
+        return _Rescaled(decoded=decoded, drafts=tuple(drafts))
 
     def _finish(self, rescaled: _Rescaled) -> tuple[Entry, Failure | None]:
-        asset, error = rescaled.decoded.asset, rescaled.decoded.error
-        if rescaled.lr is not None:
-            assert rescaled.decoded.picture is not None
+        asset, picture, error = rescaled.decoded.asset, rescaled.decoded.picture, rescaled.decoded.error
+        if picture is not None:
             try:
-                return self._rescaled_entry(asset, rescaled.decoded.picture, rescaled.lr, rescaled.restored), None
-            except ImageError as fault:  # a codec that cannot hold it, or not without loss
+                return build_entry(asset, picture, rescaled.drafts, self.settings), None
+            except ImageError as fault:  # its source is smaller, or a codec cannot hold it, or not without loss
                 error = fault
-        return _original_entry(asset, error, self.settings.tier)
-
-    def _rescaled_entry(self, asset: Asset, picture: image.Picture, lr: Pixels, restored: Pixels | None) -> Entry:
-        assert asset.data is not None
-        lr_alpha = None if picture.alpha is None else image.resize(picture.alpha, (lr.shape[0], lr.shape[1]))
-        lr_bytes, extension = image.encode_lr(
-            lr, codec=self.settings.lr_codec, grey=picture.grey, alpha=lr_alpha, icc=picture.icc
-        )
-        stored, _ = image.decode_lr(lr_bytes)
-        if (stored != lr).any():  # a codec that is not lossless would make every figure below a lie
-            raise UndecodableImage(f"its LR does not come back from {extension} as it was")
-        detail, psnr, ssim = None, math.inf, 1.0
-        if restored is not None:
-            if self.settings.tier is Tier.BALANCED:
-                detail = latent.encode(picture.pixels, restored)
-                restored = latent.apply(detail, restored)
-            psnr, ssim = measure(picture.pixels, restored)
-        return Entry(
-            key=asset.key,
-            kind=EntryKind.RESCALED,
-            tier=self.settings.tier,
-            reason=asset.note,
-            sha256=_sha256(asset.data),
-            byte_size=len(asset.data),
-            format=picture.format,
-            mode=picture.mode,
-            width=picture.pixels.shape[1],
-            height=picture.pixels.shape[0],
-            orientation=picture.orientation,
-            lr=lr_bytes,
-            lr_path=with_extension(asset.key, extension),
-            lr_width=lr.shape[1],
-            lr_height=lr.shape[0],
-            lr_sha256=_sha256(lr_bytes),
-            latent=detail,
-            alpha=None if picture.alpha is None else image.encode_plane(picture.alpha),
-            original=asset.data if self.settings.tier is Tier.EXACT else None,
-            psnr=psnr,
-            ssim=ssim,
-            icc=picture.icc,
-            exif=picture.exif,
-            xmp=picture.xmp,
-            sidecars=asset.sidecars,
-        )
+        return original_entry(asset, error, self.settings.tier)
 
     def _count(self, tally: Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
         pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
@@ -235,23 +197,6 @@ class RescaleWorker:
         if failure is not None:
             tally.fail(shard.id, failure.key, failure.reason)
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
-
-
-def _original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[Entry, Failure | None]:
-    """Return the entry of an asset that keeps its own bytes, and a failure where an error and not a choice is why."""
-    reason = "; ".join(str(part) for part in (error, asset.note) if part)
-    entry = Entry(
-        key=asset.key,
-        kind=EntryKind.ORIGINAL,
-        tier=tier,
-        reason=reason,
-        sha256=None if asset.data is None else _sha256(asset.data),
-        byte_size=len(asset.data or b""),
-        original=asset.data,
-        sidecars=asset.sidecars,
-    )
-    failed = asset.data is None or isinstance(error, (UndecodableImage, ImageTooLarge, UnwritableImage))
-    return entry, Failure(shard_id="", key=asset.key, reason=reason) if failed else None
 
 
 def _asset_weight(asset: Asset) -> int:
@@ -263,7 +208,3 @@ def _asset_weight(asset: Asset) -> int:
 def _weight(decoded: _Decoded) -> int:
     size = len(decoded.asset.data or b"") + sum(map(len, decoded.asset.sidecars.values()))
     return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

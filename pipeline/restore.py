@@ -15,11 +15,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
-from pipeline import image, latent
+from pipeline import image, latent, originals
 from pipeline.archive import Archive
 from pipeline.commits import create_commit
 from pipeline.engine import Engine, choose_device
-from pipeline.entries import Wanted, check_entry
+from pipeline.entries import Wanted, check_lr, source_bytes
 from pipeline.errors import (
     AlreadyExists,
     DamagedEntry,
@@ -36,7 +36,7 @@ from pipeline.errors import (
 from pipeline.names import with_extension
 from pipeline.outputs import Output, OutputKind, open_output, output_names
 from pipeline.overlap import ahead
-from pipeline.records import Commit, Entry, EntryKind, Pixels, ShardReport, Size, SourceShard
+from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Progress, Tally
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
@@ -123,9 +123,10 @@ class RestoreWork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
-    """An entry with its LR decoded, or with what is wrong with it; neither where its own bytes will do."""
+    """An entry with its source's bytes, or with its LR or pixels decoded, as is asked for; or with what is wrong with it."""
 
     entry: Entry
+    source: bytes | None = None
     lr: Pixels | None = None
     restored: Pixels | None = None
     error: PipelineError | None = None
@@ -205,19 +206,24 @@ class RestoreWorker:
         return ahead(threads, self._write, restored, limit=WINDOW_PIXELS, weigh=lambda item: _entry_weight(item.entry))
 
     def _from_original(self, entry: Entry) -> bool:
-        """Whether the source's own bytes, and not the LR, are what the image comes from."""
+        """Whether what was kept of the source, and not the LR, is what the image comes from."""
         return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and self.options.use_latent)
 
     def _as_it_was(self, entry: Entry) -> bool:
-        """Whether those bytes are written as they are: always for an entry that has nothing else."""
+        """Whether what was kept of the source is written as it is: always for an entry that has nothing else."""
         same_form = self.options.format == SOURCE_FORMAT and not self.options.resized
         return entry.kind is EntryKind.ORIGINAL or (self._from_original(entry) and same_form)
 
     def _open(self, entry: Entry) -> _Opened:
         try:
-            check_entry(entry)
-            if self.options.lr or self._from_original(entry):
+            if self.options.lr and entry.lr is not None:
+                check_lr(entry)
                 return _Opened(entry=entry)
+            if self.options.lr or self._from_original(entry):
+                source = source_bytes(entry)
+                pixels = original_pixels(entry) if source is None and entry.original is not None else None
+                return _Opened(entry=entry, source=source, restored=pixels)
+            check_lr(entry)
             return _Opened(entry=entry, lr=decode_lr(entry))
         except DamagedEntry as error:
             return _Opened(entry=entry, error=error)
@@ -239,16 +245,18 @@ class RestoreWorker:
             if self.options.lr and entry.lr is not None:
                 assert entry.lr_path is not None
                 return _Written(entry=entry, key=entry.lr_path, data=entry.lr)
-            if self.options.lr or self._as_it_was(entry):
-                return _Written(entry=entry, key=entry.key, data=entry.original)
-            picture = self._picture(entry, opened.restored)
-            form = output_format(self.options.format, picture)
+            if self.options.lr or (self._as_it_was(entry) and opened.restored is None):
+                return _Written(entry=entry, key=entry.key, data=opened.source)
+            picture = self._picture(opened)
+            form, quality = output_format(self.options.format, picture), self.options.quality
+            if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
+                form, quality = image.lossless_format(form), 100
             picture = resized(picture, self._size(picture))
             try:
-                data = image.encode(picture, format=form, quality=self.options.quality)
+                data = image.encode(picture, format=form, quality=quality)
             except UnwritableImage:  # sides or metadata beyond the format's limits
                 form = "png"
-                data = image.encode(picture, format=form, quality=self.options.quality)
+                data = image.encode(picture, format=form, quality=quality)
             # In the source's own format it has the source's own name, even one that tells another format.
             return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
         except PipelineError as error:
@@ -263,11 +271,11 @@ class RestoreWorker:
             raise SizeNotReachable(size[1], size[0], wanted[1], wanted[0], advice)
         return wanted
 
-    def _picture(self, entry: Entry, restored: Pixels | None) -> image.Picture:
-        if restored is None:
-            assert entry.original is not None
-            return image.decode(entry.original, pixel_limit=self.archive.plan.settings.pixel_limit)
-        return finish_picture(entry, restored, use_latent=self.options.use_latent)
+    def _picture(self, opened: _Opened) -> image.Picture:
+        if opened.restored is not None:
+            return finish_picture(opened.entry, opened.restored, use_latent=self.options.use_latent)
+        assert opened.source is not None
+        return image.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit)
 
 
 def restore_state(destination: str, digest: str) -> Store:
@@ -280,9 +288,19 @@ def decode_lr(entry: Entry) -> Pixels:
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "the entry has none")
     try:
-        return image.decode_lr(entry.lr)[0]
+        return image.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))[0]
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "LR", error.detail) from None
+
+
+def original_pixels(entry: Entry) -> Pixels:
+    """Return the pixels (H, W, 3) of an entry that keeps them without loss; raises DamagedEntry."""
+    assert entry.original is not None
+    try:
+        size = (entry.height or 0, entry.width or 0)
+        return originals.unpack_pixels(entry.original, size=size, grey=image.is_grey(entry.mode))
+    except UndecodableImage as error:
+        raise DamagedEntry(entry.key, "original", error.detail) from None
 
 
 def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
@@ -294,7 +312,7 @@ def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
         engine.check_size(size, lr_size)
     except SizeNotReachable as error:
         raise DamagedEntry(entry.key, "size", str(error)) from None
-    return engine.restore(lr, size, grey=image.is_grey(entry.mode))
+    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
 
 
 def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
@@ -354,5 +372,6 @@ def _entry_bytes(entry: Entry) -> int:
 
 
 def _entry_weight(entry: Entry) -> int:
-    """What an entry takes of a window: its pixels, or its bytes where those are more."""
-    return max(_entry_pixels(entry), _entry_bytes(entry) + sum(map(len, entry.sidecars.values())), LEAST_WEIGHT)
+    """What an entry takes of a window: its pixels, or its bytes, unpacked, where those are more."""
+    size = _entry_bytes(entry) + sum(map(len, entry.sidecars.values()))
+    return max(_entry_pixels(entry), size, entry.byte_size if entry.original is not None else 0, LEAST_WEIGHT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from pipeline import image, shards
 from pipeline.archive import Archive
 from pipeline.commits import read_commit
 from pipeline.engine import Engine, choose_device, measure
-from pipeline.entries import check_entry
+from pipeline.entries import check_entry, source_bytes
 from pipeline.errors import ArchiveError, PipelineError, ShardError, StoreError, StoreUnavailable
-from pipeline.records import Asset, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard
+from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, OriginalCoding, Pixels, ShardReport, SourceShard
 from pipeline.rescale import Progress
-from pipeline.restore import decode_lr, finish_picture, restore_lr
+from pipeline.restore import decode_lr, finish_picture, original_pixels, restore_lr
 from pipeline.store import open_store
 
 TOLERANCE_DB = 0.1
@@ -75,6 +76,8 @@ class VerifyWorker:
                 self.progress.add(pixels=own, bytes_in=entry.byte_size)
                 try:
                     check_entry(entry)
+                    if fault := self._below_floor(entry):
+                        faults.append((entry.key, fault))
                     if self._takes(entry, first=not sampled):
                         self._restored(entry)
                         sampled.append(entry.key)
@@ -111,6 +114,8 @@ class VerifyWorker:
         return first or drawn < self._sample
 
     def _restored(self, entry: Entry) -> Pixels:
+        if entry.original_coding is OriginalCoding.PIXELS:
+            return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
         lr = decode_lr(entry)
         with self._turn:
             restored = restore_lr(self.engine, entry, lr)
@@ -133,13 +138,29 @@ class VerifyWorker:
         assert asset.data is not None
         if hashlib.sha256(asset.data).hexdigest() != entry.sha256:
             return "its source is not the one that was rescaled (SHA-256)"
-        if entry.original is not None:
-            return None  # its bytes are the source's
+        if source_bytes(entry) is not None:
+            return None  # which are the source's, and were compared with its digest
         try:
             picture = image.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
-            psnr, _ = measure(picture.pixels, self._restored(entry))
+            found = measure(picture.pixels, self._restored(entry))
         except PipelineError as error:
             return str(error)
-        if entry.psnr is None or psnr < min(entry.psnr, CEILING_DB) - TOLERANCE_DB:
-            return f"it restores to {psnr:.2f} dB, {entry.psnr} dB are stored"
+        if entry.original_coding is OriginalCoding.PIXELS:
+            return None if found.psnr == math.inf else f"its pixels come back at {found.psnr:.2f} dB, not as they were"
+        settings = self.archive.plan.settings
+        if settings.floor is not None and (value := found.of(settings.floor_metric)) < settings.floor:
+            return f"it restores to {value:g} ({settings.floor_metric}), below the floor of {settings.floor:g}"
+        if entry.psnr is None or found.psnr < min(entry.psnr, CEILING_DB) - TOLERANCE_DB:
+            return f"it restores to {found.psnr:.2f} dB, {entry.psnr} dB are stored"
+        return None
+
+    def _below_floor(self, entry: Entry) -> str | None:
+        """Return what is wrong where an entry's own figures say that it misses the floor of its plan."""
+        settings = self.archive.plan.settings
+        if settings.floor is None or entry.kind is EntryKind.ORIGINAL:
+            return None
+        stored = {FloorMetric.PSNR: entry.psnr, FloorMetric.PSNR_Y: entry.psnr_y, FloorMetric.SSIM: entry.ssim}
+        value = stored[settings.floor_metric]
+        if value is None or value < settings.floor:
+            return f"it is stored with {value} ({settings.floor_metric}), below the floor of {settings.floor:g}"
         return None

@@ -41,8 +41,10 @@ from pipeline.records import (
     Commit,
     Entry,
     EntryKind,
+    FloorMetric,
     LrCodec,
     ObjectInfo,
+    OriginalCoding,
     Plan,
     Settings,
     ShardKind,
@@ -126,12 +128,23 @@ def original(key: str, data: bytes | None) -> Entry:
         sha256=None if data is None else digest(data),
         byte_size=len(data or b""),
         original=data,
+        original_coding=None if data is None else OriginalCoding.BYTES,
     )
 
 
 ENTRIES = [
     entry(
-        "1.jpg", latent=b"latent", alpha=b"alpha", icc=b"icc", exif=b"exif", xmp=b"<x/>", original=b"1.jpg", psnr=float("inf")
+        "1.jpg",
+        latent=b"latent",
+        alpha=b"alpha",
+        icc=b"icc",
+        exif=b"exif",
+        xmp=b"<x/>",
+        original=b"1.jpg",
+        psnr=float("inf"),
+        original_coding=OriginalCoding.BYTES,
+        clean=True,
+        psnr_y=50.0,
     ),
     original("2/ü.jpg", b"GIF89a"),
     original("3.jpg", None),
@@ -183,10 +196,17 @@ TARGETS = st.one_of(
     st.integers(1, 10**9).map(lambda count: TargetSize(max_pixels=count)),
     st.tuples(st.integers(1, 9999), st.integers(1, 9999)).map(lambda size: TargetSize(size=size)),
 )
+LEVELS = st.one_of(
+    st.fixed_dictionaries({"tier": st.sampled_from([tier for tier in Tier if tier is not Tier.FLOOR])}),
+    st.fixed_dictionaries(
+        {"tier": st.just(Tier.FLOOR), "floor": st.floats(0.01, 0.99), "floor_metric": st.sampled_from(FloorMetric)}
+    ),
+)
 SETTINGS = st.builds(
-    Settings,
+    lambda level, **rest: Settings(**level, **rest),
+    level=LEVELS,
     target=TARGETS,
-    tier=st.sampled_from(Tier),
+    max_ratio=st.none() | st.floats(0.01, 100),
     lr_codec=st.sampled_from(LrCodec),
     pixel_limit=st.integers(1, 10**10),
     image_column=st.none() | TEXT,
@@ -215,14 +235,14 @@ def test_the_plan_is_canonical_json() -> None:
     odd = replace(PLAN, source="/\udce4/ü")
     assert decode_plan(encode_plan(odd), "plan") == odd
     value = json.loads(encode_plan(PLAN))
-    assert value["format_version"] == FORMAT_VERSION == 1
+    assert value["format_version"] == FORMAT_VERSION == 2
     assert list(value) == sorted(value)
-    assert plan_digest(encode_plan(PLAN)) == "f7dc33846a70fbe8db34a7e5b725b5a2db08edcbfe6d23519b2aa4cfd975dfc0"
+    assert plan_digest(encode_plan(PLAN)) == "1cd63ac55aaee26ee9e669a2aec0440b2897b6571d4ea04005c0fdaddf56813a"
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no", b"[]", b'{"format_version":1}', b'{"format_version":1,"source":1,"settings":{},"model":"","shards":[]}'],
+    [b"", b"no", b"[]", b'{"format_version":2}', b'{"format_version":2,"source":1,"settings":{},"model":"","shards":[]}'],
 )
 def test_junk_is_no_plan(store: LocalStore, data: bytes) -> None:
     """Protects against a traceback where plan.json is something else."""
@@ -236,6 +256,8 @@ def test_changed_fields_make_no_plan() -> None:
     value = json.loads(encode_plan(PLAN))
     for change in (
         {"settings": {**value["settings"], "tire": "lean"}},
+        {"settings": {name: part for name, part in value["settings"].items() if name != "max_ratio"}},
+        {"settings": {**value["settings"], "floor": 40.0}},
         {"settings": {**value["settings"], "tier": "rich"}},
         {"settings": {**value["settings"], "target": {"scale": None}}},
         {"shards": [{**value["shards"][0], "objects": []}]},
@@ -335,9 +357,9 @@ def test_another_format_version_is_refused(store: LocalStore, archive: Archive, 
     """Protects data of later releases from being read by rules that are no longer true."""
     write(archive, ENTRIES, spool)
     value = json.loads(store.read("plan.json"))
-    store.replace("plan.json", json.dumps({**value, "format_version": 2}).encode())
+    store.replace("plan.json", json.dumps({**value, "format_version": 1}).encode())
     for act in (lambda: Archive.open(store), lambda: Archive.begin(store, PLAN, MODEL)):
-        with pytest.raises(UnsupportedFormat, match="has format version 2; this program reads 1"):
+        with pytest.raises(UnsupportedFormat, match="has format version 1; this program reads 2"):
             act()
 
 

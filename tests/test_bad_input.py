@@ -22,6 +22,7 @@ import pytest
 from jobs.rescale import read_weights
 from pipeline.archive import Archive
 from pipeline.commits import create_commit, done
+from pipeline.entries import source_bytes
 from pipeline.errors import (
     ChecksumMismatch,
     DamagedObject,
@@ -36,7 +37,7 @@ from pipeline.errors import (
     UnsupportedShard,
 )
 from pipeline.outputs import OutputKind
-from pipeline.records import Entry, EntryKind, Settings, ShardReport, Tier
+from pipeline.records import Entry, EntryKind, OriginalCoding, Settings, ShardReport, Tier
 from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.store import LocalStore
 from tests import pictures, workshop
@@ -82,7 +83,7 @@ def test_a_damaged_image_is_kept_and_told(tmp_path: Path, what: str) -> None:
     entries = by_key(result)
     assert [entry.kind for entry in entries.values()] == [EntryKind.RESCALED, EntryKind.ORIGINAL, EntryKind.RESCALED]
     entry = entries["b.png"]
-    assert (entry.original, entry.sha256) == (bad.data, hashlib.sha256(bad.data).hexdigest())
+    assert (source_bytes(entry), entry.sha256) == (bad.data, hashlib.sha256(bad.data).hexdigest())
     (failure,) = result.failures
     assert (failure.key, failure.reason) == ("b.png", entry.reason)
     assert ("--pixel-limit" if what == "bomb" else "cannot be decoded") in workshop.sentence(failure.reason)
@@ -95,7 +96,7 @@ def test_a_damaged_image_is_kept_and_told(tmp_path: Path, what: str) -> None:
 def test_zero_bytes_are_kept_and_told_in_other_sources(tmp_path: Path, source: Any) -> None:
     """Protects folders and tables: an empty file, and an empty value, is an entry with its reason there as well."""
     result = workshop.rescale(source(tmp_path / "source", around(Sample(key="b.png", data=b""))), tmp_path / "archive")
-    assert by_key(result)["b.png"].original == b""
+    assert source_bytes(by_key(result)["b.png"]) == b""
     (failure,) = result.failures
     assert (failure.key, failure.reason) == ("b.png", "cannot be decoded: the file is empty")
     assert back(result, tmp_path / "out")["b.png"] == b""
@@ -107,7 +108,7 @@ def test_what_cannot_be_rescaled_faithfully_is_kept(tmp_path: Path, what: str) -
     odd = Sample(key="b.png", data=UNSUPPORTED[what])
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", around(odd)), tmp_path / "archive")
     entry = by_key(result)["b.png"]
-    assert (entry.kind, entry.original) == (EntryKind.ORIGINAL, odd.data)
+    assert (entry.kind, source_bytes(entry)) == (EntryKind.ORIGINAL, odd.data)
     assert workshop.sentence(entry.reason or "").startswith("not rescaled: ")
     assert not result.failures
     assert back(result, tmp_path / "out", format="jpeg")["b.png"] == odd.data
@@ -356,12 +357,12 @@ def test_a_plan_that_is_none_is_refused(stored: Rescaled, tmp_path: Path) -> Non
 @pytest.mark.parametrize("output", list(OutputKind))
 def test_a_flipped_byte_costs_its_own_entries_alone(tmp_path: Path, output: OutputKind) -> None:
     """Protects all other entries: a damaged page takes those it holds, each named in a sentence, and the rest is restored."""
-    large = [Sample(key=f"x{index}.png", data=bytes([index]) * 300_000) for index in range(3)]
+    large = [Sample(key=f"x{index}.png", data=workshop.noise(index)) for index in range(3)]
     samples = [*workshop.samples(2), *large, replace(workshop.samples(1)[0], key="y.png")]
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive")
     (path,) = (tmp_path / "archive/shards").iterdir()
     data = bytearray(path.read_bytes())
-    data[data.find(bytes([1]) * 300_000) + 5] ^= 1
+    data[data.find(workshop.noise(1)) + 5] ^= 1
     path.write_bytes(data)
     (report,) = workshop.restore(result, tmp_path / "out", output=output)
     (failure,) = report.failures
@@ -424,7 +425,14 @@ FORGED: Mapping[str, Mapping[str, Any]] = {
     "a latent that is none": {"latent": b"nothing"},
     "an alpha that is none": {"alpha": b"nothing"},
     "an alpha of another size": {"alpha": None},
-    "an original that is another": {"kind": EntryKind.ORIGINAL, "original": b"another"},
+    "an original that is another": {
+        "kind": EntryKind.ORIGINAL,
+        "original": b"another",
+        "original_coding": OriginalCoding.BYTES,
+    },
+    "an original of no coding": {"kind": EntryKind.ORIGINAL, "original": b"another"},
+    "an original that is no JPEG XL": {"kind": EntryKind.ORIGINAL, "original": b"a", "original_coding": OriginalCoding.JXL},
+    "pixels that are none": {"original": b"nothing", "original_coding": OriginalCoding.PIXELS},
 }
 
 

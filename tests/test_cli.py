@@ -77,7 +77,7 @@ SURFACE = {
         "archive",
         *POOL,
         *["--image-column", "--lr-codec", "--max-pixels", "--max-side", "--pixel-limit", "--scale", "--size", "--tier"],
-        "--weights",
+        *["--floor", "--floor-metric", "--max-ratio", "--weights"],
     ],
     "restore": [
         "archive",
@@ -243,7 +243,7 @@ def test_what_is_no_archive_is_told(tmp_path: Path, standing: str) -> None:
     shutil.copytree(standing, copy)
     plan = json.loads((copy / "plan.json").read_text())
     (copy / "plan.json").write_text(json.dumps(plan | {"format_version": 9}))
-    assert "has format version 9; this program reads 1" in refused(3, "inspect", copy)
+    assert "has format version 9; this program reads 2" in refused(3, "inspect", copy)
     (copy / "plan.json").write_text("{")
     assert "is damaged" in refused(3, "inspect", copy)
     shutil.copy(Path(standing) / "plan.json", copy)
@@ -341,7 +341,7 @@ class TestJobs:
         """Protects the exit status: a shard that cannot be had is listed with its reason; once it can, the list is empty."""
         source = Path(workshop.as_tar(tmp_path / "source", workshop.samples(2)))
         command = ("rescale", source, tmp_path / "archive", "--scale", "2", "--weights", weights)
-        workshop.begin(str(source), tmp_path / "archive", pixel_limit=512_000_000)
+        workshop.begin(str(source), tmp_path / "archive", pixel_limit=512_000_000, max_ratio=1.0)
         (source / "photos.tar").rename(tmp_path / "away")
         missing = iarn(*command)
         assert missing.status == 1

@@ -13,9 +13,9 @@ import click
 import pytest
 import typer
 
-from jobs.cli import app
+from jobs.cli import app, tier_for
 from jobs.recipe import read_config
-from pipeline.records import Settings, TargetSize, Tier
+from pipeline.records import Settings, TargetSize
 from pipeline.restore import RestoreOptions
 from tests.pictures import photo, saved
 from tests.workshop import Sample, as_folder, rescale
@@ -53,7 +53,7 @@ def test_commands_are_the_programs_own(words: list[str]) -> None:
     given = command.make_context(words[0], list(words[1:])).params
     if words[0] == "rescale":
         target = TargetSize.parse(**{name: given[name] for name in ("scale", "max_side", "max_pixels", "size")})
-        Settings(target=target, tier=Tier(given["tier"]))
+        Settings(target=target, tier=tier_for(given["tier"], given["floor"]), floor=given["floor"])
     if words[0] == "restore":
         RestoreOptions(format=given["image_format"], quality=given["quality"], scale=given["scale"], max_side=given["max_side"])
 

@@ -11,11 +11,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iarn.metrics import psnr, ssim
+from iarn.metrics import luma, psnr, ssim
 from pipeline import engine as engine_module
-from pipeline.engine import Engine, check_weights, choose_device, measure
+from pipeline.engine import Engine, check_weights, choose_device, measure, score
 from pipeline.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
-from pipeline.records import Pixels
+from pipeline.records import FloorMetric, Pixels
 from tests.networks import random_network, random_weights
 from tests.pictures import photo
 
@@ -139,16 +139,19 @@ def test_measure_in_strips_equals_the_whole(height: int, width: int, monkeypatch
     monkeypatch.setattr(engine_module, "STRIP_PIXELS", 1)
     image, restored = picture(height, width), picture(height, width, seed=1)
     found = measure(image, restored)
-    assert found[0] == pytest.approx(psnr(tensor(image), tensor(restored)), abs=1e-4)
-    assert found[0] == pytest.approx(decibels(image, restored), abs=1e-4)
-    assert found[1] == pytest.approx(ssim(tensor(image), tensor(restored)), abs=1e-5)
+    assert found.psnr == pytest.approx(psnr(tensor(image), tensor(restored)), abs=1e-4)
+    assert found.psnr == pytest.approx(decibels(image, restored), abs=1e-4)
+    assert found.psnr_y == pytest.approx(psnr(luma(tensor(image)), luma(tensor(restored))), abs=1e-4)
+    assert found.ssim == pytest.approx(ssim(tensor(image), tensor(restored)), abs=1e-5)
+    for metric in FloorMetric:
+        assert score(image, restored, metric) == pytest.approx(found.of(metric), abs=1e-4)
 
 
 def test_equal_images_measure_as_equal() -> None:
     """Protects exact restores: infinite PSNR and an SSIM of one, without a warning."""
     found = measure(picture(20, 20), picture(20, 20))
-    assert found[0] == math.inf
-    assert found[1] == pytest.approx(1, abs=1e-5)
+    assert (found.psnr, found.psnr_y) == (math.inf, math.inf)
+    assert found.ssim == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:-1", "", "auto ", "meta", "mps", "cuda:99"])

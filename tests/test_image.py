@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -399,13 +400,41 @@ def test_an_lr_comes_back_exactly(codec: LrCodec, grey: bool, transparent: bool,
     if alpha is not None:
         alpha[0, 0] = 0
     data, extension = image.encode_lr(pixels, codec=codec, grey=grey, alpha=alpha, icc=None)
-    assert extension == codec.value
+    assert extension == ("webp" if codec is LrCodec.AUTO else codec.value)
     assert image.encode_lr(pixels, codec=codec, grey=grey, alpha=alpha, icc=None)[0] == data
     back, back_alpha = image.decode_lr(data)
     np.testing.assert_array_equal(back, pixels)
     assert (back_alpha is None) == (alpha is None)
     if alpha is not None and back_alpha is not None:
         np.testing.assert_array_equal(back_alpha, alpha)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (31, 46)])
+def test_a_clean_lr_is_a_close_avif(grey: bool, transparent: bool, size: tuple[int, int]) -> None:
+    """An LR that hides nothing may be lossy: close, of any size, grey stays grey, with its profile."""
+    pixels = pictures.photo(*size)
+    pixels = np.repeat(pixels[..., :1], 3, axis=2) if grey else pixels
+    alpha = pictures.photo(*size, 1, seed=4) if transparent else None
+    icc = pictures.swapped_profile()
+    data, extension = image.encode_clean_lr(pixels, alpha=alpha, icc=icc)
+    assert extension == "avif"
+    assert image.encode_clean_lr(pixels, alpha=alpha, icc=icc)[0] == data
+    back, back_alpha = image.decode_lr(data)
+    assert np.abs(back.astype(int) - pixels).mean() < 6
+    assert not grey or (back == back[..., :1]).all()
+    assert (back_alpha is None) == (alpha is None)
+    with Image.open(BytesIO(data)) as lr:
+        assert lr.info["icc_profile"] == icc
+        assert lr.size == size[::-1]
+    flipped = bytearray(data)
+    flipped[len(data) * 2 // 3] ^= 0x55
+    for damaged in (bytes(flipped), data[:-1], data[:40]):
+        with contextlib.suppress(UndecodableImage):  # AVIF has no check sum of its own; the entry's digest finds the rest
+            assert image.decode_lr(damaged)[0].shape == pixels.shape
+    with pytest.raises(UndecodableImage, match="expected"):
+        image.decode_lr(data, size=(size[0], size[1] + 1))
 
 
 @pytest.mark.parametrize(("codec", "expected"), [(LrCodec.WEBP, "webp"), (LrCodec.PNG, "png"), (LrCodec.JXL, "webp")])
@@ -486,18 +515,6 @@ def test_jpeg_xl_is_exact_and_the_same_every_time(height: int, width: int, chann
     data = codecs.encode_jxl_lossless(pixels)
     np.testing.assert_array_equal(codecs.decode_jxl(data).reshape(pixels.shape), pixels)
     assert codecs.encode_jxl_lossless(pixels) == data
-
-
-@given(height=st.integers(1, 33), width=st.integers(1, 33))
-@quick
-def test_lossy_jpeg_xl_keeps_its_size_and_its_promise(height: int, width: int) -> None:
-    """The detail layer's codec takes any size, stays near the picture and gives the same bytes every time."""
-    pixels = pictures.photo(height, width)
-    data = codecs.encode_jxl_lossy(pixels, distance=1.0, effort=3)
-    back = codecs.decode_jxl(data)
-    assert back.shape == pixels.shape
-    assert min(height, width) < 9 or np.abs(back.astype(int) - pixels).mean() < 8
-    assert codecs.encode_jxl_lossy(pixels, distance=1.0, effort=3) == data
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

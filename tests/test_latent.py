@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from pipeline import latent
 from pipeline.errors import DamagedLatent
 from pipeline.records import Pixels
 from tests.pictures import photo
+
+encode = partial(latent.encode, quality=72)
 
 SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.jpg"))
 
@@ -51,12 +55,12 @@ def test_any_size_comes_back_no_further_from_the_image(height: int, width: int, 
         height, width = height % 5 + 1, width % 5 + 1
     image = photo(height, width, seed=seed)
     restored = blurred(image)
-    stream = latent.encode(image, restored, tile=tile)
+    stream = encode(image, restored, tile=tile)
     applied = latent.apply(stream, restored)
     assert applied.shape == image.shape
     assert applied.dtype == np.uint8
     assert error(image, applied) <= error(image, restored)
-    assert stream == latent.encode(image, restored, tile=tile)
+    assert stream == encode(image, restored, tile=tile)
 
 
 @given(spread=st.integers(0, 255), seed=st.integers(0, 99))
@@ -66,14 +70,14 @@ def test_noise_of_any_strength_is_never_made_worse(spread: int, seed: int) -> No
     image = rng.integers(0, 256, (24, 40, 3)).astype(np.uint8)
     noise = rng.integers(-spread, spread + 1, image.shape)
     restored = np.clip(image + noise, 0, 255).astype(np.uint8)
-    assert error(image, latent.apply(latent.encode(image, restored), restored)) <= error(image, restored)
+    assert error(image, latent.apply(encode(image, restored), restored)) <= error(image, restored)
 
 
 def test_a_perfect_restore_needs_no_bytes() -> None:
     """Protects the size of entries whose restore is exact already."""
     image = photo(100, 130)
-    stream = latent.encode(image, image, tile=64)
-    assert len(stream) == 25 + 6 * 4
+    stream = encode(image, image, tile=64)
+    assert len(stream) == 22 + 6 * 4
     assert (latent.apply(stream, image) == image).all()
 
 
@@ -83,7 +87,7 @@ def test_photographs_gain_decibels(path: Path) -> None:
     with Image.open(path) as picture:
         image = np.asarray(picture.convert("RGB"))[:500, :700]
     restored = blurred(image)
-    stream = latent.encode(image, restored, tile=256)
+    stream = encode(image, restored, tile=256)
     after = 10 * np.log10(255**2 / error(image, latent.apply(stream, restored)))
     before = 10 * np.log10(255**2 / error(image, restored))
     assert after > max(37, before + 5)
@@ -94,7 +98,7 @@ def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
     """Protects against decoding damage to garbage that looks like a picture."""
     image = photo(40, 50)
     restored = blurred(image)
-    stream = latent.encode(image, restored, tile=32)
+    stream = encode(image, restored, tile=32)
     for position in range(len(stream)):
         damaged = bytearray(stream)
         damaged[position] ^= 1 << position % 8
@@ -107,37 +111,120 @@ def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
         latent.apply(stream + b"\0", restored)
 
 
+def test_ten_thousand_random_damages_are_refused() -> None:
+    """Protects against bursts, overwritten blocks and swapped parts, which single flips do not show."""
+    image = photo(40, 50)
+    restored = blurred(image)
+    stream = encode(image, restored, tile=32)
+    rng = np.random.default_rng(0)
+    for _ in range(10_000):
+        damaged = bytearray(stream)
+        start, length = int(rng.integers(len(stream))), int(rng.integers(1, 64))
+        part = rng.bytes(min(length, len(stream) - start))
+        if rng.random() < 0.3:
+            damaged[start:start] = part
+        else:
+            damaged[start : start + len(part)] = part
+        if damaged != stream:
+            with pytest.raises(DamagedLatent):
+                latent.apply(bytes(damaged), restored)
+
+
+@pytest.mark.parametrize("floor", [34.0, 40.0, 46.0])
+def test_a_floor_is_reached_by_the_coarsest_latent(floor: float) -> None:
+    """Protects `--floor`: what is found reaches it, a little coarser would not, and few are tried; single steps are uneven."""
+    with Image.open(SAMPLES[0]) as picture:
+        image = np.asarray(picture.convert("RGB"))[300:500, 300:560]
+    restored = blurred(image)
+    tried: list[Pixels] = []
+
+    def decibels(result: Pixels) -> float:
+        tried.append(result)
+        return float(10 * np.log10(255**2 / error(image, result)))
+
+    found = latent.encode_to_floor(image, restored, decibels, floor, usual=40.0)
+    assert found is not None
+    stream, result = found
+    assert (latent.apply(stream, restored) == result).all()
+    assert decibels(result) >= floor
+    coarser = encode(image, restored, quality=stream[17] - 4)
+    assert decibels(latent.apply(coarser, restored)) < floor
+    assert len(tried) <= 12
+
+
+def test_a_floor_out_of_reach_has_no_latent() -> None:
+    """Protects what is told of a floor that no latent reaches: nothing is stored that claims it."""
+    image = np.random.default_rng(1).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    found = latent.encode_to_floor(image, blurred(image), lambda result: -error(image, result), -0.01, usual=-10.0)
+    assert found is None
+
+
+def test_a_floor_that_the_restore_reaches_takes_no_trial() -> None:
+    """Protects bytes: a restore that is close enough has a latent of no tiles."""
+    image = photo(40, 50)
+    restored = blurred(image)
+    found = latent.encode_to_floor(image, restored, lambda _: 50.0, 1.0, usual=40.0)
+    assert found is not None
+    assert len(found[0]) == 22 + 4
+    assert (latent.apply(found[0], restored) == restored).all()
+
+
+@given(
+    slope=st.floats(0.05, 2), start=st.floats(-20, 60), floor=st.floats(1, 99), usual=st.floats(0, 60), jitter=st.floats(0, 0.3)
+)
+def test_a_search_ends_at_a_step_that_reaches(slope: float, start: float, floor: float, usual: float, jitter: float) -> None:
+    """Protects floors on any picture: whatever the slope, the search ends, in few trials, where the floor is first reached."""
+    tried: list[int] = []
+
+    def decibels(step: int) -> float:
+        tried.append(step)
+        return start + slope * step + jitter * math.sin(7 * step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent, "encode", lambda *_, quality: latent.QUALITIES.index(quality))
+        patch.setattr(latent, "apply", lambda stream, _: stream)
+        found = latent.encode_to_floor(0, -1, decibels, floor, usual=usual)  # type: ignore[arg-type]
+    steps = range(len(latent.QUALITIES))
+    reach = [step for step in steps if start + slope * step + jitter * math.sin(7 * step) >= floor]
+    assert len(tried) <= 1 + latent.STRAIGHT_TRIALS + 6
+    if found is None:
+        assert steps[-1] not in reach
+    elif found[1] != -1:
+        assert found[1] in reach
+        assert found[1] == 0 or found[1] - 1 not in reach
+
+
 def test_streams_that_are_none_are_refused() -> None:
     """Protects the sentences for other data, another version, and streams that a faulty writer sealed."""
     image = photo(40, 50)
-    stream = latent.encode(image, blurred(image), tile=32)
+    stream = encode(image, blurred(image), tile=32)
     cases = {
         "does not begin as one": b"\xff\xd8\xff\xe0" + bytes(100),
-        "version 2": resealed(stream, 4, b"\x02"),
+        "version 1": resealed(stream, 4, b"\x01"),
         "no tiles of 0 pixels": resealed(stream, 13, bytes(4)),
         "no tiles of 1 pixels": resealed(stream, 13, struct.pack(">I", 1)),
-        "its tiles have": resealed(stream, 21, struct.pack(">I", 1)),
-        "JPEG XL": resealed(stream, 21 + 4 * 4, bytes(8)),
+        "its tiles have": resealed(stream, 18, struct.pack(">I", 1)),
+        "AVIF|picture format": resealed(stream, 18 + 4 * 4, bytes(16)),
     }
     for sentence, data in cases.items():
         with pytest.raises(DamagedLatent, match=sentence):
             latent.apply(data, image)
-    turned = resealed(latent.encode(image, blurred(image), tile=64), 5, struct.pack(">II", 50, 40))
-    with pytest.raises(DamagedLatent, match="a tile is"):
+    turned = resealed(encode(image, blurred(image), tile=64), 5, struct.pack(">II", 50, 40))
+    with pytest.raises(DamagedLatent, match="a tile cannot be decoded: it is"):
         latent.apply(turned, photo(50, 40))
 
 
 def test_other_shapes_are_refused() -> None:
     """Protects against adding a detail layer to a picture that it is not of."""
     image = photo(20, 30)
-    stream = latent.encode(image, blurred(image))
+    stream = encode(image, blurred(image))
     with pytest.raises(ValueError, match="30 x 20 pixels, the restore has 20 x 30"):
         latent.apply(stream, photo(30, 20))
     with pytest.raises(ValueError, match="both must have one shape"):
-        latent.encode(image, photo(20, 31))
+        encode(image, photo(20, 31))
     for wrong in (image[..., 0], image.astype(np.float32), image[:0]):
         with pytest.raises(ValueError, match="was expected"):
-            latent.encode(wrong, wrong)
+            encode(wrong, wrong)
 
 
 def test_memory_is_a_few_tiles_beyond_the_pixels() -> None:
@@ -145,7 +232,7 @@ def test_memory_is_a_few_tiles_beyond_the_pixels() -> None:
     image = np.tile(photo(128, 128), (8, 8, 1))
     restored = np.tile(blurred(photo(128, 128)), (8, 8, 1))
     tracemalloc.start()
-    stream = latent.encode(image, restored, tile=64)
+    stream = encode(image, restored, tile=64)
     _, peak_encode = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
     latent.apply(stream, restored)

@@ -32,5 +32,5 @@ def test_ray_data_shows_an_lr(tmp_path: Path) -> None:
         assert row["lr"] == {"bytes": entry.lr, "path": entry.lr_path}
         with Image.open(io.BytesIO(row["lr"]["bytes"])) as lr:
             lr.load()
-            assert lr.format == "WEBP"
+            assert lr.format == "AVIF"
             assert lr.size == ((row["width"] + 1) // 2, (row["height"] + 1) // 2)

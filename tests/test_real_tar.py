@@ -29,7 +29,7 @@ def members() -> dict[str, str]:
     return contents(TRAIN)
 
 
-@pytest.mark.parametrize("tier", list(Tier))
+@pytest.mark.parametrize("tier", [Tier.LEAN, Tier.BALANCED, Tier.EXACT])
 def test_a_real_tar_comes_back(tier: Tier, members: dict[str, str], tmp_path: Path) -> None:
     """Protects the promise on real data: one entry per asset, every name kept, and at exact the very bytes."""
     done = workshop.rescale(str(TRAIN), tmp_path / "archive", tier=tier)

@@ -156,7 +156,7 @@ def test_settings_tell_their_differences() -> None:
     assert begun.differences(other) == (
         "target scale 2x2, not scale 3x3",
         "tier balanced, not lean",
-        "lr_codec webp, not png",
+        "lr_codec auto, not png",
         "image_column None, not image",
     )
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rescale
+from pipeline import tiers
 from pipeline.archive import Archive
 from pipeline.errors import ChecksumMismatch, DamagedObject, InvalidWeights, StoreUnavailable
-from pipeline.records import Tier
+from pipeline.records import Quality, Tier
 from pipeline.store import LocalStore
 from tests import workshop
 from tests.workshop import Rescaled, Sample
@@ -23,7 +23,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an archive of two tars, one of large assets that have a row group each, and its source."""
     folder = tmp_path_factory.mktemp("whole")
     workshop.as_tar(folder / "source", workshop.samples(4), name="small.tar")
-    noise = [Sample(key=f"{index}.bin.png", data=bytes([index]) * 300_000) for index in range(4)]
+    noise = [Sample(key=f"{index}.bin.png", data=workshop.noise(index)) for index in range(4)]
     workshop.as_tar(folder / "source", noise, name="large.tar")
     workshop.rescale(str(folder / "source"), folder / "archive")
     return folder
@@ -74,7 +74,7 @@ def test_damage_is_told_with_the_entries_it_took(whole: Path, tmp_path: Path) ->
     result = copied(whole, tmp_path)
     large = next(shard for shard in result.archive.plan.shards if shard.name == "large.tar")
     path = tmp_path / f"archive/shards/{large.id}.parquet"
-    flip(path, path.read_bytes().find(bytes([2]) * 300_000) + 1000)
+    flip(path, path.read_bytes().find(workshop.noise(2)) + 1000)
     reports = {report.shard_id: report for report in workshop.verify(result)}
     faults = reports.pop(large.id).failures
     assert [fault.key for fault in faults] == [None, "2.bin.png"]
@@ -135,7 +135,7 @@ def test_a_commit_of_other_counts_is_told(whole: Path, tmp_path: Path) -> None:
 def test_a_restore_below_its_figures_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the stored figures: an entry that does not restore as well as it says is a failure with both numbers."""
     with monkeypatch.context() as patch:
-        patch.setattr(rescale, "measure", lambda *_: (59.0, 1.0))
+        patch.setattr(tiers, "measure", lambda *_: Quality(psnr=59.0, psnr_y=59.0, ssim=1.0))
         source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
         result = workshop.rescale(source, tmp_path / "archive")
     (fault,) = workshop.failures(workshop.verify(result))

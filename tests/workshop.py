@@ -23,7 +23,7 @@ from iarn.network import NetworkConfig
 from jobs.rescale import RescaleJob, open_archive
 from pipeline.archive import Archive
 from pipeline.commits import done
-from pipeline.records import Entry, Failure, LrCodec, Settings, ShardReport, TargetSize, Tier
+from pipeline.records import Entry, Failure, FloorMetric, LrCodec, Settings, ShardReport, TargetSize, Tier
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork
@@ -78,6 +78,11 @@ def samples(count: int = 5, *, folder: str = "") -> list[Sample]:
         )
         for index in range(count)
     ]
+
+
+def noise(seed: int) -> bytes:
+    """Return 300,000 bytes that no coding makes smaller, and that are no image."""
+    return np.random.default_rng(seed).bytes(300_000)
 
 
 def as_folder(folder: Path, samples: Iterable[Sample]) -> str:
@@ -160,12 +165,26 @@ def begin(
     *,
     target: TargetSize = HALF,
     tier: Tier = Tier.BALANCED,
-    codec: LrCodec = LrCodec.WEBP,
+    floor: float | None = None,
+    floor_metric: FloorMetric = FloorMetric.PSNR,
+    max_ratio: float | None = None,
+    codec: LrCodec = LrCodec.AUTO,
     pixel_limit: int = 1_000_000,
     image_column: str | None = None,
 ) -> Archive:
-    """Plan a source, or take up the archive that is there, as ``iarn rescale`` does."""
-    settings = Settings(target=target, tier=tier, lr_codec=codec, pixel_limit=pixel_limit, image_column=image_column)
+    """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
+    if tier is Tier.FLOOR and floor is None:
+        floor = 44.0  # more than the tiny network reaches by itself
+    settings = Settings(
+        target=target,
+        tier=tier,
+        floor=floor,
+        floor_metric=floor_metric,
+        max_ratio=max_ratio,
+        lr_codec=codec,
+        pixel_limit=pixel_limit,
+        image_column=image_column,
+    )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():
         model.write_bytes(weights())

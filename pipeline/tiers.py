@@ -1,0 +1,230 @@
+"""What an entry stores for its tier, and what it keeps instead where that does not pay.
+
+lean          the network's LR, which hides detail
+balanced,     a clean LR (bicubic) and, as the latent, what the network's restore of it misses: at a set quality, or at the
+high, floor   coarsest whose measured restore reaches the floor; lean where that does and is smaller
+exact-pixels  the network's LR, and the image's pixels without loss
+exact         the network's LR, and the source's bytes
+
+An entry that would take more bytes than its source may, or misses its floor, is the source's bytes alone; not in the exact
+tiers, which are asked for with an LR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline import image, latent, originals
+from pipeline.engine import measure, score
+from pipeline.errors import DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.names import with_extension
+from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, LrCodec, Pixels, Quality, Settings, Size, Tier
+
+QUALITIES = {Tier.BALANCED: 74, Tier.HIGH: 86}
+"""AVIF's quality of the detail in the tiers that set it: some 40 and 43 dB (photographs of BSD100 at x2 and x4)."""
+
+MARGIN = 0.01
+"""Decibels above the floor that are aimed at: a restore on another device differs by single levels."""
+
+USUAL = {FloorMetric.PSNR: 40.0, FloorMetric.PSNR_Y: 42.0, FloorMetric.SSIM: 17.0}
+"""What a detail of quality 75 brings about, in decibels: where the search for a floor begins."""
+
+COARSEST_PRECISION = 4
+"""Levels between the values of a clean LR, at most: no value is then further than 2 levels from the bicubic one."""
+
+LR_ERROR = 8.0
+"""What those levels are at scale 1. An LR pixel stands for scale^2 pixels, so as much error costs as many times more there."""
+
+EXACT = Quality(psnr=math.inf, psnr_y=math.inf, ssim=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What may become an entry: an LR (h, w, 3), and the network's restore of it (None where nobody asks for one).
+
+    A clean LR has its ``data`` and their ``extension`` already, and is what those decode to; another is coded when wanted.
+    """
+
+    lr: Pixels
+    restored: Pixels | None = None
+    data: bytes | None = None
+    extension: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the LR is a clean one, which hides nothing."""
+        return self.data is not None
+
+
+def clean_lr(picture: image.Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
+    """Return a draft of a picture's clean LR: bicubic, over ``span`` with the last lines repeated, and no finer than pays."""
+    pixels = picture.pixels
+    height, width = pixels.shape[:2]
+    if span != (height, width):
+        pixels = np.pad(pixels, ((0, span[0] - height), (0, span[1] - width), (0, 0)), mode="edge")
+    lr, alpha = image.resize(pixels, lr_size), _lr_alpha(picture, lr_size)
+    if codec is LrCodec.AUTO and image.is_moderate(lr_size):
+        data, extension = image.encode_clean_lr(lr, alpha=alpha, icc=picture.icc)
+    else:
+        lr = rounded(lr, clean_precision((height, width), lr_size))
+        data, extension = image.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+    return Draft(lr=image.decode_lr(data)[0], data=data, extension=extension)
+
+
+def _lr_alpha(picture: image.Picture, lr_size: Size) -> Pixels | None:
+    return None if picture.alpha is None else image.resize(picture.alpha, lr_size)
+
+
+def clean_precision(size: Size, lr_size: Size) -> int:
+    """Return how many levels the values of a clean LR that is coded without loss are apart, 1 to COARSEST_PRECISION."""
+    scale = math.sqrt(size[0] * size[1] / (lr_size[0] * lr_size[1]))
+    return max(1, min(COARSEST_PRECISION, round(LR_ERROR / scale)))
+
+
+def rounded(lr: Pixels, levels: int) -> Pixels:
+    """Return ``lr`` with every value at a multiple of ``levels``, or at 255."""
+    if levels == 1:
+        return lr
+    table: Pixels = np.minimum(np.rint(np.arange(256) / levels) * levels, 255).astype(np.uint8)
+    found: Pixels = table[lr]
+    return found
+
+
+def build_entry(asset: Asset, picture: image.Picture, drafts: Iterable[Draft], settings: Settings) -> Entry:
+    """Return the entry of a picture: the smallest of those that its drafts make and that reach the floor.
+
+    Raises DoesNotPay where its source is better kept, another ImageError where a codec cannot hold it without loss.
+    """
+    assert asset.data is not None
+    entries = []
+    for draft in drafts:
+        kept = _latent(picture.pixels, draft, settings)
+        if kept is not None:
+            entries.append(_entry(asset, picture, draft, *kept, settings))
+    if not entries:
+        assert settings.floor is not None
+        raise DoesNotPay(f"no latent brings it to the floor of {settings.floor:g} ({settings.floor_metric})")
+    entry = min(entries, key=_stored_bytes)
+    size, bound = _stored_bytes(entry), len(asset.data) * (settings.max_ratio or math.inf)
+    if size > bound and entry.original is None:  # in the exact tiers whoever asked wants the LR beside the source
+        times = "" if settings.max_ratio == 1 else f" times {settings.max_ratio:g}"
+        raise DoesNotPay(f"its LR and what stands beside it take {size} bytes, the source {entry.byte_size}{times}")
+    return entry
+
+
+def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[Entry, Failure | None]:
+    """Return the entry of an asset that keeps its own bytes, and a failure where an error and not a choice is why."""
+    reason = "; ".join(str(part) for part in (error, asset.note) if part)
+    stored, coding = (None, None) if asset.data is None else originals.pack(asset.data)
+    entry = Entry(
+        key=asset.key,
+        kind=EntryKind.ORIGINAL,
+        tier=tier,
+        reason=reason,
+        sha256=None if asset.data is None else _sha256(asset.data),
+        byte_size=len(asset.data or b""),
+        original=stored,
+        original_coding=coding,
+        sidecars=asset.sidecars,
+    )
+    failed = asset.data is None or isinstance(error, (UndecodableImage, ImageTooLarge, UnwritableImage))
+    return entry, Failure(shard_id="", key=asset.key, reason=reason) if failed else None
+
+
+def _latent(pixels: Pixels, draft: Draft, settings: Settings) -> tuple[bytes | None, Quality] | None:
+    """Return a draft's latent (None: it needs none) and how close the image comes back; None where it misses the floor."""
+    tier, metric = settings.tier, settings.floor_metric
+    if draft.restored is None:
+        return None, EXACT
+    if not draft.clean:
+        quality = measure(pixels, draft.restored)
+        reached = settings.floor is None or _decibels(quality.of(metric), metric) >= _decibels(settings.floor, metric) + MARGIN
+        return (None, quality) if reached else None
+    if settings.floor is None:
+        stream = latent.encode(pixels, draft.restored, quality=QUALITIES[tier])
+        return stream, measure(pixels, latent.apply(stream, draft.restored))
+
+    def decibels(result: Pixels) -> float:
+        return _decibels(score(pixels, result, metric), metric)
+
+    floor = _decibels(settings.floor, metric) + MARGIN
+    found = latent.encode_to_floor(pixels, draft.restored, decibels, floor, usual=USUAL[metric])
+    if found is None:
+        return None
+    quality = measure(pixels, found[1])
+    return (found[0], quality) if quality.of(metric) >= settings.floor else None
+
+
+def _decibels(value: float, metric: FloorMetric) -> float:
+    """Return a metric's value on a scale that latents climb evenly: what SSIM lacks of 1, in dB."""
+    if metric is not FloorMetric.SSIM:
+        return value
+    return math.inf if value >= 1 else -10 * math.log10(1 - value)
+
+
+def _entry(
+    asset: Asset, picture: image.Picture, draft: Draft, stream: bytes | None, quality: Quality, settings: Settings
+) -> Entry:
+    assert asset.data is not None
+    data, extension = draft.data, draft.extension
+    if data is None:
+        data, extension = _code_hiding(picture, draft.lr, settings.lr_codec)
+    original, coding = None, None
+    if settings.tier is Tier.EXACT:
+        original, coding = originals.pack(asset.data)
+    elif settings.tier is Tier.EXACT_PIXELS:
+        original, coding = originals.pack_pixels(asset.data, picture.pixels, grey=picture.grey)
+    return Entry(
+        key=asset.key,
+        kind=EntryKind.RESCALED,
+        tier=Tier.LEAN if settings.tier is Tier.FLOOR and stream is None else settings.tier,
+        reason=asset.note,
+        sha256=_sha256(asset.data),
+        byte_size=len(asset.data),
+        format=picture.format,
+        mode=picture.mode,
+        width=picture.pixels.shape[1],
+        height=picture.pixels.shape[0],
+        orientation=picture.orientation,
+        lr=data,
+        lr_path=with_extension(asset.key, extension),
+        lr_width=draft.lr.shape[1],
+        lr_height=draft.lr.shape[0],
+        lr_sha256=_sha256(data),
+        clean=draft.clean,
+        latent=stream,
+        alpha=None if picture.alpha is None else image.encode_plane(picture.alpha),
+        original=original,
+        original_coding=coding,
+        psnr=quality.psnr,
+        psnr_y=quality.psnr_y,
+        ssim=quality.ssim,
+        icc=picture.icc,
+        exif=picture.exif,
+        xmp=picture.xmp,
+        sidecars=asset.sidecars,
+    )
+
+
+def _code_hiding(picture: image.Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
+    """Code an LR that hides detail; raises UndecodableImage where it does not come back as it was."""
+    alpha = _lr_alpha(picture, (lr.shape[0], lr.shape[1]))
+    data, extension = image.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+    if (image.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
+        raise UndecodableImage(f"its LR does not come back from {extension} as it was")
+    return data, extension
+
+
+def _stored_bytes(entry: Entry) -> int:
+    """Return what an entry takes in the archive beyond its figures and sidecars."""
+    parts = (entry.lr, entry.latent, entry.alpha, entry.original, entry.icc, entry.exif, entry.xmp)
+    return sum(len(part or b"") for part in parts)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
