@@ -46,7 +46,7 @@ def test_a_commit_comes_back(store: LocalStore) -> None:
     assert create_commit(store, COMMIT) == COMMIT
     assert read_commit(store, COMMIT.shard_id, COMMIT.plan) == COMMIT
     assert list(commits(store, COMMIT.plan)) == [COMMIT]
-    assert decode_report(decode_json(b'{"format_version":1,' + encode_report(REPORT)[1:].encode(), "report")) == REPORT
+    assert decode_report(decode_json(b'{"format_version":2,' + encode_report(REPORT)[1:].encode(), "report")) == REPORT
 
 
 def test_done_reads_no_object(tmp_path: Path, store: LocalStore) -> None:
@@ -127,12 +127,12 @@ def test_writers_of_other_bytes_racing_have_one_winner(store: LocalStore) -> Non
         (b"[" * 100_000, DamagedObject),
         (b"[1]", DamagedObject),
         (b"{}", DamagedObject),
-        (b'{"format_version":1}', DamagedObject),
+        (b'{"format_version":2}', DamagedObject),
         (b'{"format_version":true}', UnsupportedFormat),
-        (b'{"format_version":2}', UnsupportedFormat),
-        (encode_json({"format_version": 1, **COMMIT.to_json(), "report": None}), DamagedObject),
-        (encode_json({"format_version": 1, **COMMIT.to_json(), "byte_size": "many"}), DamagedObject),
-        (encode_json({"format_version": 1, **COMMIT.to_json(), "shard_id": "000002-b"}), DamagedObject),
+        (b'{"format_version":1}', UnsupportedFormat),
+        (encode_json({"format_version": 2, **COMMIT.to_json(), "report": None}), DamagedObject),
+        (encode_json({"format_version": 2, **COMMIT.to_json(), "byte_size": "many"}), DamagedObject),
+        (encode_json({"format_version": 2, **COMMIT.to_json(), "shard_id": "000002-b"}), DamagedObject),
     ],
 )
 def test_a_damaged_commit_is_told(store: LocalStore, data: bytes, error: type[Exception]) -> None:
