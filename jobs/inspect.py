@@ -66,8 +66,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         "sidecars": {name: len(data) for name, data in entry.sidecars.items()},
         "clean": entry.clean,
         "original_coding": entry.original_coding,
-        "psnr": None if entry.psnr is None else ("identical" if entry.psnr == float("inf") else round(entry.psnr, 3)),
-        "psnr_y": None if entry.psnr_y is None else ("identical" if entry.psnr_y == float("inf") else round(entry.psnr_y, 3)),
+        "psnr": _decibels(entry.psnr),
+        "psnr_y": _decibels(entry.psnr_y),
         "ssim": None if entry.ssim is None else round(entry.ssim, 5),
     }
 
@@ -102,6 +102,12 @@ def _entries(archive: Archive) -> Iterator[tuple[str, Entry]]:
     for shard in archive.plan.shards:
         if shard.id in committed:
             yield from ((shard.id, entry) for entry in archive.entries(shard.id))
+
+
+def _decibels(value: float | None) -> float | str | None:
+    if value is None:
+        return None
+    return "identical" if value == float("inf") else round(value, 3)
 
 
 def _line(row: dict[str, Any]) -> str:
