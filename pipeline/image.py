@@ -96,11 +96,10 @@ _TIFF_EXIF_TAGS = _NESTED | {
 # 0.19, 0.35, 0.91 s/MP. PNG: level 3, 4, 6 take 14.4, 13.7, 13.6 in 0.10, 0.13, 0.23.
 _LR_WEBP = {"lossless": True, "method": 3, "quality": 25, "exact": True}  # exact: RGB under full transparency stays
 _PNG = {"compress_level": 4}
-# Details of restores at x4, 40 to 42 dB, one thread: speed 4, 6, 8 take 0.98, 1, 1.02 to 1.15 of the bytes in 3.6, 0.67, 0.2
-# s/MP; the default tuning takes 1.1 of them, JPEG XL 1.2.
-_AOM: dict[str, Any] = {"codec": "aom", "advanced": {"tune": "psnr"}}
-_LR_AVIF = {"subsampling": "4:4:4", "speed": 6, "max_threads": 1, "quality": 80, **_AOM}
-_DETAIL_AVIF = {"subsampling": "4:4:4", "speed": 6, "max_threads": 1, **_AOM}
+_LR_AVIF: dict[str, Any] = {
+    **{"subsampling": "4:4:4", "speed": 6, "max_threads": 1, "quality": 80},
+    **{"codec": "aom", "advanced": {"tune": "psnr"}},
+}
 
 _guard = threading.Lock()
 
@@ -269,24 +268,6 @@ def decode_plane(data: bytes) -> Pixels:
     if plane.ndim != 2:
         raise UndecodableImage(f"a plane has one channel, not {plane.shape[2]}")
     return plane
-
-
-def encode_detail(detail: Pixels, *, quality: int) -> bytes:
-    """Code a detail (H, W, 3) as AVIF at 4:4:4, for the least squared error at ``quality``, 0 to 100; on one thread.
-
-    The same pixels give the same bytes.
-    """
-    return _saved("AVIF", detail, {**_DETAIL_AVIF, "quality": quality})
-
-
-def decode_detail(data: bytes, *, size: Size) -> Pixels:
-    """Return the pixels (H, W, 3) that ``encode_detail`` coded; raises UndecodableImage on damage or for another ``size``."""
-    with _translated():
-        picture = _open(data, ("AVIF",))
-        _check_size(picture, size)
-        if picture.mode != "RGB":
-            raise UndecodableImage(f"a detail is no picture of mode {picture.mode}")
-        return np.array(picture)
 
 
 def writable(format: str) -> bool:

@@ -1,9 +1,12 @@
-"""The latent <-> bytes. Its coding is the detail layer: what the restore from a clean LR misses, as AVIF.
+"""The latent <-> bytes. Its coding is the detail layer: what the restore from a clean LR misses, as quantised coefficients.
 
-    magic  version  height  width  tile  quality | bytes of each tile | tiles, row by row | CRC-32 of all before it
-    4s     u8       u32     u32    u32   u8      | u32 each           |                   | u32         (big-endian)
+    magic  version  height  width  tile  step | bytes of each tile | tiles, row by row | CRC-32 of all before it
+    4s     u8       u32     u32    u32   u16  | u32 each           |                   | u32         (big-endian)
 
-A tile of no bytes has nothing to add to the restore. Tiles bound the memory whatever the size of the image.
+``step`` is the quantiser's, in 64ths of an 8-bit level. A tile of no bytes has nothing to add to the restore; another has six
+bytes that tell how much nearer to zero than their multiples of the step values of 1, 2 and more stand, in the first colour and
+in the others (:mod:`pipeline.coefficients`), and what :mod:`pipeline.coder` wrote. Tiles bound the memory whatever the size of
+the image.
 """
 
 from __future__ import annotations
@@ -12,50 +15,74 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.errors import DamagedLatent, UndecodableImage, UnwritableImage
-from pipeline.image import decode_detail, encode_detail
+from pipeline import coder
+from pipeline.coefficients import FRACTION, LARGEST, block_grid, to_coefficients, to_difference
+from pipeline.errors import DamagedLatent
 from pipeline.records import Pixels, Size
 
-TILE = 2048
-"""Pixels along a tile's side: a seam every 2048 pixels costs nothing that can be measured."""
+TILE = 1024
+"""Pixels along a tile's side."""
 
-QUALITIES = tuple(max(q for q in range(101) if ((100 - q) * 63 + 50) // 100 == step) for step in range(63, -1, -1))
-"""Those of AVIF's qualities that differ: libavif has 64 quantisers, from the coarsest to the finest."""
+FINEST_STEP, COARSEST_STEP = FRACTION // 2, 512 * FRACTION
+"""Bounds of a search for a floor, in 64ths of a level: a finer one stores what no 8-bit picture shows."""
 
-USUAL_QUALITY, DECIBELS_PER_STEP = QUALITIES.index(75), 0.33
-"""Where a search begins, and what a step usually brings: photographs of BSD100 at x2 and x4 reach 39.4 to 39.8 dB at quality
-72, 42.2 to 42.5 at 84."""
+USUAL_STEP = 12 * FRACTION
+"""Where a search begins for the decibels that it is told are usual."""
 
-STRAIGHT_TRIALS = 3
-"""Trials of a search that follow a slope, before it halves what is left open."""
+TRIALS = 8
+"""Restores that a search for a floor measures, at most; one more where none of them reached it."""
+
+FARTHEST = 3.0
+"""Octaves between two trials of a search, at most."""
+
+CLOSE_ENOUGH = 0.02
+"""Decibels above the floor at which a search ends."""
+
+DECIBELS_PER_OCTAVE = 4.5
+"""What half the step usually brings, around 40 dB."""
+
+BIT_PRICE = 0.065
+"""What a bit may cost, in squared errors of a step: of two values the one is taken that costs less in all. Measured with
+details of BSD100 at x4, bytes at 40 and 42 dB: 0 (plain rounding below 0.63 of a step) 1, 0.04 0.98, 0.06 0.975, 0.1 0.98."""
 
 _MAGIC = b"\x8aDTL"
-_VERSION = 2
-_HEADER = struct.Struct(">4sBIIIB")
+_VERSION = 3
+_HEADER = struct.Struct(">4sBIIIH")
 _CRC = struct.Struct(">I")
-_MIDDLE = 128
+_SHIFTS = 3  # of values 1, 2 and larger
+_SHIFT_UNIT = 256
+
+Difference = NDArray[np.int16]
 
 
-def encode(image: Pixels, restored: Pixels, *, quality: int, tile: int = TILE) -> bytes:
-    """Code what ``restored`` misses of ``image``, both uint8 (H, W, 3); the same pixels give the same bytes.
+def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE) -> bytes:
+    """Code what ``restored`` misses of ``image``, both uint8 (H, W, 3); the same pixels give the same bytes on one machine.
 
-    Each tile is decoded again and left out where it would not bring the restore closer, so a latent never makes one worse.
-    ``quality`` is AVIF's, 0 to 100. Raises ValueError where shapes differ or are not (H, W, 3).
+    A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 1 to
+    65535, is in 64ths of a level. Raises ValueError where shapes differ or are not (H, W, 3).
     """
+    return _encode(image, restored, step, tile)[0]
+
+
+def _encode(image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False) -> tuple[bytes, Pixels]:
+    """Return a latent, without bytes where ``dry``, and what :func:`apply` makes of it."""
     _check_shape(image, "image")
     if restored.shape != image.shape:
         raise ValueError(f"the restore is {restored.shape}, the image {image.shape}; both must have one shape")
     height, width = image.shape[:2]
+    result = np.empty_like(restored, order="C")
     tiles = []
     for window in _windows((height, width), tile):
-        wanted = _difference(image[window], restored[window])
-        tiles.append(_encode_tile(wanted, quality) if wanted.any() else b"")
+        payload, result[window] = _encode_tile(image[window], restored[window], step, dry=dry)
+        tiles.append(payload)
     lengths = struct.pack(f">{len(tiles)}I", *map(len, tiles))
-    stream = b"".join((_HEADER.pack(_MAGIC, _VERSION, height, width, tile, quality), lengths, *tiles))
-    return stream + _CRC.pack(zlib.crc32(stream))
+    stream = b"".join((_HEADER.pack(_MAGIC, _VERSION, height, width, tile, step), lengths, *tiles))
+    return stream + _CRC.pack(zlib.crc32(stream)), result
 
 
 def encode_to_floor(
@@ -63,39 +90,43 @@ def encode_to_floor(
 ) -> tuple[bytes, Pixels] | None:
     """Return the coarsest latent found whose result reaches ``floor``, and that result; None where the finest does not.
 
-    ``decibels`` says how close a result is to ``image``, the more the closer; ``usual`` is what the quality 75 brings of them.
-    Some four trials, ten at most; none where ``restored`` reaches the floor itself. Where decibels do not rise with every
-    quality, a coarser latent than the one found may reach the floor as well.
+    ``decibels`` says how close a result is to ``image``, the more the closer; ``usual`` is what a step of 12 levels brings of
+    them. Some four trials, TRIALS at most; none where ``restored`` reaches the floor itself.
     """
     if decibels(restored) >= floor:
-        return encode(restored, restored, quality=QUALITIES[0]), restored
-    best: tuple[bytes, Pixels] | None = None
-    low, high = (-1, -math.inf), (len(QUALITIES), math.inf)  # steps that miss the floor and that reach it, with their decibels
-    step = USUAL_QUALITY + round((floor - usual) / DECIBELS_PER_STEP)
-    trial = 0
-    while high[0] - low[0] > 1:
-        step = min(max(step, low[0] + 1), high[0] - 1)
-        stream = encode(image, restored, quality=QUALITIES[step])
-        result = apply(stream, restored)
-        reached = decibels(result)
-        if reached >= floor:
-            best, high = (stream, result), (step, reached)
+        return _encode(restored, restored, COARSEST_STEP, TILE)
+    found = search_step(lambda step: decibels(_encode(image, restored, step, TILE, dry=True)[1]), floor, usual=usual)
+    return None if found is None else _encode(image, restored, found, TILE)
+
+
+def search_step(decibels: Callable[[int], float], floor: float, *, usual: float) -> int | None:
+    """Return the coarsest step tried whose ``decibels`` reach ``floor``, or None where the finest misses it.
+
+    Follows the slope between the steps on either side of the floor, or the usual one while there is none, over the steps'
+    logarithm.
+    """
+    finest, coarsest = math.log2(FINEST_STEP), math.log2(COARSEST_STEP)
+    aim = floor + CLOSE_ENOUGH / 2
+    at = math.log2(USUAL_STEP) + (usual - aim) / DECIBELS_PER_OCTAVE
+    reached: tuple[float, float] | None = None  # the coarsest step that reaches the floor, and the finest that does not
+    missed: tuple[float, float] | None = None
+    for _ in range(TRIALS):
+        at = min(max(at, finest), coarsest)
+        value = decibels(round(2**at))
+        if value >= floor:
+            reached = at, value
         else:
-            low = (step, reached)
-        trial += 1
-        step = _next_step(low, high, floor) if trial < STRAIGHT_TRIALS else (low[0] + high[0]) // 2
-    return best
-
-
-def _next_step(low: tuple[int, float], high: tuple[int, float], floor: float) -> int:
-    """Return the step where the floor should lie by the slope between what was tried, or by the usual one."""
-    if math.isfinite(low[1]) and math.isfinite(high[1]):
-        return low[0] + math.ceil((floor - low[1]) / (high[1] - low[1]) * (high[0] - low[0]))
-    if math.isfinite(low[1]):
-        return low[0] + math.ceil((floor - low[1]) / DECIBELS_PER_STEP)
-    if math.isfinite(high[1]):
-        return high[0] - max(1, math.floor((high[1] - floor) / DECIBELS_PER_STEP))
-    return (low[0] + high[0]) // 2
+            missed = at, value
+        if (value < floor and at == finest) or (value >= floor and (value <= floor + CLOSE_ENOUGH or at == coarsest)):
+            break
+        if reached and missed:
+            share = (reached[1] - aim) / (reached[1] - missed[1]) if math.isfinite(reached[1]) else 0.5
+            at = reached[0] + min(max(share, 0.05), 0.95) * (missed[0] - reached[0])
+        else:
+            at += min(max((value - aim) / DECIBELS_PER_OCTAVE, -FARTHEST), FARTHEST)
+    if reached is None and at != finest and decibels(FINEST_STEP) >= floor:
+        return FINEST_STEP
+    return None if reached is None else round(2 ** reached[0])
 
 
 def apply(latent: bytes, restored: Pixels) -> Pixels:
@@ -104,7 +135,7 @@ def apply(latent: bytes, restored: Pixels) -> Pixels:
     Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size.
     """
     _check_shape(restored, "restore")
-    (height, width), tile, tiles = _parse(latent)
+    (height, width), tile, step, tiles = _parse(latent)
     if restored.shape[:2] != (height, width):
         raise ValueError(
             f"the latent is of {width} x {height} pixels, the restore has {restored.shape[1]} x {restored.shape[0]}; "
@@ -112,18 +143,18 @@ def apply(latent: bytes, restored: Pixels) -> Pixels:
         )
     image = np.empty_like(restored, order="C")
     for window, payload in zip(_windows((height, width), tile), tiles, strict=True):
-        image[window] = _add(restored[window], bytes(payload)) if payload else restored[window]
+        image[window] = _decode_tile(bytes(payload), restored[window], step) if payload else restored[window]
     return image
 
 
-def _parse(latent: bytes) -> tuple[Size, int, list[memoryview]]:
-    """Check a stream as a whole; return the image's size, the tile's side and the bytes of the tiles."""
+def _parse(latent: bytes) -> tuple[Size, int, int, list[memoryview]]:
+    """Check a stream as a whole; return the image's size, the tile's side, the step and the bytes of the tiles."""
     if not latent.startswith(_MAGIC):
         raise DamagedLatent("it does not begin as one")
     body, found = memoryview(latent)[: -_CRC.size], latent[-_CRC.size :]
     if len(latent) < _HEADER.size + _CRC.size or found != _CRC.pack(zlib.crc32(body)):
         raise DamagedLatent(f"its {len(latent)} bytes do not have the check sum that they end with")
-    _, version, height, width, tile, _ = _HEADER.unpack_from(body)
+    _, version, height, width, tile, step = _HEADER.unpack_from(body)
     if version != _VERSION:
         raise DamagedLatent(f"version {version} of its coding was found, this program reads {_VERSION}")
     count = math.ceil(height / tile) * math.ceil(width / tile) if tile else 0
@@ -136,7 +167,7 @@ def _parse(latent: bytes) -> tuple[Size, int, list[memoryview]]:
         start += length
     if start != len(body):
         raise DamagedLatent(f"its tiles have {start} bytes, {len(body)} are there")
-    return (height, width), tile, tiles
+    return (height, width), tile, step, tiles
 
 
 def _windows(size: Size, tile: int) -> Iterator[tuple[slice, slice]]:
@@ -146,35 +177,92 @@ def _windows(size: Size, tile: int) -> Iterator[tuple[slice, slice]]:
             yield slice(top, min(top + tile, size[0])), slice(left, min(left + tile, size[1]))
 
 
-def _encode_tile(wanted: np.ndarray[tuple[int, ...], np.dtype[np.int16]], quality: int) -> bytes:
-    """Code the difference int16 (h, w, 3); nothing where the coding would be further from it than zero is."""
-    coded = np.clip(wanted + _MIDDLE, 0, 255).astype(np.uint8)
-    payload = encode_detail(coded, quality=quality)
-    try:
-        decoded = decode_detail(payload, size=coded.shape[:2])
-    except UndecodableImage as error:
-        raise UnwritableImage("AVIF", error.detail) from None
-    left = _difference(decoded, coded)
-    left += np.clip(wanted, -_MIDDLE, 255 - _MIDDLE) - wanted  # what the eight bits of the detail cannot hold
-    return payload if _energy(left) < _energy(wanted) else b""
+def _encode_tile(image: Pixels, restored: Pixels, step: int, *, dry: bool) -> tuple[bytes, Pixels]:
+    """Return the bytes of a tile and what becomes of it; nothing where it would be no closer to the image than it is."""
+    wanted = np.subtract(image, restored, dtype=np.int16)
+    if not wanted.any():
+        return b"", restored
+    coefficients = to_coefficients(wanted)
+    values, coded = _quantise(coefficients, step / FRACTION, dry=dry)
+    shifts = _best_shifts(coefficients, values, step / FRACTION)
+    result = _add(restored, values, step, shifts)
+    if _energy(np.subtract(image, result, dtype=np.int16)) >= _energy(wanted):
+        return b"", restored
+    return shifts + coded, result
 
 
-def _add(restored: Pixels, payload: bytes) -> Pixels:
+def _quantise(coefficients: NDArray[np.float32], step: float, *, dry: bool) -> tuple[coder.Values, bytes]:
+    """Return values, multiples of ``step``, each the cheaper of the two around its coefficient, and their bytes."""
+    model, writer = coder.shipped(), coder.Writer(coder.shipped())
+    threshold = _thresholds()
+
+    def take(contexts: coder.Contexts, sites: coder.Sites) -> NDArray[np.int32]:
+        wave = sites.of(coefficients) * np.float32(1 / step)
+        magnitudes = np.abs(wave)
+        lower = magnitudes.astype(np.int32)
+        magnitudes -= lower
+        at = contexts * np.int32(threshold.shape[1]) + np.minimum(lower, coder.LARGEST)
+        lower += magnitudes > threshold.ravel()[at]
+        values = np.where(wave < 0, -lower, lower)
+        if not dry:
+            writer.put(contexts, values)
+        return values
+
+    values = coder.walk((coefficients.shape[3], coefficients.shape[4]), take, model)
+    return values, b"" if dry else writer.finish()
+
+
+@cache
+def _thresholds() -> NDArray[np.float32]:
+    """Return (context, magnitude) how far above a magnitude, in steps, the next larger value begins to pay."""
+    expected = coder.shipped().tables()
+    bits = -np.log2(expected / expected.sum(axis=1, keepdims=True))[:, coder.LARGEST :]  # 0, 1, ... LARGEST, escape
+    thresholds: NDArray[np.float32] = np.clip(0.5 + BIT_PRICE * np.diff(bits, axis=1), 0.5, 0.95).astype(np.float32)
+    return thresholds
+
+
+def _best_shifts(coefficients: NDArray[np.float32], values: coder.Values, step: float) -> bytes:
+    """Return how much nearer to zero than a value's multiple of the step its coefficients stand in the mean."""
+    shifts = bytearray()
+    for colours in (slice(0, 1), slice(1, None)):
+        own, magnitudes = coefficients[colours], np.abs(values[colours])
+        for size in range(1, _SHIFTS + 1):
+            chosen = magnitudes == size if size < _SHIFTS else magnitudes >= size
+            nearer = magnitudes[chosen] - np.abs(own[chosen]) / step
+            mean = float(nearer.mean(dtype=np.float64)) if nearer.size else 0.0
+            shifts.append(min(max(round(mean * _SHIFT_UNIT), 0), _SHIFT_UNIT - 1))
+    return bytes(shifts)
+
+
+def _decode_tile(payload: bytes, restored: Pixels, step: int) -> Pixels:
+    shifts, coded = payload[: 2 * _SHIFTS], payload[2 * _SHIFTS :]
     try:
-        detail = decode_detail(payload, size=(restored.shape[0], restored.shape[1]))
-    except UndecodableImage as error:
-        raise DamagedLatent(f"a tile {error}") from None
-    total = restored.astype(np.int16)
-    total += detail
-    total -= _MIDDLE
+        reader = coder.Reader(coded, coder.shipped())
+        values = coder.walk(block_grid(*restored.shape[:2]), lambda contexts, _: reader.get(contexts), coder.shipped())
+        whole = reader.at_end()
+    except ValueError as error:
+        raise DamagedLatent(f"a tile cannot be decoded: {error}") from None
+    if len(shifts) < 2 * _SHIFTS or not whole:
+        raise DamagedLatent(f"a tile of {len(payload)} bytes is not of {restored.shape[1]} x {restored.shape[0]} pixels")
+    return _add(restored, values, step, shifts)
+
+
+def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes) -> Pixels:
+    """Return ``restored`` with what the values stand for; in whole numbers, so that every machine finds the same pixels."""
+    coefficients = values.astype(np.int64) * step
+    for colour, own in enumerate(values):
+        for size in range(1, _SHIFTS + 1):
+            shift = step * shifts[(_SHIFTS if colour else 0) + size - 1] // _SHIFT_UNIT
+            magnitudes = np.abs(own)
+            chosen = magnitudes == size if size < _SHIFTS else magnitudes >= size
+            coefficients[colour][chosen] -= np.sign(own[chosen]) * np.int64(shift)
+    np.clip(coefficients, -LARGEST, LARGEST, out=coefficients)
+    total = to_difference(coefficients, restored.shape[0], restored.shape[1])
+    total += restored
     return np.clip(total, 0, 255, out=total).astype(np.uint8)
 
 
-def _difference(one: Pixels, other: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
-    return np.subtract(one, other, dtype=np.int16)
-
-
-def _energy(values: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> int:
+def _energy(values: Difference) -> int:
     """Return the sum of squares, without a wider copy of the whole tile."""
     return sum(int(np.square(row, dtype=np.int32).sum(dtype=np.int64)) for row in values)
 

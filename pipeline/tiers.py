@@ -20,19 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import image, latent, originals
+from pipeline.coefficients import FRACTION
 from pipeline.engine import measure, score
 from pipeline.errors import DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
 from pipeline.names import with_extension
 from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, LrCodec, Pixels, Quality, Settings, Size, Tier
 
-QUALITIES = {Tier.BALANCED: 74, Tier.HIGH: 86}
-"""AVIF's quality of the detail in the tiers that set it: some 40 and 43 dB (photographs of BSD100 at x2 and x4)."""
+STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
+"""The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB."""
 
 MARGIN = 0.01
 """Decibels above the floor that are aimed at: a restore on another device differs by single levels."""
 
 USUAL = {FloorMetric.PSNR: 40.0, FloorMetric.PSNR_Y: 42.0, FloorMetric.SSIM: 17.0}
-"""What a detail of quality 75 brings about, in decibels: where the search for a floor begins."""
+"""What a latent of USUAL_STEP brings about, in decibels: where the search for a floor begins."""
 
 COARSEST_PRECISION = 4
 """Levels between the values of a clean LR, at most: no value is then further than 2 levels from the bicubic one."""
@@ -146,7 +147,7 @@ def _latent(pixels: Pixels, draft: Draft, settings: Settings) -> tuple[bytes | N
         reached = settings.floor is None or _decibels(quality.of(metric), metric) >= _decibels(settings.floor, metric) + MARGIN
         return (None, quality) if reached else None
     if settings.floor is None:
-        stream = latent.encode(pixels, draft.restored, quality=QUALITIES[tier])
+        stream = latent.encode(pixels, draft.restored, step=STEPS[tier])
         return stream, measure(pixels, latent.apply(stream, draft.restored))
 
     def decibels(result: Pixels) -> float:

@@ -21,6 +21,7 @@ HOMES = {
     "urllib3": {"pipeline/store_s3.py"},  # the transport below botocore, whose errors can come through
     "PIL": {"pipeline/image.py"},
     "imagecodecs": {"pipeline/codecs.py"},
+    "constriction": {"pipeline/coder.py"},
     "pyarrow": {"pipeline/parquet.py"},
     "ray": {"pipeline/pool.py", "pipeline/group.py"},
     "safetensors": {"iarn/weights.py"},
