@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
-from pipeline.outputs import OutputKind, create_or_confirm, open_output, output_names
+from pipeline.outputs import OutputKind, create_or_confirm, named_outputs, open_output
 from pipeline.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.shards import read_assets
 from pipeline.store import LocalStore
@@ -23,7 +23,7 @@ from tests.workshop import Sample
 Added = tuple[str, bytes | None, Mapping[str, bytes]]
 
 
-def shard_of(kind: ShardKind, name: str = "folder/photos.tar", shard_id: str = "000000-photos") -> SourceShard:
+def shard_of(kind: ShardKind, name: str = "folder/photos.tar", shard_id: str = "000000000-photos") -> SourceShard:
     """Return a source shard of one object."""
     return SourceShard(id=shard_id, name=name, kind=kind, objects=(ObjectInfo(key=name, size=1, etag="x"),))
 
@@ -221,12 +221,19 @@ def test_names_of_shards_are_their_own() -> None:
         shard_of(ShardKind.TAR, "x.tar.gz", "1"),
         shard_of(ShardKind.PARQUET, "x.parquet", "2"),
         shard_of(ShardKind.TAR, "y/z.TGZ", "3"),
-        shard_of(ShardKind.FILES, "000004-x", "4"),
+        shard_of(ShardKind.FILES, "000000004-x", "4"),
         shard_of(ShardKind.TAR, "../../evil.tar", "5"),
         shard_of(ShardKind.PARQUET, "data.pq", "6"),
     ]
-    names = output_names(shards)
-    assert list(names.values()) == ["x.tar", "x.tar.gz", "x.parquet", "y/z", "4", "%2E%2E/%2E%2E/evil", "data"]
+    assert [shard.name for shard in named_outputs(shards)] == [
+        "x.tar",
+        "x.tar.gz",
+        "x.parquet",
+        "y/z",
+        "4",
+        "%2E%2E/%2E%2E/evil",
+        "data",
+    ]
 
 
 def test_create_or_confirm_takes_files_and_bytes(store: LocalStore, tmp_path: Path) -> None:
