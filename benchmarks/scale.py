@@ -133,8 +133,9 @@ def simulated(store: SimulatedStore, cluster: SimulatedRay | None) -> Iterator[N
     with ExitStack() as stack:
         stack.enter_context(mock.patch("jobs.rescale.open_store", return_value=store))
         stack.enter_context(mock.patch("jobs.rescale.find_source", side_effect=lambda _: find_shards(SourceListing(store))))
-        if cluster is not None:
-            stack.enter_context(mock.patch("pipeline.pool.ray", cluster))
+        for name, module in list(sys.modules.items()):
+            if cluster is not None and name.startswith("pipeline.") and getattr(module, "ray", None) is ray:
+                stack.enter_context(mock.patch.object(module, "ray", cluster))
         yield
 
 
@@ -335,7 +336,7 @@ class SimulatedRay:
         return ready[:num_returns], references
 
     def _actor(self) -> Any:
-        def run(shard: SourceShard) -> Due:
+        def run(shard: SourceShard, *_: Any) -> Due:
             return Due(time.monotonic() + self._seconds, lambda: self._commit(shard))
 
         def answer(value: Any) -> Any:

@@ -33,14 +33,14 @@ _COLUMNS = {"shard": "string", "kind": "string", "key": "string", "size": "int64
 _GROUP_ROWS = 8192
 
 
-def write_parts(store: Store, shards: Iterable[SourceShard], *, part_shards: int = PART_SHARDS) -> tuple[PlanPart, ...]:
+def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
     """Write source shards as parts of a plan; holds one row group. Raises StoreError, and what ``shards`` raises."""
     parts = []
     left = iter(shards)
     with spool() as directory:
         while (first := next(left, None)) is not None:
             path = directory / "part.parquet"
-            shard_count, object_count = _fill(path, chain((first,), left), part_shards)
+            shard_count, object_count = _fill(path, chain((first,), left))
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             part = PlanPart(sha256=digest, shards=shard_count, objects=object_count)
@@ -67,7 +67,7 @@ def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]
             raise DamagedObject(_uri(store, part), f"{number - end + part.shards} shards are in it, {part.shards} in the plan")
 
 
-def _fill(path: Path, shards: Iterator[SourceShard], most: int) -> tuple[int, int]:
+def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:
     """Write shards to a part's file up to its limits; return how many, and of how many objects."""
     count = objects = size = 0
     rows: list[tuple[str, str, str, int, str]] = []
@@ -76,7 +76,7 @@ def _fill(path: Path, shards: Iterator[SourceShard], most: int) -> tuple[int, in
             rows += [(shard.id, shard.kind.value, each.key, each.size, each.etag) for each in shard.objects]
             size += sum(len(each.key) + len(each.etag) for each in shard.objects)
             count, objects = count + 1, objects + len(shard.objects)
-            ended = count >= most or size >= PART_BYTES
+            ended = count >= PART_SHARDS or size >= PART_BYTES
             if ended or len(rows) >= _GROUP_ROWS:
                 _append(writer, rows)
             if ended:

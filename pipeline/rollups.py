@@ -10,11 +10,12 @@ read. So one that is lost, stale or damaged costs time. Drivers write them as th
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from pipeline.commits import (
     GROUP_SHARDS,
@@ -31,7 +32,7 @@ from pipeline.commits import (
 from pipeline.errors import ArchiveError, StoreError
 from pipeline.overlap import ahead
 from pipeline.plans import FORMAT_VERSION, decode_json, encode_json
-from pipeline.records import Failure, ShardReport
+from pipeline.records import ShardReport
 from pipeline.store import Store
 
 PREFIX = "rollups/"
@@ -167,13 +168,15 @@ class RollupWriter:
 
 def added(name: str, reports: Iterable[ShardReport]) -> ShardReport:
     """Return the sums of some reports as one called ``name``, with all of their failures."""
-    sums = dict.fromkeys(("entries", "originals", "pixels", "bytes_in", "bytes_out", "compared"), 0)
-    failures: list[Failure] = []
+    total = ShardReport(shard_id=name, entries=0, originals=0, pixels=0, bytes_in=0, bytes_out=0)
+    others = [each.name for each in fields(ShardReport) if each.name != "shard_id"]
     for report in reports:
-        for field in sums:
-            sums[field] += getattr(report, field)
-        failures += report.failures
-    return ShardReport(shard_id=name, failures=tuple(failures), **sums)
+        total = replace(total, **{each: _plus(getattr(total, each), getattr(report, each)) for each in others})
+    return total
+
+
+def _plus(left: Any, right: Any) -> Any:
+    return dict(Counter(left) + Counter(right)) if isinstance(left, Mapping) else left + right
 
 
 def _key(group: str, data: bytes) -> str:
