@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from jobs.rescale import resume
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import ShardSet
+from pipeline.entries import holder_test
 from pipeline.errors import InvalidOption, NothingSelected
-from pipeline.names import safe_key
 from pipeline.outputs import named_outputs
-from pipeline.records import ShardKind, ShardReport, SourceShard
+from pipeline.records import ShardReport, SourceShard
 from pipeline.restore import RestoreOptions, RestoreWork, restore_state
 from pipeline.rollups import RollupWriter, survey
 from pipeline.store import open_store
@@ -52,7 +53,7 @@ def restore(job: RestoreJob) -> int:
     with RollupWriter(state, digest) as rollups:
         finished = resume(reporter, rollups, survey(state, digest, count))
         there = (shard for shard in named_outputs(archive.shards()) if shard.id in committed and shard.id not in finished)
-        left = (shard for shard in there if _may_hold(shard, job.options))
+        left = filter(_selects(job.options), there)
         with reporter.running():
             if len(finished) < wanted:
                 for result in pool.run(work, left, job.pool, reporter.snapshot):
@@ -76,10 +77,10 @@ def _count_wanted(archive: Archive, committed: ShardSet, options: RestoreOptions
     """Return how many shards there are to restore; raises InvalidOption where one that was named is not in the plan."""
     if options.shards is None and options.keys is None:
         return len(committed)
-    unknown, count = set(options.shards or ()), 0
+    unknown, count, selects = set(options.shards or ()), 0, _selects(options)
     for shard in archive.shards():
         unknown.discard(shard.id)
-        count += shard.id in committed and _may_hold(shard, options)
+        count += shard.id in committed and selects(shard)
     if unknown:
         advice = f"`iarn inspect {archive.store.uri} --shards` lists the shards."
         raise InvalidOption("--shard", ", ".join(sorted(unknown)), advice)
@@ -111,13 +112,10 @@ def read_keys(path: Path) -> frozenset[str]:
     return keys
 
 
-def _may_hold(shard: SourceShard, options: RestoreOptions) -> bool:
-    """Whether a shard can hold what is selected; for loose files the plan itself tells."""
-    if options.shards is not None and shard.id not in options.shards:
-        return False
-    if options.keys is None or shard.kind is not ShardKind.FILES:
-        return True
-    return any(safe_key(obj.key)[0] in options.keys for obj in shard.objects)
+def _selects(options: RestoreOptions) -> Callable[[SourceShard], bool]:
+    """Return a test of whether a shard can hold what is selected."""
+    may_hold = holder_test(options.keys)
+    return lambda shard: (options.shards is None or shard.id in options.shards) and may_hold(shard)
 
 
 def _selection(options: RestoreOptions) -> str:

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline import commits
-from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, matcher, to_row
+from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, holder_test, matcher, to_row
 from pipeline.errors import (
     AlreadyExists,
     ChecksumMismatch,
@@ -174,7 +174,7 @@ class Archive:
 
     def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
         """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
-        for shard in self.shards_done():
+        for shard in filter(holder_test(wanted), self.shards_done()):
             for entry in self.entries(shard.id, wanted, parts=parts):
                 yield shard.id, entry
 
