@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.commits import (
@@ -113,36 +113,45 @@ class _Surveyor:
                     yield Rollup(group=report.shard_id, members=members, report=report)
 
 
+@dataclass
+class _Group:
+    """What a driver has heard of one group."""
+
+    members: int = 0
+    failures: int = 0
+    reports: list[ShardReport] = field(default_factory=list)
+
+
 class RollupWriter:
-    """Adds up the reports that a driver hears of, and writes them group by group; nothing of a job depends on it."""
+    """Collects the reports that a driver hears of, and writes them group by group; nothing of a job depends on it."""
 
     def __init__(self, store: Store, plan_digest: str) -> None:
         self._store, self._plan = store, plan_digest
-        self._open: dict[str, Rollup] = {}
+        self._open: dict[str, _Group] = {}
 
     def add(self, report: ShardReport) -> None:
         """Take the report of a shard that has been committed."""
-        group = group_of(report.shard_id)
-        self.add_read(Rollup(group=group, members=bit_of(report.shard_id), report=added(group, [report])))
+        self._add(group_of(report.shard_id), bit_of(report.shard_id), report)
 
     def add_read(self, rollup: Rollup) -> None:
         """Take reports that had to be read commit by commit."""
-        if not rollup.members:
-            return
-        begun = self._open.get(rollup.group)
-        if begun is not None:
-            reports = [begun.report, rollup.report]
-            rollup = replace(rollup, members=begun.members | rollup.members, report=added(rollup.group, reports))
-        self._open[rollup.group] = rollup
-        if rollup.shards == GROUP_SHARDS or len(rollup.report.failures) > MOST_FAILURES:
-            self._write(self._open.pop(rollup.group))
+        if rollup.members:
+            self._add(rollup.group, rollup.members, rollup.report)
+
+    def _add(self, group: str, members: int, report: ShardReport) -> None:
+        begun = self._open.setdefault(group, _Group())
+        begun.members |= members
+        begun.failures += len(report.failures)
+        begun.reports.append(report)
+        if begun.members.bit_count() == GROUP_SHARDS or begun.failures > MOST_FAILURES:
+            self._write(group)
         if len(self._open) > OPEN_GROUPS:
-            self._write(self._open.pop(min(self._open)))
+            self._write(min(self._open))
 
     def close(self) -> None:
         """Write what is left."""
         for group in list(self._open):
-            self._write(self._open.pop(group))
+            self._write(group)
 
     def __enter__(self) -> RollupWriter:
         return self
@@ -150,20 +159,20 @@ class RollupWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write(self, rollup: Rollup) -> None:
-        if rollup.shards < LEAST_SHARDS or len(rollup.report.failures) > MOST_FAILURES:
+    def _write(self, group: str) -> None:
+        found = self._open.pop(group)
+        if found.members.bit_count() < LEAST_SHARDS or found.failures > MOST_FAILURES:
             return
         with suppress(StoreError):  # the job is well without it; what keeps it from being written will be told by a commit
-            etags = list_group(self._store, rollup.group)
             value = {
                 "format_version": FORMAT_VERSION,
                 "plan": self._plan,
-                "members": f"{rollup.members:x}",
-                "commits": _listing_digest(etags, rollup.members),
-                "report": asdict(rollup.report),
+                "members": f"{found.members:x}",
+                "commits": _listing_digest(list_group(self._store, group), found.members),
+                "report": asdict(added(group, found.reports)),
             }
             data = encode_json(value)
-            self._store.create(_key(rollup.group, data), data)
+            self._store.create(_key(group, data), data)
 
 
 def added(name: str, reports: Iterable[ShardReport]) -> ShardReport:
