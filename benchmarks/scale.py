@@ -51,12 +51,12 @@ LEFT = 10
 PAGE = 1000
 SOURCE, ARCHIVE = "s3://simulated/source", "s3://simulated/archive"
 SETTINGS = Settings(target=TargetSize(scale=(4, 4)))
-MEASURES = ("plan", "resume", "lost", "drive", "paced", "inspect", "actors")
+MEASURES = ("plan", "loose", "resume", "lost", "drive", "paced", "inspect", "actors")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measures", nargs="+", choices=MEASURES, help="`lost` resumes without rollups, `paced` drives --rate")
+    parser.add_argument("measures", nargs="+", choices=MEASURES, help="`loose`: of single images; `lost`: without rollups")
     parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--actors", type=int, nargs="+", default=[40])
     parser.add_argument("--rate", type=float, default=200.0, help="shards a second that `paced` is held to")
@@ -100,14 +100,14 @@ def row(options: argparse.Namespace) -> dict[str, Any]:
         return inspect(shards)
     if measure == "actors":
         return drive_actors(shards, actors)
-    store = SimulatedStore(shards)
-    if measure != "plan":
+    store = SimulatedStore(shards, loose=measure == "loose")
+    if measure not in ("plan", "loose"):
         begin(store)
     if measure in ("resume", "lost"):
         finish_but(store, shards, LEFT, rollups=measure == "resume")
     with measured(store, latency) as found:
-        if measure == "plan":
-            begin(store)
+        if measure in ("plan", "loose"):
+            assert begin(store).plan.shard_count == shards
         else:
             seconds = actors / options.rate if measure == "paced" else 0.0
             with simulated(store, SimulatedRay(actors, seconds, store)):
@@ -195,6 +195,7 @@ class SimulatedStore:
     """An archive's store; commits are bits, and their bytes and ETags follow from their numbers."""
 
     shards: int
+    loose: bool = False
     uri: str = ARCHIVE
     plan: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -264,7 +265,7 @@ class SimulatedStore:
 
 
 class SourceListing:
-    """The source that an archive is made of: as many tars as it has shards."""
+    """The source that an archive is made of: as many tars as it has shards, or their images as loose files."""
 
     uri = SOURCE
 
@@ -275,10 +276,12 @@ class SourceListing:
         return False
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:  # noqa: ARG002
-        for index in range(self._store.shards):
+        loose = self._store.loose
+        for index in range(self._store.shards * (IMAGES if loose else 1)):
             if index % PAGE == 0:
                 self._store.ask("list")
-            yield ObjectInfo(key=f"train/{index:09d}.tar", size=IMAGES * 300_000, etag=etag(index))
+            key = f"photos/{index // 10_000:05d}/{index:09d}.jpg" if loose else f"train/{index:09d}.tar"
+            yield ObjectInfo(key=key, size=300_000 if loose else IMAGES * 300_000, etag=etag(index))
 
 
 def finish_but(store: SimulatedStore, shards: int, left: int, *, rollups: bool) -> None:
@@ -387,7 +390,7 @@ class IdleWorker:
 def drive_actors(shards: int, actors: int) -> dict[str, Any]:
     """Run shards through real actors that do nothing, a quarter of a CPU each by name; CPU is the driver's."""
     os.environ |= {"RAY_memory_monitor_refresh_ms": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
     source = find_shards(SourceListing(SimulatedStore(shards))).shards
     options = pool.PoolOptions(actors=actors, cpus_per_actor=0.25)
     begun = [0.0, 0.0]
