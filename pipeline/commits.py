@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from pipeline.errors import AlreadyExists, DamagedObject, PlanConflict
@@ -120,7 +118,7 @@ def list_group(store: Store, group: str) -> dict[str, str]:
 
 def members_of(shard_ids: Iterable[str]) -> int:
     """Return the bits of shards of one group."""
-    return reduce(or_, map(bit_of, shard_ids), 0)
+    return sum({bit_of(shard_id) for shard_id in shard_ids})
 
 
 def done(store: Store, count: int) -> ShardSet:

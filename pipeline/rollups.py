@@ -95,7 +95,7 @@ class _Surveyor:
                 if rollup.members & ~left == 0:  # two drivers at once may each have written of some shard
                     left ^= rollup.members
                     known.append(rollup.report)
-        unread = [shard_id for shard_id in etags if bit_of(shard_id) & left]
+        unread = [shard_id for shard_id in etags if bit_of(shard_id) & left] if left else []
         reports = list(self._readers.map(lambda each: read_commit(self._store, each, self._plan).report, unread))
         read = Rollup(group=group, members=left, report=added(group, reports))
         return Survey(done=replace(read, members=every, report=added(group, [*known, read.report])), read=read)
@@ -194,8 +194,5 @@ def _key(group: str, data: bytes) -> str:
 
 def _listing_digest(etags: dict[str, str], members: int) -> str:
     """Return the SHA-256 over ids and ETags of the commits of ``members``, which changes with any of them."""
-    digest = hashlib.sha256()
-    for shard_id, etag in etags.items():
-        if bit_of(shard_id) & members:
-            digest.update(f"{shard_id} {etag}\n".encode())
-    return digest.hexdigest()
+    lines = (f"{shard_id} {etag}\n" for shard_id, etag in etags.items() if bit_of(shard_id) & members)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -76,7 +76,7 @@ class LocalStore:
             if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(folder / name, key, prefix, (*above, here))
-            elif key.startswith(prefix) and not PART_NAME.fullmatch(name):
+            elif key.startswith(prefix) and not (name.startswith(".") and PART_NAME.fullmatch(name)):
                 try:
                     status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - of a million files a Path each is most of the time
                 except OSError as error:
