@@ -42,7 +42,7 @@ from pipeline.records import Failure, ShardReport, SourceShard
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """A local Ray's object store; only plans' shards and reports pass through it, never pixels."""
 POLL_SECONDS = 0.5
-WATCHES_PER_SECOND = 100
+WATCHES_PER_SECOND = 25
 """Actors that are asked for their progress, at most: asking each after every shard would be most of a driver's work."""
 START_SECONDS = 900.0
 """How long an actor may load its network once its process is up; waiting for room in a busy cluster has no limit."""

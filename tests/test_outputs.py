@@ -7,6 +7,7 @@ import re
 import tarfile
 from collections.abc import Mapping
 from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -234,6 +235,21 @@ def test_names_of_shards_are_their_own() -> None:
         "%2E%2E/%2E%2E/evil",
         "data",
     ]
+
+
+def test_names_are_told_as_shards_pass() -> None:
+    """Protects a restore of millions of shards: their names are known without the plan's end, and few shards are held."""
+    listed = (
+        each
+        for index in count()
+        for each in (
+            shard_of(ShardKind.TAR, f"{index:06d}.tar", f"{3 * index:09d}-t"),
+            shard_of(ShardKind.TAR, f"{index:06d}.tgz", f"{3 * index + 1:09d}-t"),
+            shard_of(ShardKind.FILES, f"{index:06d}/x.jpg", f"{3 * index + 2:09d}-x"),
+        )
+    )
+    names = [shard.name for shard in islice(named_outputs(listed), 7)]
+    assert names == ["000000.tar", "000000.tgz", "000000002-x", "000001.tar", "000001.tgz", "000000005-x", "000002.tar"]
 
 
 def test_create_or_confirm_takes_files_and_bytes(store: LocalStore, tmp_path: Path) -> None:
