@@ -146,7 +146,7 @@ def _rescale(folder: str, side: int, scale: str, results: multiprocessing.Queue[
     archive = open_archive(RescaleJob(source=f"{folder}/source", archive=f"{folder}/archive", settings=settings))
     worker = RescaleWork(archive=archive.store.uri).start()
     with _Peak() as peak:
-        for shard in archive.plan.shards:
+        for shard in archive.shards():
             report = worker.run(shard)
             if report.failures or report.originals:
                 raise SystemExit(f"not rescaled: {report}")
@@ -160,7 +160,7 @@ def _restore(folder: str, side: int, scale: str, results: multiprocessing.Queue[
     destination = open_store(f"{folder}/restored", create=True).uri
     worker = RestoreWork(archive=f"{folder}/archive", destination=destination, options=RestoreOptions()).start()
     with _Peak() as peak:
-        for shard in worker.archive.plan.shards:
+        for shard in worker.archive.shards():
             report = worker.run(shard)
             if report.failures:
                 raise SystemExit(f"not restored: {report}")

@@ -460,10 +460,10 @@ def rescale(
     opened = open_archive(job)
     worker = RescaleWork(archive=opened.store.uri, device=bench.device, threads=1).start()
     worker.engine = cast(Engine, Remembering(worker.engine, known))
-    reports = [worker.run(shard) for shard in opened.plan.shards]
+    reports = [worker.run(shard) for shard in opened.shards()]
     if failures := [failure for report in reports for failure in report.failures]:
         raise SystemExit(f"rate_distortion: {failures[0].key} was not rescaled: {failures[0].reason}")
-    entries = {entry.key: entry for shard in opened.plan.shards for entry in opened.entries(shard.id)}
+    entries = {entry.key: entry for shard in opened.shards() for entry in opened.entries(shard.id)}
     return entries, sum(report.bytes_out for report in reports)
 
 
@@ -482,7 +482,7 @@ def restored(scratch: str, targets: Sequence[str], device: str) -> dict[str, dic
         worker = work.start()
         if worker.engine is not None:
             worker.engine = cast(Engine, Remembering(worker.engine, known))
-        for shard in worker.archive.plan.shards:
+        for shard in worker.archive.shards():
             if failures := worker.run(shard).failures:
                 raise SystemExit(f"rate_distortion: {failures[0].key} was not restored: {failures[0].reason}")
         found[target] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -21,6 +21,8 @@ from pipeline.store import Store
 
 SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"
+MOST_LISTED = 100_000
+"""Failures that a job remembers for its list, some 50 MB; it counts all, and the commits have them."""
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -34,16 +36,24 @@ class Totals:
     pixels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    failed: int = 0
     failures: list[Failure] = field(default_factory=list)
+    """The first of those that failed."""
 
-    def add(self, report: ShardReport) -> None:
-        self.shards += 1
+    def add(self, report: ShardReport, shards: int = 1) -> None:
+        """Count a report, which may be the sums of several shards'."""
+        self.shards += shards
         self.entries += report.entries
         self.originals += report.originals
         self.pixels += report.pixels
         self.bytes_in += report.bytes_in
         self.bytes_out += report.bytes_out
-        self.failures += report.failures
+        self.fail(report.failures)
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        """Count failures, and keep them while there are not too many."""
+        self.failed += len(failures)
+        self.failures += failures[: MOST_LISTED - len(self.failures)]
 
 
 class Reporter:
@@ -84,7 +94,7 @@ class Reporter:
         if self._bar is not None:
             state = (
                 f"{snapshot.assets} images  {snapshot.pixels / 1e6 / seconds:.1f} MPix/s  "
-                f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {len(self.totals.failures)} failures"
+                f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {self.totals.failed} failures"
             )
             waiting = "waiting for an actor to start"
             self._bar.update(self._task, completed=self.totals.shards, state=state if snapshot.actors else waiting)
@@ -94,15 +104,15 @@ class Reporter:
             counts = {"shards": self.totals.shards, "images": snapshot.assets, "actors": snapshot.actors}
             self._log.info("progress", **counts, mpix_per_s=rate)
 
-    def resume(self, report: ShardReport) -> None:
-        """Count a shard that an earlier run has done."""
-        self.resumed.add(report)
-        self.totals.add(report)
+    def resume(self, report: ShardReport, shards: int = 1) -> None:
+        """Count shards that an earlier run has done, by their report or its sums."""
+        self.resumed.add(replace(report, failures=()), shards)
+        self.totals.add(report, shards)
 
     def done(self, result: ShardReport | Failure) -> None:
         """Count a shard that has ended."""
         if isinstance(result, Failure):
-            self.totals.failures.append(result)
+            self.totals.fail((result,))
             self._say("warning", "quarantined", shard=result.shard_id, reason=result.reason)
             return
         self.totals.add(result)
@@ -114,9 +124,9 @@ class Reporter:
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
         totals, seconds = self.totals, time.monotonic() - self._begun
-        counts = {name: value for name, value in asdict(totals).items() if name != "failures"}
+        counts = {name: value for name, value in asdict(totals).items() if name not in ("failed", "failures")}
         if self._log is not None:
-            self._log.info("end", job=self._verb, **counts, failures=len(totals.failures), seconds=round(seconds, 2), **more)
+            self._log.info("end", job=self._verb, **counts, failures=totals.failed, seconds=round(seconds, 2), **more)
             return
         console = Console(stderr=True, highlight=False)
         fresh = (totals.pixels - self.resumed.pixels) / 1e6
@@ -126,8 +136,8 @@ class Reporter:
         )
         for failure in totals.failures[:SHOWN_FAILURES]:
             console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
-        if len(totals.failures) > SHOWN_FAILURES:
-            console.print(f"  … and {len(totals.failures) - SHOWN_FAILURES} more")
+        if totals.failed > SHOWN_FAILURES:
+            console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
         for name, value in more.items():
             console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
 
@@ -136,11 +146,12 @@ class Reporter:
             getattr(self._log, level)(event, **values)
 
 
-def list_failures(store: Store, failures: list[Failure]) -> dict[str, str]:
+def list_failures(store: Store, totals: Totals) -> dict[str, str]:
     """Write the list of failures into ``store``, or empty that of an earlier run; return what a summary says of it."""
-    if failures:
-        store.replace(FAILURES, failure_lines(failures))
-        return {"failures_listed_in": f"{store.uri}/{FAILURES}"}
+    if totals.failures:
+        store.replace(FAILURES, failure_lines(totals.failures))
+        more = f" (the first {len(totals.failures)}; the commits have all)" if totals.failed > len(totals.failures) else ""
+        return {"failures_listed_in": f"{store.uri}/{FAILURES}{more}"}
     if store.exists(FAILURES):
         store.replace(FAILURES, b"")
     return {}

@@ -26,7 +26,6 @@ from jobs.rescale import RescaleJob, rescale
 from jobs.restore import RestoreJob, restore
 from pipeline import image, pool
 from pipeline.archive import Archive
-from pipeline.commits import commits
 from pipeline.engine import measure
 from pipeline.errors import EmptySource, InvalidOption, PipelineError, UsageError
 from pipeline.outputs import OutputKind
@@ -242,7 +241,7 @@ def _read(folder: Path, scale: str, tier: Tier) -> tuple[list[Row], int]:
     ]
     if not rows:
         raise EmptySource(f"{archive.plan.source} (images that can be rescaled)")
-    return rows, sum(commit.byte_size for commit in commits(archive.store, archive.digest))
+    return rows, sum(commit.byte_size for commit in archive.commits())
 
 
 def _summary(rows: Sequence[Row], stored: int | None = None, there: float | None = None, back: float | None = None) -> Summary:

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.console import size
+from jobs.console import Totals, size
 from pipeline.archive import Archive
-from pipeline.commits import commits, done
 from pipeline.errors import NothingSelected
-from pipeline.records import Entry
+from pipeline.records import Commit, Entry, SourceShard
+from pipeline.rollups import survey
 from pipeline.store import open_store
 
 PARTS = ("lr", "latent", "alpha", "original")
@@ -33,9 +33,7 @@ def inspect(uri: str, key: str | None, *, entries: bool, shards: bool, as_json: 
             described = describe(entry)
             print(json.dumps({"shard": shard_id, **described}) if as_json else _line(described))
     elif shards:
-        committed = {commit.shard_id: commit for commit in commits(archive.store, archive.digest)}
-        for shard in archive.plan.shards:
-            commit = committed.get(shard.id)
+        for shard, commit in _states(archive):
             state = f"{commit.report.entries} entries, {size(commit.byte_size)}" if commit else "not done"
             row = {"shard": shard.id, "name": shard.name, "kind": shard.kind, "state": state}
             print(json.dumps(row) if as_json else f"{shard.id}  {shard.kind}  {shard.name}  {state}")
@@ -73,9 +71,11 @@ def describe(entry: Entry) -> dict[str, Any]:
 
 
 def summarise(archive: Archive) -> dict[str, Any]:
-    """Return an archive's plan and how far it is done, from its commits."""
+    """Return an archive's plan and how far it is done, from its rollups and the commits that none stands for."""
     plan, settings = archive.plan, archive.plan.settings
-    reports = [commit.report for commit in commits(archive.store, archive.digest)]
+    totals = Totals()
+    for group in survey(archive.store, archive.digest, plan.shard_count):
+        totals.add(group.done.report, group.done.shards)
     return {
         "archive": archive.store.uri,
         "plan": archive.digest,
@@ -85,23 +85,33 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "max_ratio": settings.max_ratio,
         "lr_codec": settings.lr_codec,
         "model": plan.model,
-        "shards": len(plan.shards),
-        "shards_done": len(reports),
-        "entries": sum(report.entries for report in reports),
-        "originals": sum(report.originals for report in reports),
-        "failures": sum(len(report.failures) for report in reports),
-        "pixels": sum(report.pixels for report in reports),
-        "bytes_in": sum(report.bytes_in for report in reports),
-        "bytes_out": sum(report.bytes_out for report in reports),
+        "shards": plan.shard_count,
+        "shards_done": totals.shards,
+        "entries": totals.entries,
+        "originals": totals.originals,
+        "failures": totals.failed,
+        "pixels": totals.pixels,
+        "bytes_in": totals.bytes_in,
+        "bytes_out": totals.bytes_out,
     }
+
+
+def _states(archive: Archive) -> Iterator[tuple[SourceShard, Commit | None]]:
+    """Yield the shards of the plan with their commits, which come in the same order."""
+    every = archive.commits()
+    commit = next(every, None)
+    for shard in archive.shards():
+        if commit is not None and commit.shard_id == shard.id:
+            yield shard, commit
+            commit = next(every, None)
+        else:
+            yield shard, None
 
 
 def _entries(archive: Archive) -> Iterator[tuple[str, Entry]]:
     """Yield every entry of the shards that are done, with its shard's id."""
-    committed = done(archive.store)
-    for shard in archive.plan.shards:
-        if shard.id in committed:
-            yield from ((shard.id, entry) for entry in archive.entries(shard.id))
+    for shard in archive.shards_done():
+        yield from ((shard.id, entry) for entry in archive.entries(shard.id))
 
 
 def _decibels(value: float | None) -> float | str | None:

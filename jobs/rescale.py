@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from pipeline import pool
 from pipeline.archive import Archive
-from pipeline.commits import commits
+from pipeline.commits import ShardSet
 from pipeline.engine import check_weights, largest_scale
 from pipeline.errors import InvalidOption, InvalidWeights, NotAnArchive, NotFound, PlanConflict
-from pipeline.records import Failure, Plan, Settings
+from pipeline.records import Settings, ShardReport
 from pipeline.rescale import RescaleWork
+from pipeline.rollups import RollupWriter, Survey, survey
 from pipeline.sources import find_source
 from pipeline.store import open_store, split_uri
 
@@ -41,18 +42,29 @@ def rescale(job: RescaleJob) -> int:
     """
     ignored: list[int] = []
     archive = open_archive(job, ignored.append)
-    reporter = Reporter("rescale", len(archive.plan.shards), json_lines=job.json_lines)
-    done = set()
-    for commit in commits(archive.store, archive.digest):
-        done.add(commit.shard_id)
-        reporter.resume(commit.report)
-    left = (shard for shard in archive.plan.shards if shard.id not in done)
+    count = archive.plan.shard_count
+    reporter = Reporter("rescale", count, json_lines=job.json_lines)
     work = RescaleWork(archive=archive.store.uri, device=job.device, threads=job.threads)
-    with reporter.running():
-        if len(done) < len(archive.plan.shards):
-            for result in pool.run(work, left, job.pool, reporter.snapshot):
-                reporter.done(result)
-    return finish(reporter, archive, reporter.totals.failures, ignored_files=sum(ignored))
+    with RollupWriter(archive.store, archive.digest) as rollups:
+        done = resume(reporter, rollups, survey(archive.store, archive.digest, count))
+        left = (shard for shard in archive.shards() if shard.id not in done)
+        with reporter.running():
+            if len(done) < count:
+                for result in pool.run(work, left, job.pool, reporter.snapshot):
+                    reporter.done(result)
+                    if isinstance(result, ShardReport):
+                        rollups.add(result)
+    return finish(reporter, archive, ignored_files=sum(ignored))
+
+
+def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]) -> ShardSet:
+    """Count what earlier runs have done, and have it rolled up where it was not; return which shards it is."""
+    done = ShardSet()
+    for group in surveyed:
+        done.add_group(group.done.group, group.done.members)
+        reporter.resume(group.done.report, group.done.shards)
+        rollups.add_read(group.read)
+    return done
 
 
 def open_archive(job: RescaleJob, ignored: Callable[[int], None] = lambda _: None) -> Archive:
@@ -67,12 +79,13 @@ def open_archive(job: RescaleJob, ignored: Callable[[int], None] = lambda _: Non
     except (NotAnArchive, NotFound):  # nothing is made there before there is something to put into it
         _check_scale(job.settings, model)
         found = find_source(job.source)
+        store = open_store(job.archive, create=True)
+        begun = Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=found.shards)
         ignored(found.ignored)
-        plan = Plan(source=found.store.uri, settings=job.settings, model=digest, shards=found.shards)
-        return Archive.begin(open_store(job.archive, create=True), plan, model)
+        return begun
     plan = archive.plan
     differences = list(plan.settings.differences(job.settings))
-    if not _same_source(plan, job.source):
+    if not _same_source(archive, job.source):
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
@@ -89,24 +102,26 @@ def _check_scale(settings: Settings, model: bytes) -> None:
         raise InvalidOption("--scale", text, f"{limit} is the largest scale per axis of this network.")
 
 
-def finish(reporter: Reporter, archive: Archive, failures: list[Failure], *, ignored_files: int = 0) -> int:
+def finish(reporter: Reporter, archive: Archive, *, ignored_files: int = 0) -> int:
     """Print the summary, write the list of failures into the archive, and return the exit status."""
     more: dict[str, str | int] = {"archive": archive.store.uri}
     if ignored_files:
         more["files_that_are_no_images_nor_beside_one"] = ignored_files
-    reporter.summary(**more, **list_failures(archive.store, failures))
-    return 1 if failures else 0
+    reporter.summary(**more, **list_failures(archive.store, reporter.totals))
+    return 1 if reporter.totals.failed else 0
 
 
-def _same_source(plan: Plan, uri: str) -> bool:
+def _same_source(archive: Archive, uri: str) -> bool:
     """Whether ``uri`` is what was planned, told without listing it again; a single file has its folder as source."""
     try:
         parent, key = split_uri(uri)
         asked = f"{parent.rstrip('/')}/{key}"
     except InvalidOption:  # a bucket or the root folder
         asked = open_store(uri).uri
-    single = [obj.key for shard in plan.shards for obj in shard.objects] if len(plan.shards) == 1 else []
-    return asked == plan.source or any(asked == f"{plan.source}/{key}" for key in single)
+    source = archive.plan.source
+    if asked == source or archive.plan.shard_count > 1:
+        return asked == source
+    return any(asked == f"{source}/{each.key}" for shard in archive.shards() for each in shard.objects)
 
 
 def read_weights(path: Path | None) -> bytes:

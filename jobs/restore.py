@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.console import Reporter, list_failures
+from jobs.rescale import resume
 from pipeline import pool
 from pipeline.archive import Archive
-from pipeline.commits import commits, done
+from pipeline.commits import ShardSet
+from pipeline.entries import holder_test
 from pipeline.errors import InvalidOption, NothingSelected
-from pipeline.names import safe_key
-from pipeline.records import ShardKind, SourceShard
+from pipeline.outputs import named_outputs
+from pipeline.records import ShardReport, SourceShard
 from pipeline.restore import RestoreOptions, RestoreWork, restore_state
+from pipeline.rollups import RollupWriter, survey
 from pipeline.store import open_store
 
 
@@ -40,35 +43,48 @@ def restore(job: RestoreJob) -> int:
     destination = open_store(job.destination, create=True)
     digest = job.options.digest(archive.digest)
     state = restore_state(destination.uri, digest)
-    committed = done(archive.store)
-    chosen = [shard for shard in archive.plan.shards if shard.id in committed and _may_hold(shard, job.options)]
-    unknown = (job.options.shards or frozenset()) - {shard.id for shard in archive.plan.shards}
-    if unknown:
-        raise InvalidOption("--shard", ", ".join(sorted(unknown)), f"`iarn inspect {job.archive} --shards` lists the shards.")
-    reporter = Reporter("restore", len(chosen), json_lines=job.json_lines)
-    finished = set()
-    for commit in commits(state, digest):
-        finished.add(commit.shard_id)
-        reporter.resume(commit.report)
-    left: Iterator[SourceShard] = (shard for shard in chosen if shard.id not in finished)
+    count = archive.plan.shard_count
+    committed = archive.done()
+    wanted = _count_wanted(archive, committed, job.options)
+    reporter = Reporter("restore", wanted, json_lines=job.json_lines)
     work = RestoreWork(
         archive=archive.store.uri, destination=destination.uri, options=job.options, device=job.device, threads=job.threads
     )
-    with reporter.running():
-        if any(shard.id not in finished for shard in chosen):
-            for result in pool.run(work, left, job.pool, reporter.snapshot):
-                reporter.done(result)
+    with RollupWriter(state, digest) as rollups:
+        finished = resume(reporter, rollups, survey(state, digest, count))
+        there = (shard for shard in named_outputs(archive.shards()) if shard.id in committed and shard.id not in finished)
+        left = filter(_selects(job.options), there)
+        with reporter.running():
+            if len(finished) < wanted:
+                for result in pool.run(work, left, job.pool, reporter.snapshot):
+                    reporter.done(result)
+                    if isinstance(result, ShardReport) and not result.failures:  # one with failures is not committed
+                        rollups.add(result)
     totals = reporter.totals
-    if not totals.entries and not totals.failures:
+    if not totals.entries and not totals.failed:
         raise NothingSelected(archive.store.uri, _selection(job.options))
-    absent = len(archive.plan.shards) - len(committed)
+    absent = count - len(committed)
     missing: dict[str, int | str] = {"shards_not_in_archive": absent} if absent else {}
     if finished:
         missing["shards_written_by_an_earlier_run"] = f"{len(finished)}; without {state.uri} they would be written again"
     if unfound := _keys_not_found(archive, job.options, totals.entries):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
-    reporter.summary(destination=destination.uri, **list_failures(state, totals.failures), **missing)
-    return 1 if totals.failures or unfound else 0
+    reporter.summary(destination=destination.uri, **list_failures(state, totals), **missing)
+    return 1 if totals.failed or unfound else 0
+
+
+def _count_wanted(archive: Archive, committed: ShardSet, options: RestoreOptions) -> int:
+    """Return how many shards there are to restore; raises InvalidOption where one that was named is not in the plan."""
+    if options.shards is None and options.keys is None:
+        return len(committed)
+    unknown, count, selects = set(options.shards or ()), 0, _selects(options)
+    for shard in archive.shards():
+        unknown.discard(shard.id)
+        count += shard.id in committed and selects(shard)
+    if unknown:
+        advice = f"`iarn inspect {archive.store.uri} --shards` lists the shards."
+        raise InvalidOption("--shard", ", ".join(sorted(unknown)), advice)
+    return count
 
 
 def _keys_not_found(archive: Archive, options: RestoreOptions, entries: int) -> list[str]:
@@ -96,13 +112,10 @@ def read_keys(path: Path) -> frozenset[str]:
     return keys
 
 
-def _may_hold(shard: SourceShard, options: RestoreOptions) -> bool:
-    """Whether a shard can hold what is selected; for loose files the plan itself tells."""
-    if options.shards is not None and shard.id not in options.shards:
-        return False
-    if options.keys is None or shard.kind is not ShardKind.FILES:
-        return True
-    return any(safe_key(obj.key)[0] in options.keys for obj in shard.objects)
+def _selects(options: RestoreOptions) -> Callable[[SourceShard], bool]:
+    """Return a test of whether a shard can hold what is selected."""
+    may_hold = holder_test(options.keys)
+    return lambda shard: (options.shards is None or shard.id in options.shards) and may_hold(shard)
 
 
 def _selection(options: RestoreOptions) -> str:

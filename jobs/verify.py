@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from jobs.console import Reporter
 from pipeline import pool
 from pipeline.archive import Archive
-from pipeline.commits import done
 from pipeline.errors import InvalidOption
 from pipeline.store import open_store
 from pipeline.verify import VerifyWork
@@ -31,9 +30,10 @@ def verify(job: VerifyJob) -> int:
         raise InvalidOption("--sample", str(job.sample), "give a share from 0 to 1.")
     archive = Archive.open(open_store(job.archive))
     archive.model_bytes()
-    committed = done(archive.store)
+    count = archive.plan.shard_count
+    committed = archive.done()
     reporter = Reporter("verify", len(committed), json_lines=job.json_lines)
-    shards = (shard for shard in archive.plan.shards if shard.id in committed)
+    shards = (shard for shard in archive.shards() if shard.id in committed)
     work = VerifyWork(archive=archive.store.uri, sample=job.sample, seed=job.seed, device=job.device)
     compared = 0
     with reporter.running():
@@ -41,6 +41,6 @@ def verify(job: VerifyJob) -> int:
             for result in pool.run(work, shards, job.pool, reporter.snapshot):
                 reporter.done(result)
                 compared += getattr(result, "compared", 0)
-    missing = len(archive.plan.shards) - len(committed)
+    missing = count - len(committed)
     reporter.summary(restores_compared_with_source=compared, shards_not_done=missing)
-    return 1 if reporter.totals.failures or missing else 0
+    return 1 if reporter.totals.failed or missing else 0

@@ -1,6 +1,6 @@
 """The archive: begin one, open one, write a shard, read one entry without the rest. FORMAT.md beside this describes it.
 
-plan.json   model/<sha256>.safetensors   shards/<shard id>.parquet   commits/<shard id>.json   FORMAT.md
+plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   shards/<id>.parquet   commits/<group>/<id>.json
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from pipeline import commits
-from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, matcher, to_row
+from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, holder_test, matcher, to_row
 from pipeline.errors import (
     AlreadyExists,
     ChecksumMismatch,
@@ -29,8 +29,9 @@ from pipeline.errors import (
     UnsupportedFormat,
 )
 from pipeline.parquet import RowReader, RowWriter
-from pipeline.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest
-from pipeline.records import Commit, Entry, Plan, ShardReport, SourceShard
+from pipeline.parts import read_parts, write_parts
+from pipeline.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest, shard_differences
+from pipeline.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
 from pipeline.store import Store
 from pipeline.store_base import BUFFER_SIZE, local_errors
 
@@ -44,37 +45,40 @@ _HASH_CHUNK = 2**20
 
 
 class Archive:
-    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds nothing else, and pickles."""
+    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles."""
 
     def __init__(self, store: Store, plan: Plan, digest: str) -> None:
         self.store, self.plan, self.digest = store, plan, digest
 
     @classmethod
-    def begin(cls, store: Store, plan: Plan, model: bytes) -> Archive:
-        """Begin an archive, or take up one that was begun under the same plan; ``model`` are the bytes of ``plan.model``.
+    def begin(cls, store: Store, *, source: str, settings: Settings, model: bytes, shards: Iterable[SourceShard]) -> Archive:
+        """Begin an archive of ``shards`` below ``source``, or take up one that was begun so; ``model`` is the weights file.
 
-        The plan is written last of what is written here, so where there is one its model and FORMAT.md are there too. Raises
-        PlanConflict where the store holds another plan, UnsupportedFormat or DamagedObject where one that cannot be read.
+        The plan is written last of what is written here, so where there is one its parts, model and FORMAT.md are there too.
+        The shards are gone through once and not held. Raises PlanConflict where the store holds another plan, UnsupportedFormat
+        or DamagedObject where one that cannot be read.
         """
-        found = hashlib.sha256(model).hexdigest()
-        if found != plan.model:
-            raise InvalidWeights(f"{plan.model}.safetensors", f"their SHA-256 is {found}")
-        data = encode_plan(plan)
+        digest = hashlib.sha256(model).hexdigest()
         if store.exists(PLAN_KEY):
-            return cls._resume(store, plan, data)
+            return cls._resume(store, Plan(source=source, settings=settings, model=digest, parts=()), shards)
+        plan = Plan(source=source, settings=settings, model=digest, parts=write_parts(store, shards))
         for key, content in ((_model_key(plan), model), (FORMAT_KEY, format_text().encode())):
             _create_if_absent(store, key, content)
+        data = encode_plan(plan)
         try:
             store.create(PLAN_KEY, data)
         except AlreadyExists:  # another job began it in the meantime
-            return cls._resume(store, plan, data)
+            return cls._resume(store, plan, read_parts(store, plan.parts))
         return cls(store, plan, plan_digest(data))
 
     @classmethod
-    def _resume(cls, store: Store, plan: Plan, data: bytes) -> Archive:
+    def _resume(cls, store: Store, plan: Plan, shards: Iterable[SourceShard]) -> Archive:
+        """Return the archive that stands, if it was begun with this plan's settings and these shards."""
         begun = cls.open(store)
-        if begun.digest != plan_digest(data):
-            differences = plan_differences(begun.plan, plan) or ("a plan of the same content in other bytes",)
+        differences = plan_differences(begun.plan, plan)
+        if not differences and plan.parts != begun.plan.parts:  # or another Parquet library wrote the same shards
+            differences = shard_differences(begun.shards(), shards)
+        if differences:
             raise PlanConflict(store.uri, differences)
         return begun
 
@@ -89,6 +93,23 @@ class Archive:
                 raise
             raise NotAnArchive(store.uri) from None
         return cls(store, decode_plan(data, uri), plan_digest(data))
+
+    def shards(self) -> Iterator[SourceShard]:
+        """Yield the plan's source shards in order, read as they are asked for; raises DamagedObject, ChecksumMismatch."""
+        return read_parts(self.store, self.plan.parts)
+
+    def done(self) -> commits.ShardSet:
+        """Return which shards are done, from listings alone."""
+        return commits.done(self.store, self.plan.shard_count)
+
+    def shards_done(self) -> Iterator[SourceShard]:
+        """Yield the source shards that are done, in order."""
+        done = self.done()
+        return (shard for shard in self.shards() if shard.id in done)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield the commits in order, each of them read; raises what :func:`read_commit` does."""
+        return commits.commits(self.store, self.digest, self.plan.shard_count)
 
     def model_bytes(self) -> bytes:
         """Return the weights file; raises InvalidWeights where it is missing, ChecksumMismatch where it is not the plan's."""
@@ -153,11 +174,9 @@ class Archive:
 
     def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
         """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
-        done = commits.done(self.store)
-        for shard in self.plan.shards:
-            if shard.id in done:
-                for entry in self.entries(shard.id, wanted, parts=parts):
-                    yield shard.id, entry
+        for shard in filter(holder_test(wanted), self.shards_done()):
+            for entry in self.entries(shard.id, wanted, parts=parts):
+                yield shard.id, entry
 
     def read_entry(self, shard_id: str, key: str, *, parts: Collection[str] = PARTS) -> Entry:
         """Return one entry, having read the shard's footer and the entry's row group; raises NothingSelected."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline import originals
 from pipeline.errors import DamagedEntry, DamagedShard, UndecodableImage
+from pipeline.names import safe_key
 from pipeline.parquet import RowReader
-from pipeline.records import Entry, EntryKind, OriginalCoding, Tier
+from pipeline.records import Entry, EntryKind, OriginalCoding, ShardKind, SourceShard, Tier
 
 PARTS = frozenset({"lr", "latent", "alpha", "original", "icc", "exif", "xmp", "sidecars"})
 """The fields of an entry that hold bytes, and that a reader may leave out."""
@@ -53,6 +54,7 @@ COLUMNS = {
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
+_NUMBER = re.compile(r"~\d+(?=(\.[^/]*)?$)")
 _REQUIRED = ("key", "kind", "tier", "byte_size")
 
 
@@ -102,6 +104,15 @@ def matcher(wanted: Wanted) -> Callable[[str], bool]:
         pattern = re.compile(fnmatch.translate(wanted))
         return lambda key: pattern.match(key) is not None
     return wanted if callable(wanted) else frozenset(wanted).__contains__
+
+
+def holder_test(wanted: Wanted | None) -> Callable[[SourceShard], bool]:
+    """Return a test of whether a shard can hold a wanted key: of keys in shards of loose files the plan itself tells."""
+    if wanted is None or isinstance(wanted, str) or callable(wanted):
+        return lambda _: True
+    # An asset whose name was taken has a number behind its stem.
+    names = {*wanted, *(_NUMBER.sub("", key) for key in wanted)}
+    return lambda shard: shard.kind is not ShardKind.FILES or any(safe_key(each.key)[0] in names for each in shard.objects)
 
 
 def candidates(reader: RowReader, wanted: Wanted) -> Iterator[tuple[int, Any, Any]]:

@@ -54,6 +54,8 @@ def has_image_name(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Return whether the file or one of its folders begins with a dot."""
+    if not name.startswith(".") and "/." not in name:
+        return False  # asked for every name of a listing
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 

@@ -10,8 +10,9 @@ import hashlib
 import io
 import re
 import tarfile
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -25,6 +26,7 @@ from pipeline.store import Store
 from pipeline.store_base import local_errors
 
 _SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
+_LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
 
 
 class OutputKind(StrEnum):
@@ -57,12 +59,45 @@ class Output(Protocol):
         ...
 
 
-def output_names(shards: Iterable[SourceShard]) -> dict[str, str]:
-    """Return what is written of each shard, by its id: its name without suffix, in full where another has the same without."""
-    bare = {shard.id: shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.name) for shard in shards}
-    counts = Counter(bare.values())
-    full = {shard.id: shard.name for shard in shards}
-    return {each: safe_key(name if counts[name] == 1 else full[each])[0] for each, name in bare.items()}
+def named_outputs(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
+    """Yield the shards of a plan, ``name`` now being what is written of each.
+
+    That is its name without suffix, or in full where another has the same without; of loose files the id. Shards come in the
+    order of their keys, so each is held only while keys that begin like its own may come.
+    """
+    held: deque[tuple[SourceShard, _Bare]] = deque()
+    bares: dict[str, _Bare] = {}
+    for shard in shards:
+        name = shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.name)
+        reached = shard.objects[-1].key
+        while held and (held[0][0].kind is ShardKind.FILES or held[0][1].is_over(reached)):
+            yield _named(*held.popleft(), bares)
+        bare = bares.setdefault(name, _Bare(name))
+        bare.shards, bare.held = bare.shards + 1, bare.held + 1
+        held.append((shard, bare))
+    while held:
+        yield _named(*held.popleft(), bares)
+
+
+@dataclass
+class _Bare:
+    """A name without suffix: how many shards have it, and how many of them are held."""
+
+    name: str
+    shards: int = 0
+    held: int = 0
+
+    def is_over(self, key: str) -> bool:
+        """Whether no name that begins like this one comes behind ``key`` in a sorted listing."""
+        return key > f"{self.name}." and not key.startswith(f"{self.name}.")
+
+
+def _named(shard: SourceShard, bare: _Bare, bares: dict[str, _Bare]) -> SourceShard:
+    bare.held -= 1
+    if not bare.held:
+        bares.pop(bare.name, None)
+    own = bare.shards == 1 and (shard.kind is ShardKind.FILES or not _LIKE_AN_ID.match(bare.name))
+    return replace(shard, name=safe_key(bare.name if own else shard.name)[0])
 
 
 def open_output(
@@ -73,7 +108,7 @@ def open_output(
     directory: Path,
     source_columns: tuple[bytes | None, str | None] = (None, None),
 ) -> Output:
-    """Return the output of ``shard`` in ``store``, called ``name`` (see :func:`output_names`).
+    """Return the output of ``shard`` in ``store``, called ``name`` (see :func:`named_outputs`).
 
     ``directory`` is a local place for what is not uploaded yet; ``source_columns`` are schema and image column of a Parquet
     source. Raises StoreUnavailable where the local disk cannot be written.

@@ -132,6 +132,14 @@ class RowWriter:
         if self._pending >= self._group_bytes or len(self._rows) >= self._group_rows:
             self._flush()
 
+    def append_group(self, columns: Mapping[str, Sequence[object]]) -> None:
+        """Add a row group of its own, by its columns, whose values are taken as they are: in a tenth of the rows' time."""
+        if self._rows:
+            self._flush()
+        arrays = [pa.array(columns[field.name], field.type) for field in self._schema]
+        with _writing(self._path):
+            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
     def add_metadata(self, metadata: Mapping[str, str]) -> None:
         """Put more into the footer: what is known only once the rows are."""
         with _writing(self._path):
@@ -236,7 +244,19 @@ class RowReader:
 
         A column ``a.b`` is the field ``b`` of the struct ``a``, which then has no other.
         """
-        names = self._names(columns)
+        for batch in self._batches(self._names(columns), groups):
+            with self._guard():
+                rows = _rows(batch)
+            yield from rows
+
+    def column_lists(self, columns: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
+        """Yield the values of some columns, a list for each, some rows at a time: for files of many small rows."""
+        for batch in self._batches(self._names(columns), None):
+            with self._guard():
+                lists = {name: _plain_values(array) for name, array in zip(batch.schema.names, batch.columns, strict=True)}
+            yield tuple(lists[name] for name in columns)
+
+    def _batches(self, names: list[str], groups: Iterable[int] | None) -> Iterator[Any]:
         for group in range(self.num_row_groups) if groups is None else groups:
             with self._guard():
                 batches = self._file.iter_batches(
@@ -246,11 +266,10 @@ class RowReader:
             while True:
                 with self._guard():
                     batch = next(batches, None)
-                    rows = [] if batch is None else _rows(batch)
                 if batch is None:
                     break
-                missing -= len(rows)
-                yield from rows
+                missing -= batch.num_rows
+                yield batch
             if missing and names:  # pages whose damaged header no longer says that they hold values are passed over
                 raise DamagedShard(self.uri, f"row group {group} lacks {missing} of its rows")
 
@@ -305,10 +324,14 @@ def _sentence(error: BaseException) -> str:
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:
-    arrays = [column.cast(_plain(column.type)) for column in batch.columns]
     names = batch.schema.names
-    values = [array.to_pylist() for array in arrays]
+    values = map(_plain_values, batch.columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _plain_values(array: Any) -> list[Any]:
+    values: list[Any] = array.cast(_plain(array.type)).to_pylist()
+    return values
 
 
 def _first(rows: Iterator[dict[str, Any]], column: str, count: int) -> Iterator[bytes]:

@@ -1,17 +1,26 @@
-"""The plan <-> bytes: canonical JSON, so that equal plans have equal digests; and what tells two plans apart."""
+"""The plan <-> bytes: canonical JSON, so that equal plans have equal digests; and what tells two plans apart.
+
+The plan's source shards are in its parts (parts.py), whose digests it holds.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, fields
+from itertools import zip_longest
 from typing import Any
 
 from pipeline.errors import DamagedObject, InvalidOption, UnsupportedFormat
-from pipeline.records import FloorMetric, LrCodec, ObjectInfo, Plan, Settings, ShardKind, SourceShard, TargetSize, Tier
+from pipeline.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
+
+_SHOWN = 3
 
 
 def encode_json(value: Any) -> bytes:
@@ -50,29 +59,43 @@ def decode_plan(data: bytes, uri: str) -> Plan:
             source=_text(value["source"]),
             settings=_settings(value["settings"]),
             model=_text(value["model"]),
-            shards=tuple(_shard(each) for each in value["shards"]),
+            parts=tuple(_part(each) for each in value["parts"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOption) as error:
         raise DamagedObject(uri, f"no plan can be read from it: {type(error).__name__} {error}") from None
 
 
 def plan_differences(begun: Plan, wanted: Plan) -> tuple[str, ...]:
-    """Return a sentence for each thing in which the plan an archive was begun with is not the one wanted now."""
+    """Return a sentence for each thing, but its shards, in which the plan an archive was begun with is not the one wanted."""
     found = list(begun.settings.differences(wanted.settings))
     if begun.source != wanted.source:
         found.append(f"source {begun.source}, not {wanted.source}")
     if begun.model != wanted.model:
         found.append(f"model {begun.model[:16]}…, not {wanted.model[:16]}…")
-    old, new = ({shard.id: shard for shard in plan.shards} for plan in (begun, wanted))
-    gone, added = old.keys() - new.keys(), new.keys() - old.keys()
-    changed = {name for name in old.keys() & new.keys() if old[name] != new[name]}
-    for names, verb in ((gone, "gone from the source"), (added, "new in the source"), (changed, "changed in the source")):
-        if names:
-            shown = ", ".join(sorted((old | new)[name].name for name in names)[:3])
-            found.append(f"{len(names)} source shards {verb} since ({shown}{', …' if len(names) > 3 else ''})")
-    if not found and begun.shards != wanted.shards:
-        found.append("source shards in another order")
     return tuple(found)
+
+
+def shard_differences(begun: Iterable[SourceShard], wanted: Iterable[SourceShard]) -> tuple[str, ...]:
+    """Return a sentence for each way in which the source shards of two plans differ, from one pass over both, in order."""
+    counts: Counter[str] = Counter()
+    shown: defaultdict[str, list[str]] = defaultdict(list)
+    # The number in an id is the shard's place, so shards of one place have one id, or are two that came and went.
+    for old, new in zip_longest(begun, wanted):
+        if old == new:
+            continue
+        if old is not None and new is not None and old.id == new.id:
+            found = [("changed in the source", new)]
+        else:
+            pair = (("gone from the source", old), ("new in the source", new))
+            found = [(verb, shard) for verb, shard in pair if shard is not None]
+        for verb, shard in found:
+            counts[verb] += 1
+            if len(shown[verb]) < _SHOWN:
+                shown[verb].append(shard.name)
+    return tuple(
+        f"{count} source shards {verb} since ({', '.join(shown[verb])}{', …' if count > _SHOWN else ''})"
+        for verb, count in sorted(counts.items())
+    )
 
 
 def _settings(value: dict[str, Any]) -> Settings:
@@ -86,11 +109,11 @@ def _settings(value: dict[str, Any]) -> Settings:
     return Settings(target=TargetSize(**target), **rest)
 
 
-def _shard(value: dict[str, Any]) -> SourceShard:
-    objects = tuple(ObjectInfo(key=_text(o["key"]), size=int(o["size"]), etag=_text(o["etag"])) for o in value["objects"])
-    if not objects:
-        raise ValueError("a source shard without objects")
-    return SourceShard(id=_text(value["id"]), name=_text(value["name"]), kind=ShardKind(value["kind"]), objects=objects)
+def _part(value: dict[str, Any]) -> PlanPart:
+    part = PlanPart(sha256=_text(value["sha256"]), shards=int(value["shards"]), objects=int(value["objects"]))
+    if not re.fullmatch(r"[0-9a-f]{64}", part.sha256) or part.shards < 1:
+        raise ValueError("a part without a digest or without shards")
+    return part
 
 
 def _text(value: Any) -> str:

@@ -42,6 +42,8 @@ from pipeline.records import Failure, ShardReport, SourceShard
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """A local Ray's object store; only plans' shards and reports pass through it, never pixels."""
 POLL_SECONDS = 0.5
+WATCHES_PER_SECOND = 25
+"""Actors that are asked for their progress, at most: asking each after every shard would be most of a driver's work."""
 START_SECONDS = 900.0
 """How long an actor may load its network once its process is up; waiting for room in a busy cluster has no limit."""
 CONNECT_SECONDS = 10.0
@@ -210,13 +212,16 @@ class _Crew:
         self._later: list[tuple[float, _Attempt]] = []
         self._retired = (0, 0, 0)
         self._false_starts = 0
+        self._watched = 0.0
 
     def run(self, shards: Iterator[SourceShard]) -> Iterator[ShardReport | Failure]:
         while self._look_ahead(shards) or self._suspects or any(member.running for member in self._members):
             self._hire()
             self._assign()
             yield from self._collect()
-            self._watch(self._snapshot())
+            if time.monotonic() - self._watched >= len(self._members) / WATCHES_PER_SECOND:
+                self._watched = time.monotonic()
+                self._watch(self._snapshot())
 
     def dismiss(self) -> None:
         for member in list(self._members):

@@ -79,7 +79,7 @@ class EntryKind(StrEnum):
     ORIGINAL = "original"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
 class ObjectInfo:
     """One object of a store: key below the store's prefix, bytes, ETag."""
 
@@ -88,12 +88,13 @@ class ObjectInfo:
     etag: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceShard:
     """The unit of work: one tar, one Parquet file, or a group of loose files.
 
-    ``id`` is unique in its plan and safe as a file name; ``name`` is the object's key for a tar or a Parquet file, and
-    the id for loose files. ``objects`` are in sorted order; more than one only for loose files.
+    ``id`` is unique in its plan and safe as a file name: the shard's number in nine digits, a dash, and a part of its name.
+    ``name`` is the object's key for a tar or a Parquet file, and the id for loose files. ``objects`` are in sorted order;
+    more than one only for loose files.
     """
 
     id: str
@@ -271,16 +272,31 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanPart:
+    """A run of a plan's source shards, in a Parquet file named by its SHA-256: how many shards, of how many objects."""
+
+    sha256: str
+    shards: int
+    objects: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that decides the output of a rescale; frozen, hashed, written first.
 
-    ``source`` is the URI that the shards' objects are found under; ``model`` is the SHA-256 of the weights file.
+    ``source`` is the URI that the shards' objects are found under; ``model`` is the SHA-256 of the weights file. The source
+    shards, which may be millions, are in the ``parts``, in order.
     """
 
     source: str
     settings: Settings
     model: str
-    shards: tuple[SourceShard, ...]
+    parts: tuple[PlanPart, ...]
+
+    @property
+    def shard_count(self) -> int:
+        """How many source shards there are."""
+        return sum(part.shards for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from pipeline.errors import (
     UnwritableImage,
 )
 from pipeline.names import with_extension
-from pipeline.outputs import Output, OutputKind, open_output, output_names
+from pipeline.outputs import Output, OutputKind, open_output
 from pipeline.overlap import ahead
 from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Progress, Tally
@@ -153,12 +153,11 @@ class RestoreWorker:
         self.state = restore_state(work.destination, self.digest)
         self.engine = None if work.options.lr else Engine(self.archive.model_bytes(), choose_device(work.device))
         self.progress = Progress()
-        self._names = output_names(self.archive.plan.shards)
         self._threads = work.threads
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
-        """Restore the selected entries of one shard, and commit that they are.
+        """Restore the selected entries of one shard, named by :func:`named_outputs`, and commit that they are.
 
         An entry that is damaged, or whose output exists with other bytes, is a failure of its own: the others are written.
         Raises StoreError, and ArchiveError where no entry can be read.
@@ -167,8 +166,7 @@ class RestoreWorker:
         put = bytes_out = 0
         with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
             columns = self.archive.source_columns(shard.id)
-            name = self._names[shard.id]
-            output = open_output(self.options.output, self.destination, shard, name, directory, columns)
+            output = open_output(self.options.output, self.destination, shard, shard.name, directory, columns)
             with closing(output):
                 sizes = (self._put(output, written, tally, shard.id) for written in self._written(shard, threads, tally))
                 for size in sizes:

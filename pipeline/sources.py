@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from pipeline.errors import EmptySource, InvalidOption, NotFound
 from pipeline.names import has_image_name, is_hidden, split_stem
@@ -19,17 +20,27 @@ GROUP_BYTES = 256 * 2**20
 
 _TAR = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
-_COMMIT = re.compile(r"(.*)/commits/[^/]+\.json")
+_PLAN_PART = re.compile(r"(.*/)?plan/[0-9a-f]{64}\.parquet")
 _HINT_LENGTH = 40
+_MOST_SHARDS = 10**9
 
 
-@dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was found: shards in order of their ids, and how many objects are no part of any (hidden ones included)."""
+    """What there is in a store: its source shards in order of their ids, made from the listing as they are asked for."""
 
-    store: Store
-    shards: tuple[SourceShard, ...]
-    ignored: int
+    def __init__(self, store: Store, shards: Iterator[SourceShard], grouping: _Grouping | None = None) -> None:
+        first = next(shards, None)
+        if first is None:
+            raise EmptySource(store.uri)
+        self.store = store
+        self.shards = chain((first,), shards)
+        """To be gone through once: nothing of them is held. Raises InvalidOption beyond a billion, StoreError."""
+        self._grouping = grouping
+
+    @property
+    def ignored(self) -> int:
+        """How many objects are no part of any shard, hidden ones included, as far as the listing has been read."""
+        return 0 if self._grouping is None else self._grouping.ignored
 
 
 def find_source(uri: str, *, group_count: int = GROUP_COUNT, group_bytes: int = GROUP_BYTES) -> Source:
@@ -52,7 +63,7 @@ def find_source(uri: str, *, group_count: int = GROUP_COUNT, group_bytes: int = 
     kind = _kind(key)
     if kind is None:
         raise EmptySource(uri)
-    return Source(store=store, shards=(_shard(0, kind, (info,)),), ignored=0)
+    return Source(store, iter((_shard(0, kind, (info,)),)))
 
 
 def find_shards(store: Store, *, group_count: int = GROUP_COUNT, group_bytes: int = GROUP_BYTES) -> Source:
@@ -61,18 +72,17 @@ def find_shards(store: Store, *, group_count: int = GROUP_COUNT, group_bytes: in
     Every tar and every Parquet file is a shard. Loose images are grouped in key order up to ``group_count`` images or
     ``group_bytes``; images of one stem (WebDataset's: the name up to the first dot of its base name) stay together with the
     other files of that stem, their sidecars, unless there are more than ``group_count`` of them. Other files, hidden ones, and
-    archives of this program below ``store`` are ignored and counted. Ids are a running number of six digits, by the key that
-    completed the shard, and a part of its name: they sort as the shards do up to a million. Raises EmptySource, InvalidOption
-    where ``store`` itself is an archive, StoreError.
+    archives of this program below ``store`` are ignored and counted. Ids are a running number of nine digits, by the key that
+    completed the shard, and a part of its name: they sort as the shards do up to a billion, which is the limit. Raises
+    EmptySource, InvalidOption where ``store`` itself is an archive, StoreError.
     """
-    if store.exists("plan.json") and any(next(iter(store.list(part)), None) for part in ("commits/", "shards/", "model/")):
+    if store.exists("plan.json") and any(
+        next(iter(store.list(part)), None) for part in ("commits/", "plan/", "shards/", "model/")
+    ):
         advice = "this is an archive, not a source; `iarn restore` brings its pictures back, and those can be rescaled."
         raise InvalidOption("source", store.uri, advice)
     grouping = _Grouping(group_count, group_bytes)
-    shards = tuple(grouping.shards(store.list()))
-    if not shards:
-        raise EmptySource(store.uri)
-    return Source(store=store, shards=shards, ignored=grouping.ignored)
+    return Source(store, grouping.shards(store.list()), grouping)
 
 
 def _kind(key: str) -> ShardKind | None:
@@ -84,7 +94,7 @@ def _kind(key: str) -> ShardKind | None:
 
 
 def _shard(index: int, kind: ShardKind, objects: tuple[ObjectInfo, ...]) -> SourceShard:
-    """Return a shard whose id is safe as a file name: at most 47 characters of ``A-Za-z0-9._-``."""
+    """Return a shard whose id is safe as a file name: at most 50 characters of ``A-Za-z0-9._-``."""
     first = objects[0].key
     folder, _, base = first.rpartition("/")
     if kind is ShardKind.FILES:
@@ -92,7 +102,9 @@ def _shard(index: int, kind: ShardKind, objects: tuple[ObjectInfo, ...]) -> Sour
     else:
         hint = (_TAR if kind is ShardKind.TAR else _PARQUET).sub("", base)
     hint = re.sub(r"[^A-Za-z0-9._-]+", "-", hint)[:_HINT_LENGTH].strip(".-") or kind.value
-    shard_id = f"{index:06d}-{hint}"
+    if index >= _MOST_SHARDS:
+        raise InvalidOption("source", first, f"it is in shard {index + 1}; plan parts of the source by themselves.")
+    shard_id = f"{index:09d}-{hint}"
     return SourceShard(id=shard_id, name=shard_id if kind is ShardKind.FILES else first, kind=kind, objects=objects)
 
 
@@ -148,14 +160,12 @@ class _Grouping:
 
     def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
         """Yield what may be a source: nothing hidden, and no shard of an archive that lies among the sources."""
-        begun, archive = None, None
+        archive = None
         for info in listing:
-            commit = _COMMIT.fullmatch(info.key)
-            if commit:  # in an archive these come first in the listing, then plan.json, then the shards
-                begun = commit[1]
-            elif begun is not None and info.key == f"{begun}/plan.json":
-                archive = f"{begun}/shards/"
-            if is_hidden(info.key) or (archive is not None and info.key.startswith(archive)):
+            part = _PLAN_PART.fullmatch(info.key)
+            if part:  # in an archive these come before its other Parquet files; a plan that died has nothing else
+                archive = f"{part[1] or ''}shards/"
+            if part or is_hidden(info.key) or (archive is not None and info.key.startswith(archive)):
                 self.ignored += 1
             else:
                 yield info

@@ -62,7 +62,7 @@ class LocalStore:
             status = folder.stat()
             with os.scandir(folder) as found:
                 # A folder sorts with its slash, so that the order is that of whole keys: "a-b" before "a/b" before "a0".
-                texts = (entry for entry in found if _is_text(entry.name))
+                texts = (entry for entry in found if entry.name.isascii() or _is_text(entry.name))
                 names = sorted(entry.name + "/" if _is_folder(entry) else entry.name for entry in texts)
         except OSError as error:
             if error.errno in ERRNO_MEANS_ABSENT:
@@ -76,12 +76,15 @@ class LocalStore:
             if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(folder / name, key, prefix, (*above, here))
-            elif key.startswith(prefix) and not PART_NAME.fullmatch(name):
+            elif key.startswith(prefix) and not (name.startswith(".") and PART_NAME.fullmatch(name)):
                 try:
-                    info = self.stat(key)
-                except NotFound:  # gone since, a dangling link, or no regular file
-                    continue
-                yield info
+                    status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - of a million files a Path each is most of the time
+                except OSError as error:
+                    if error.errno in ERRNO_MEANS_ABSENT:  # gone since, or a dangling link
+                        continue
+                    raise from_os_error(error, f"{self.uri}/{key}") from error
+                if S_ISREG(status.st_mode):
+                    yield _info_of(key, status)
 
     def stat(self, key: str) -> ObjectInfo:
         with self._errors(key):

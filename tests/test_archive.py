@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.archive import FORMAT_VERSION, PARTS, Archive, check_entry, decode_plan, encode_plan, format_text, plan_digest
-from pipeline.commits import create_commit, done
+from pipeline.commits import create_commit
 from pipeline.errors import (
     AlreadyExists,
     ChecksumMismatch,
@@ -46,6 +47,7 @@ from pipeline.records import (
     ObjectInfo,
     OriginalCoding,
     Plan,
+    PlanPart,
     Settings,
     ShardKind,
     ShardReport,
@@ -59,7 +61,7 @@ from tests.pictures import photo, saved
 MODEL = b"weights" * 100
 SHARDS = tuple(
     SourceShard(
-        id=f"{index:06}-{name}",
+        id=f"{index:09}-{name}",
         name=f"{name}.tar",
         kind=ShardKind.TAR,
         objects=(ObjectInfo(key=f"{name}.tar", size=5, etag=f'"{name}"'),),
@@ -70,7 +72,7 @@ PLAN = Plan(
     source="s3://bucket/photos",
     settings=Settings(target=TargetSize(scale=(2.5, 2.0)), image_column="Bild"),
     model=hashlib.sha256(MODEL).hexdigest(),
-    shards=SHARDS,
+    parts=(PlanPart(sha256="ab" * 32, shards=3, objects=3),),
 )
 
 
@@ -85,6 +87,12 @@ class CountingStore(LocalStore):
         data = super().read(key, start, stop, etag)
         self.count += len(data)
         return data
+
+
+def begin(store: Store, shards: Iterable[SourceShard] = SHARDS, *, model: bytes = MODEL, **other: Any) -> Archive:
+    """Begin an archive of these shards under the settings of PLAN, or ``other`` ones."""
+    values = {"source": PLAN.source, "settings": PLAN.settings, **other}
+    return Archive.begin(store, model=model, shards=iter(shards), **values)
 
 
 def digest(data: bytes) -> str:
@@ -172,7 +180,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture
 def archive(store: LocalStore) -> Archive:
-    return Archive.begin(store, PLAN, MODEL)
+    return begin(store)
 
 
 @pytest.fixture
@@ -211,15 +219,10 @@ SETTINGS = st.builds(
     pixel_limit=st.integers(1, 10**10),
     image_column=st.none() | TEXT,
 )
-OBJECTS = st.builds(ObjectInfo, key=TEXT, size=st.integers(0, 2**50), etag=TEXT)
-SOURCES = st.builds(
-    SourceShard,
-    id=TEXT,
-    name=TEXT,
-    kind=st.sampled_from(ShardKind),
-    objects=st.lists(OBJECTS, min_size=1, max_size=3).map(tuple),
+PARTS_OF_PLANS = st.builds(
+    PlanPart, sha256=st.binary().map(digest), shards=st.integers(1, 2**40), objects=st.integers(1, 2**40)
 )
-PLANS = st.builds(Plan, source=TEXT, settings=SETTINGS, model=TEXT, shards=st.lists(SOURCES, max_size=3).map(tuple))
+PLANS = st.builds(Plan, source=TEXT, settings=SETTINGS, model=TEXT, parts=st.lists(PARTS_OF_PLANS, max_size=3).map(tuple))
 
 
 @given(plan=PLANS)
@@ -235,14 +238,14 @@ def test_the_plan_is_canonical_json() -> None:
     odd = replace(PLAN, source="/\udce4/ü")
     assert decode_plan(encode_plan(odd), "plan") == odd
     value = json.loads(encode_plan(PLAN))
-    assert value["format_version"] == FORMAT_VERSION == 2
+    assert value["format_version"] == FORMAT_VERSION == 3
     assert list(value) == sorted(value)
-    assert plan_digest(encode_plan(PLAN)) == "1cd63ac55aaee26ee9e669a2aec0440b2897b6571d4ea04005c0fdaddf56813a"
+    assert plan_digest(encode_plan(PLAN)) == "d4da90958009564124129698afb7951a30194196bffa8ccbf7ebaf70f7c5f4e7"
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no", b"[]", b'{"format_version":2}', b'{"format_version":2,"source":1,"settings":{},"model":"","shards":[]}'],
+    [b"", b"no", b"[]", b'{"format_version":3}', b'{"format_version":3,"source":1,"settings":{},"model":"","parts":[]}'],
 )
 def test_junk_is_no_plan(store: LocalStore, data: bytes) -> None:
     """Protects against a traceback where plan.json is something else."""
@@ -260,9 +263,9 @@ def test_changed_fields_make_no_plan() -> None:
         {"settings": {**value["settings"], "floor": 40.0}},
         {"settings": {**value["settings"], "tier": "rich"}},
         {"settings": {**value["settings"], "target": {"scale": None}}},
-        {"shards": [{**value["shards"][0], "objects": []}]},
-        {"shards": [{**value["shards"][0], "kind": "zip"}]},
-        {"shards": None},
+        {"parts": [{**value["parts"][0], "shards": 0}]},
+        {"parts": [{**value["parts"][0], "sha256": "../../evil"}]},
+        {"parts": None},
         {"model": None},
     ):
         with pytest.raises(DamagedObject):
@@ -274,9 +277,12 @@ def test_changed_fields_make_no_plan() -> None:
 
 def test_an_archive_is_begun_and_opened(store: LocalStore, archive: Archive) -> None:
     """Protects what a new archive consists of, and that it travels to other processes."""
-    assert {info.key for info in store.list()} == {"plan.json", "FORMAT.md", f"model/{PLAN.model}.safetensors"}
+    (part,) = archive.plan.parts
+    keys = {"plan.json", "FORMAT.md", f"model/{PLAN.model}.safetensors", f"plan/{part.sha256}.parquet"}
+    assert {info.key for info in store.list()} == keys
     for found in (Archive.open(store), pickle.loads(pickle.dumps(archive))):
-        assert (found.plan, found.digest) == (PLAN, plan_digest(store.read("plan.json")))
+        assert (found.plan, found.digest) == (replace(PLAN, parts=(part,)), plan_digest(store.read("plan.json")))
+        assert tuple(found.shards()) == SHARDS
         assert found.model_bytes() == MODEL
 
 
@@ -289,39 +295,37 @@ def test_the_plan_is_written_last(tmp_path: Path) -> None:
         def create(self, key: str, data: bytes | Path) -> None:
             super().create(key, data)
             self.keys += (key,)
-            if len(self.keys) == 2:
+            if len(self.keys) == 3:
                 raise KeyboardInterrupt
 
     store = Dying(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Archive.begin(store, PLAN, MODEL)
+        begin(store)
     with pytest.raises(NotAnArchive):
         Archive.open(store)
-    assert Archive.begin(store, PLAN, MODEL).model_bytes() == MODEL
+    assert begin(store).model_bytes() == MODEL
     assert store.keys[-1] == "plan.json"
 
 
 def test_the_same_plan_resumes_and_another_is_told_apart(store: LocalStore, archive: Archive) -> None:
     """Protects a begun archive from other settings, another source or another model, each named in the sentence."""
-    assert Archive.begin(store, PLAN, MODEL).digest == archive.digest
+    assert begin(store).digest == archive.digest
     changed = replace(SHARDS[1], objects=(replace(SHARDS[1].objects[0], etag="new"),))
-    cases = {
-        "tier balanced, not lean": replace(PLAN, settings=replace(PLAN.settings, tier=Tier.LEAN)),
-        "target scale 2.5x2, not max-side 9": replace(PLAN, settings=replace(PLAN.settings, target=TargetSize(max_side=9))),
-        "source s3://bucket/photos, not /photos": replace(PLAN, source="/photos"),
-        r"2 source shards gone from the source since \(b.tar, c.tar\)": replace(PLAN, shards=SHARDS[:1]),
-        r"1 source shards new in the source since \(d.tar\)": replace(
-            PLAN, shards=(*SHARDS, replace(SHARDS[0], id="000003-d", name="d.tar"))
-        ),
-        r"1 source shards changed in the source since \(b.tar\)": replace(PLAN, shards=(SHARDS[0], changed, SHARDS[2])),
-        "source shards in another order": replace(PLAN, shards=SHARDS[::-1]),
+    cases: dict[str, dict[str, Any]] = {
+        "tier balanced, not lean": {"settings": replace(PLAN.settings, tier=Tier.LEAN)},
+        "target scale 2.5x2, not max-side 9": {"settings": replace(PLAN.settings, target=TargetSize(max_side=9))},
+        "source s3://bucket/photos, not /photos": {"source": "/photos"},
+        r"2 source shards gone from the source since \(b.tar, c.tar\)": {"shards": SHARDS[:1]},
+        r"1 source shards new in the source since \(d.tar\)": {
+            "shards": (*SHARDS, replace(SHARDS[0], id="000000003-d", name="d.tar"))
+        },
+        r"1 source shards changed in the source since \(b.tar\)": {"shards": (SHARDS[0], changed, SHARDS[2])},
+        f"model {PLAN.model[:16]}…, not {digest(b'other')[:16]}…": {"model": b"other"},
     }
-    for sentence, plan in cases.items():
+    for sentence, other in cases.items():
         with pytest.raises(PlanConflict, match=sentence):
-            Archive.begin(store, plan, MODEL)
-    with pytest.raises(PlanConflict, match=f"model {PLAN.model[:16]}…, not {digest(b'other')[:16]}…"):
-        Archive.begin(store, replace(PLAN, model=digest(b"other")), b"other")
-    assert Archive.open(store).plan == PLAN
+            begin(store, **other)
+    assert Archive.open(store).plan == archive.plan
 
 
 def test_two_jobs_that_begin_at_once_agree_or_one_is_refused(tmp_path: Path) -> None:
@@ -332,17 +336,12 @@ def test_two_jobs_that_begin_at_once_agree_or_one_is_refused(tmp_path: Path) -> 
             return False
 
     store = Late(tmp_path)
-    Archive.begin(store, PLAN, MODEL)
-    assert Archive.begin(store, PLAN, MODEL).plan == PLAN
-    with pytest.raises(PlanConflict):
-        Archive.begin(store, replace(PLAN, source="/other"), MODEL)
-
-
-def test_weights_that_are_not_the_plans_begin_nothing(store: LocalStore) -> None:
-    """Protects against an archive that could never restore itself."""
-    with pytest.raises(InvalidWeights, match="their SHA-256 is"):
-        Archive.begin(store, PLAN, MODEL + b"!")
-    assert list(store.list()) == []
+    first = begin(store)
+    assert begin(store).digest == first.digest
+    for other in ({"source": "/other"}, {"shards": SHARDS[:2]}):
+        with pytest.raises(PlanConflict):
+            begin(store, **other)
+        assert tuple(Archive.open(store).shards()) == SHARDS
 
 
 def test_what_is_no_archive_is_told(store: LocalStore, tmp_path: Path) -> None:
@@ -358,8 +357,8 @@ def test_another_format_version_is_refused(store: LocalStore, archive: Archive, 
     write(archive, ENTRIES, spool)
     value = json.loads(store.read("plan.json"))
     store.replace("plan.json", json.dumps({**value, "format_version": 1}).encode())
-    for act in (lambda: Archive.open(store), lambda: Archive.begin(store, PLAN, MODEL)):
-        with pytest.raises(UnsupportedFormat, match="has format version 1; this program reads 2"):
+    for act in (lambda: Archive.open(store), lambda: begin(store)):
+        with pytest.raises(UnsupportedFormat, match="has format version 1; this program reads 3"):
             act()
 
 
@@ -430,7 +429,7 @@ def test_any_entries_come_back_whole_in_parts_and_by_key(
 ) -> None:
     """Protects one row per asset, and that reading some parts or some keys gives the same as reading all."""
     folder = tmp_path_factory.mktemp("archive")
-    archive = Archive.begin(LocalStore(folder), PLAN, MODEL)
+    archive = begin(LocalStore(folder))
     write(archive, entries, tmp_path_factory.mktemp("spool"))
     assert list(archive.entries(SHARDS[0].id)) == entries
     parts = data.draw(st.sets(st.sampled_from(sorted(PARTS))))
@@ -444,7 +443,7 @@ def test_any_entries_come_back_whole_in_parts_and_by_key(
 def test_the_same_entries_are_the_same_bytes(archive: Archive, spool: Path, tmp_path: Path) -> None:
     """Protects the repeat of a shard: it has to agree with the attempt before it."""
     (tmp_path / "other").mkdir()
-    other = Archive.begin(LocalStore(tmp_path / "other"), PLAN, MODEL)
+    other = begin(LocalStore(tmp_path / "other"))
     assert write(archive, ENTRIES, spool) == write(other, ENTRIES, spool)
 
 
@@ -462,7 +461,7 @@ def test_one_entry_is_read_without_the_rest(tmp_path: Path, spool: Path) -> None
     """Protects the cost of restoring one asset: its own bytes and the footer, whatever else the shard holds."""
     (tmp_path / "archive").mkdir()
     store = CountingStore(tmp_path / "archive")
-    archive = Archive.begin(store, PLAN, MODEL)
+    archive = begin(store)
     entries = [entry(f"{index:03}.jpg", size=200_000) for index in range(60)]
     write(archive, entries, spool)
     path = tmp_path / "archive" / "shards" / f"{SHARDS[0].id}.parquet"
@@ -475,7 +474,7 @@ def test_one_entry_is_read_without_the_rest(tmp_path: Path, spool: Path) -> None
     assert archive.read_entry(SHARDS[0].id, "031.jpg", parts=()).lr_path == "031.webp"
     assert store.count - footer < 250_000
     store.count = 0
-    with pytest.raises(NothingSelected, match=r"031\.png in shard 000000-a"):
+    with pytest.raises(NothingSelected, match=r"031\.png in shard 000000000-a"):
         archive.read_entry(SHARDS[0].id, "031.png")
     assert store.count - footer < 100_000
 
@@ -491,12 +490,12 @@ def test_find_goes_through_the_shards_that_are_done(archive: Archive, spool: Pat
     def found(wanted: Any) -> list[tuple[str, str]]:
         return [(shard_id, each.key) for shard_id, each in archive.find(wanted, parts=())]
 
-    assert found(["a/07.jpg", "b/07.jpg", "c/33.jpg", "z"]) == [("000000-a", "a/07.jpg"), ("000002-c", "c/33.jpg")]
-    assert found("*/07.*") == [("000000-a", "a/07.jpg"), ("000002-c", "c/07.jpg")]
-    assert found("a/4[13].jpg") == [("000000-a", "a/41.jpg"), ("000000-a", "a/43.jpg")]
+    assert found(["a/07.jpg", "b/07.jpg", "c/33.jpg", "z"]) == [("000000000-a", "a/07.jpg"), ("000000002-c", "c/33.jpg")]
+    assert found("*/07.*") == [("000000000-a", "a/07.jpg"), ("000000002-c", "c/07.jpg")]
+    assert found("a/4[13].jpg") == [("000000000-a", "a/41.jpg"), ("000000000-a", "a/43.jpg")]
     assert len(found("*.png")) == 50
     assert found("A/07.jpg") == []
-    assert found(lambda key: key.endswith("49.jpg")) == [("000000-a", "a/49.jpg"), ("000002-c", "c/49.jpg")]
+    assert found(lambda key: key.endswith("49.jpg")) == [("000000000-a", "a/49.jpg"), ("000000002-c", "c/49.jpg")]
 
 
 def test_unknown_parts_are_refused(archive: Archive, spool: Path) -> None:
@@ -512,7 +511,7 @@ def test_unknown_parts_are_refused(archive: Archive, spool: Path) -> None:
 def test_a_shard_left_without_a_commit_is_adopted(archive: Archive, spool: Path) -> None:
     """Protects the crash between shard and commit: the next attempt commits what stands, even where its own differs."""
     first = write(archive, ENTRIES, spool)
-    assert done(archive.store) == set()
+    assert not archive.done()
     assert write(archive, ENTRIES, spool) == first
     assert write(archive, [*ENTRIES[:-1], entry("4.tar.jpg", size=9)], spool) == first
     assert create_commit(archive.store, first) == first
@@ -523,7 +522,7 @@ def test_a_shard_left_without_a_commit_is_adopted(archive: Archive, spool: Path)
 def test_a_shard_of_another_plan_is_not_adopted(archive: Archive, spool: Path, tmp_path: Path) -> None:
     """Protects against a commit for somebody else's bytes, and that these are left as they are."""
     (tmp_path / "other").mkdir()
-    other = Archive.begin(LocalStore(tmp_path / "other"), replace(PLAN, source="/other"), MODEL)
+    other = begin(LocalStore(tmp_path / "other"), source="/other")
     write(other, ENTRIES, spool)
     key = f"shards/{SHARDS[0].id}.parquet"
     foreign = other.store.read(key)
@@ -595,7 +594,7 @@ def test_a_foreign_or_missing_shard_is_told(archive: Archive, spool: Path) -> No
     with pytest.raises(DamagedObject, match="check sum"):
         list(archive.entries(SHARDS[2].id))
     with pytest.raises(NotFound):
-        archive.check_shard("000009-z", commit)
+        archive.check_shard("000000009-z", commit)
 
 
 def test_a_rows_own_digests_are_compared() -> None:
@@ -652,17 +651,17 @@ def test_pandas_opens_a_shard(shard_of_pictures: tuple[str, dict[str, Any]]) -> 
 
 
 def end_to_end(store: Store, spool: Path) -> None:
-    archive = Archive.begin(store, PLAN, MODEL)
+    archive = begin(store)
     for shard in SHARDS[:2]:
         create_commit(store, write(archive, ENTRIES, spool, shard))
     again = Archive.open(store)
-    assert done(store) == {shard.id for shard in SHARDS[:2]}
+    assert tuple(again.shards_done()) == SHARDS[:2]
     assert write(again, ENTRIES, spool, SHARDS[1]).report.entries == len(ENTRIES)
     assert [each for _, each in again.find("2/*")] == [ENTRIES[1]] * 2
     assert again.read_entry(SHARDS[1].id, "1.jpg") == ENTRIES[0]
     assert again.model_bytes() == MODEL
     with pytest.raises(PlanConflict):
-        Archive.begin(store, replace(PLAN, source="/other"), MODEL)
+        begin(store, source="/other")
 
 
 def test_an_archive_lives_on_s3(s3_bucket: str, spool: Path) -> None:

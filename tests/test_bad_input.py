@@ -21,7 +21,7 @@ import pytest
 
 from jobs.rescale import read_weights
 from pipeline.archive import Archive
-from pipeline.commits import create_commit, done
+from pipeline.commits import create_commit
 from pipeline.entries import source_bytes
 from pipeline.errors import (
     ChecksumMismatch,
@@ -36,7 +36,7 @@ from pipeline.errors import (
     UnsupportedFormat,
     UnsupportedShard,
 )
-from pipeline.outputs import OutputKind
+from pipeline.outputs import OutputKind, named_outputs
 from pipeline.records import Entry, EntryKind, OriginalCoding, Settings, ShardReport, Tier
 from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.store import LocalStore
@@ -233,7 +233,7 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "source/photos.tar").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(50))
     archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive")
     with pytest.raises(UnsupportedShard) as caught:
-        workshop.rescaler(archive).run(archive.plan.shards[0])
+        workshop.rescaler(archive).run(next(archive.shards()))
     assert ".tar.gz" in workshop.sentence(str(caught.value))
 
 
@@ -258,11 +258,11 @@ def test_parquet_without_its_image_column_is_refused_whole(
     pq.write_table(pa.table(dict(columns)), tmp_path / "source/photos.parquet")
     archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", image_column=wanted)
     with pytest.raises(NoImageColumn) as caught:
-        workshop.rescaler(archive).run(archive.plan.shards[0])
+        workshop.rescaler(archive).run(next(archive.shards()))
     text = workshop.sentence(str(caught.value))
     assert "--image-column" in text
     assert all(column in text for column in columns)
-    assert not done(archive.store)
+    assert not archive.done()
 
 
 def test_a_parquet_cut_in_half_is_refused_whole(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_a_parquet_cut_in_half_is_refused_whole(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
     archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive")
     with pytest.raises(DamagedShard) as caught:
-        workshop.rescaler(archive).run(archive.plan.shards[0])
+        workshop.rescaler(archive).run(next(archive.shards()))
     assert "photos.parquet" in workshop.sentence(str(caught.value))
-    assert not done(archive.store)
+    assert not archive.done()
 
 
 def test_rows_without_an_image_are_entries(tmp_path: Path) -> None:
@@ -383,19 +383,20 @@ def test_a_flipped_byte_costs_its_own_entries_alone(tmp_path: Path, output: Outp
 def test_a_flipped_byte_anywhere_is_told_or_harmless(stored: Rescaled, tmp_path: Path, place: float) -> None:
     """Protects what is restored: wherever a shard is damaged, nothing else than before comes out; the other shard is whole."""
     workshop.restore(stored, tmp_path / "whole")
-    path = tmp_path / f"archive/shards/{stored.archive.plan.shards[0].id}.parquet"
+    first, second = named_outputs(stored.archive.shards())
+    path = tmp_path / f"archive/shards/{first.id}.parquet"
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 0x10
     path.write_bytes(data)
     worker = workshop.restorer(stored, tmp_path / "out")
     try:
-        failures = worker.run(stored.archive.plan.shards[0]).failures
+        failures = worker.run(first).failures
         sentences = [failure.reason for failure in failures]
     except PipelineError as error:
         sentences = [str(error)]
     for text in sentences:
         assert path.name in workshop.sentence(text)
-    assert not worker.run(stored.archive.plan.shards[1]).failures
+    assert not worker.run(second).failures
     whole, damaged = workshop.written(tmp_path / "whole"), workshop.written(tmp_path / "out")
     assert damaged.items() <= whole.items()
     assert {name for name in whole if name.startswith("two/")} <= damaged.keys()
@@ -440,7 +441,7 @@ def forge(result: Rescaled, folder: Path, entries: list[Entry]) -> Rescaled:
     """Write an archive of the same plan that holds other entries, in their own valid shard and commit."""
     shutil.copytree(result.uri, folder / "forged", ignore=shutil.ignore_patterns("shards", "commits"))
     archive = Archive.open(LocalStore(folder / "forged"))
-    (shard,) = archive.plan.shards
+    (shard,) = archive.shards()
     report = ShardReport(shard_id=shard.id, entries=len(entries), originals=0, pixels=0, bytes_in=0, bytes_out=0)
     with archive.writer(shard, folder) as writer:
         for entry in entries:

@@ -243,7 +243,7 @@ def test_what_is_no_archive_is_told(tmp_path: Path, standing: str) -> None:
     shutil.copytree(standing, copy)
     plan = json.loads((copy / "plan.json").read_text())
     (copy / "plan.json").write_text(json.dumps(plan | {"format_version": 9}))
-    assert "has format version 9; this program reads 2" in refused(3, "inspect", copy)
+    assert "has format version 9; this program reads 3" in refused(3, "inspect", copy)
     (copy / "plan.json").write_text("{")
     assert "is damaged" in refused(3, "inspect", copy)
     shutil.copy(Path(standing) / "plan.json", copy)
@@ -284,12 +284,12 @@ def test_inspect_tells_what_is_there(standing: str) -> None:
     assert "scale 2x2" in iarn("inspect", standing).out
     shards = [json.loads(line) for line in iarn("inspect", standing, "--shards", "--json").out.splitlines()]
     assert [row["name"] for row in shards] == ["a.tar", "b.tar", "c.tar"]
-    assert "000001-b  tar  b.tar  4 entries" in iarn("inspect", standing, "--shards").out
+    assert "000000001-b  tar  b.tar  4 entries" in iarn("inspect", standing, "--shards").out
     entries = [json.loads(line) for line in iarn("inspect", standing, "--entries", "--json").out.splitlines()]
     assert [row["key"] for row in entries][3:6] == ["a/003.tif", "b/000.png", "b/001.jpg"]
     assert "b/001.jpg  original  10 B  cannot be decoded" in iarn("inspect", standing, "--entries").out
     entry = json.loads(iarn("inspect", standing, "c/002.webp", "--json").out)
-    assert (entry["shard"], entry["source"]["width"], entry["lr"]["width"]) == ("000002-c", 29, 15)
+    assert (entry["shard"], entry["source"]["width"], entry["lr"]["width"]) == ("000000002-c", 29, 15)
     assert entry["sidecars"] == {"cls.json": 12, "txt": 9}
     assert "c/002.webp" in iarn("inspect", standing, "c/002.webp").out
     assert "No entry of" in refused(2, "inspect", standing, "c/nothing.png")
@@ -299,15 +299,15 @@ def test_inspect_of_an_unfinished_archive(tmp_path: Path, standing: str) -> None
     """Protects against a shard without its commit being taken for done: it is neither listed nor counted."""
     copy = tmp_path / "copy"
     shutil.copytree(standing, copy)
-    (copy / "commits" / "000001-b.json").unlink()
+    (copy / "commits" / "000000" / "000000001-b.json").unlink()
     summary = json.loads(iarn("inspect", copy, "--json").out)
     assert (summary["shards"], summary["shards_done"], summary["entries"]) == (3, 2, 8)
-    assert "000001-b  tar  b.tar  not done" in iarn("inspect", copy, "--shards").out
+    assert "000000001-b  tar  b.tar  not done" in iarn("inspect", copy, "--shards").out
     assert len(iarn("inspect", copy, "--entries").out.splitlines()) == 8
-    (copy / "shards" / "000002-c.parquet").unlink()
+    (copy / "shards" / "000000002-c.parquet").unlink()
     outcome = iarn("inspect", copy, "--entries")
     assert outcome.status == 3
-    assert "000002-c.parquet does not exist" in outcome.err
+    assert "000000002-c.parquet does not exist" in outcome.err
 
 
 @pytest.mark.ray
@@ -328,7 +328,7 @@ class TestJobs:
         assert first.event("shard")["entries"] == 3
         assert first.event("failure")["key"] == "001.jpg"
         listed = [json.loads(line) for line in (tmp_path / "archive" / "failures.jsonl").read_text().splitlines()]
-        assert [(row["shard_id"], row["key"]) for row in listed] == [("000000-photos", "001.jpg")]
+        assert [(row["shard_id"], row["key"]) for row in listed] == [("000000000-photos", "001.jpg")]
         shutil.rmtree(source)
         again = iarn(*command)
         assert again.status == 1
@@ -363,17 +363,17 @@ class TestJobs:
     def test_verify_finds_damage(self, tmp_path: Path) -> None:
         """Protects archives over years: a flipped byte, a shard that is gone and one that was never done are each told."""
         archive = Path(built(tmp_path))
-        shard = archive / "shards" / "000000-a.parquet"
+        shard = archive / "shards" / "000000000-a.parquet"
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
-        (archive / "shards" / "000001-b.parquet").unlink()
-        (archive / "commits" / "000002-c.json").unlink()
+        (archive / "shards" / "000000001-b.parquet").unlink()
+        (archive / "commits" / "000000" / "000000002-c.json").unlink()
         outcome = iarn("verify", archive, "--sample", "0")
         assert outcome.status == 1
         failures = {event["shard"]: event["reason"] for event in outcome.events if event["event"] == "failure"}
-        assert "000000-a.parquet is damaged" in failures["000000-a"]
-        assert "000001-b.parquet does not exist" in failures["000001-b"]
+        assert "000000000-a.parquet is damaged" in failures["000000000-a"]
+        assert "000000001-b.parquet does not exist" in failures["000000001-b"]
         assert outcome.event("end")["shards_not_done"] == 1
 
     @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ class TestJobs:
                 ],
             ),
             (["--glob", "b/*", "--to", "tar", "--lr"], ["b.tar"]),
-            (["--shard", "000002-c", "--to", "parquet", "--format", "png"], ["c.parquet"]),
+            (["--shard", "000000002-c", "--to", "parquet", "--format", "png"], ["c.parquet"]),
         ],
         ids=["keys", "glob", "shard"],
     )

@@ -12,7 +12,7 @@ from jobs.console import SHOWN_FAILURES, Reporter, failure_lines, size
 from pipeline.pool import Snapshot
 from pipeline.records import Failure, ShardReport
 
-REPORT = ShardReport(shard_id="000000-a", entries=4, originals=1, pixels=2_000_000, bytes_in=5_000_000, bytes_out=700_000)
+REPORT = ShardReport(shard_id="000000000-a", entries=4, originals=1, pixels=2_000_000, bytes_in=5_000_000, bytes_out=700_000)
 
 
 class Terminal(io.StringIO):
@@ -45,11 +45,11 @@ def test_a_terminal_gets_a_summary_with_the_first_failures(monkeypatch: pytest.M
     with reporter.running():
         reporter.done(REPORT)
         for index in range(SHOWN_FAILURES + 2):
-            reporter.done(Failure(shard_id="000001-b", key=None, reason=f"[red]reason {index}[/red]"))
+            reporter.done(Failure(shard_id="000000001-b", key=None, reason=f"[red]reason {index}[/red]"))
     reporter.summary(archive="s3://bucket/[bold]archive")
     shown = terminal.getvalue()
     assert "4 entries (1 kept as originals) in 1 of 3 shards, 5.0 MB → 700.0 kB" in shown
-    assert "000001-b: [red]reason 0[/red]" in shown
+    assert "000000001-b: [red]reason 0[/red]" in shown
     assert f"reason {SHOWN_FAILURES}[" not in shown
     assert "… and 2 more" in shown
     assert "archive: s3://bucket/[bold]archive" in shown
@@ -62,18 +62,18 @@ def test_json_lines_are_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("jobs.console.HEARTBEAT_SECONDS", 0.0)
     reporter = Reporter("rescale", 3, json_lines=True)
     reporter.resume(REPORT)
-    failure = Failure(shard_id="000001-b", key="ä\n.png", reason="cannot be decoded")
+    failure = Failure(shard_id="000000001-b", key="ä\n.png", reason="cannot be decoded")
     with reporter.running():
         reporter.snapshot(Snapshot(assets=4, actors=1))
-        reporter.done(ShardReport(**{**vars(REPORT), "shard_id": "000001-b", "failures": (failure,)}))
-        reporter.done(Failure(shard_id="000002-c", key=None, reason="it is gone"))
+        reporter.done(ShardReport(**{**vars(REPORT), "shard_id": "000000001-b", "failures": (failure,)}))
+        reporter.done(Failure(shard_id="000000002-c", key=None, reason="it is gone"))
     reporter.summary(archive="here")
     assert "\x1b" not in terminal.getvalue()
     events = [json.loads(line) for line in terminal.getvalue().splitlines()]
     assert [event["event"] for event in events] == ["start", "progress", "shard", "failure", "quarantined", "end"]
     assert all({"timestamp", "level"} <= event.keys() for event in events)
     assert (events[0]["shards_done"], events[-1]["entries"], events[-1]["failures"]) == (1, 8, 2)
-    assert json.loads(failure_lines([failure])) == {"shard_id": "000001-b", "key": "ä\n.png", "reason": "cannot be decoded"}
+    assert json.loads(failure_lines([failure])) == {"shard_id": "000000001-b", "key": "ä\n.png", "reason": "cannot be decoded"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 
 from pipeline import pool, spool
 from pipeline.archive import Archive
-from pipeline.commits import commits
 from pipeline.pool import PoolOptions, Snapshot
 from pipeline.records import ShardReport, Tier
 from pipeline.rescale import RescaleWork
@@ -58,7 +57,7 @@ def test_a_job_on_object_storage_survives_kill_9(
     assert len(objects.keys("archive/commits/")) == len(objects.keys("archive/shards/")) == len(samples)
     assert before == {key: objects.etag(key) for key in before}
     opened = Archive.open(open_store(archive))
-    keys = [entry.key for shard in opened.plan.shards for entry in opened.entries(shard.id)]
+    keys = [entry.key for shard in opened.shards() for entry in opened.entries(shard.id)]
     assert sorted(keys) == sorted(sample.key for content in samples.values() for sample in content)
 
     third = run(tmp_path / "third", clean_environment, "restore", archive, out, "--to", "tar")
@@ -104,23 +103,23 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill(snapshot: Snapshot) -> None:
-        if snapshot.actors and not killed and any((tmp_path / "archive").glob("commits/*")):
+        if snapshot.actors and not killed and any((tmp_path / "archive").glob("commits/*/*")):
             for process in psutil.Process().children(recursive=True):
                 if process.name().startswith("ray::_Actor"):
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
 
     work = RescaleWork(archive=archive.store.uri, device="cpu")
-    results = list(pool.run(work, archive.plan.shards, PoolOptions(actors=1, cpus_per_actor=1), kill))
+    results = list(pool.run(work, archive.shards(), PoolOptions(actors=1, cpus_per_actor=1), kill))
     assert len(killed) == 1
     assert all(isinstance(result, ShardReport) for result in results), results
-    assert sorted(result.shard_id for result in results) == [shard.id for shard in archive.plan.shards]
-    committed = list(commits(archive.store, archive.digest))
-    assert [commit.shard_id for commit in committed] == [shard.id for shard in archive.plan.shards]
+    assert sorted(result.shard_id for result in results) == [shard.id for shard in archive.shards()]
+    committed = list(archive.commits())
+    assert [commit.shard_id for commit in committed] == [shard.id for shard in archive.shards()]
     for commit in committed:
         data = (tmp_path / "archive" / "shards" / f"{commit.shard_id}.parquet").read_bytes()
         assert hashlib.sha256(data).hexdigest() == commit.sha256
-    keys = [entry.key for shard in archive.plan.shards for entry in archive.entries(shard.id)]
+    keys = [entry.key for shard in archive.shards() for entry in archive.entries(shard.id)]
     assert sorted(keys) == sorted(f"{shard}/{index}.png" for shard in range(8) for index in range(2))
 
 

@@ -7,13 +7,14 @@ import re
 import tarfile
 from collections.abc import Mapping
 from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
-from pipeline.outputs import OutputKind, create_or_confirm, open_output, output_names
+from pipeline.outputs import OutputKind, create_or_confirm, named_outputs, open_output
 from pipeline.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.shards import read_assets
 from pipeline.store import LocalStore
@@ -23,7 +24,7 @@ from tests.workshop import Sample
 Added = tuple[str, bytes | None, Mapping[str, bytes]]
 
 
-def shard_of(kind: ShardKind, name: str = "folder/photos.tar", shard_id: str = "000000-photos") -> SourceShard:
+def shard_of(kind: ShardKind, name: str = "folder/photos.tar", shard_id: str = "000000000-photos") -> SourceShard:
     """Return a source shard of one object."""
     return SourceShard(id=shard_id, name=name, kind=kind, objects=(ObjectInfo(key=name, size=1, etag="x"),))
 
@@ -221,12 +222,34 @@ def test_names_of_shards_are_their_own() -> None:
         shard_of(ShardKind.TAR, "x.tar.gz", "1"),
         shard_of(ShardKind.PARQUET, "x.parquet", "2"),
         shard_of(ShardKind.TAR, "y/z.TGZ", "3"),
-        shard_of(ShardKind.FILES, "000004-x", "4"),
+        shard_of(ShardKind.FILES, "000000004-x", "4"),
         shard_of(ShardKind.TAR, "../../evil.tar", "5"),
         shard_of(ShardKind.PARQUET, "data.pq", "6"),
     ]
-    names = output_names(shards)
-    assert list(names.values()) == ["x.tar", "x.tar.gz", "x.parquet", "y/z", "4", "%2E%2E/%2E%2E/evil", "data"]
+    assert [shard.name for shard in named_outputs(shards)] == [
+        "x.tar",
+        "x.tar.gz",
+        "x.parquet",
+        "y/z",
+        "4",
+        "%2E%2E/%2E%2E/evil",
+        "data",
+    ]
+
+
+def test_names_are_told_as_shards_pass() -> None:
+    """Protects a restore of millions of shards: their names are known without the plan's end, and few shards are held."""
+    listed = (
+        each
+        for index in count()
+        for each in (
+            shard_of(ShardKind.TAR, f"{index:06d}.tar", f"{3 * index:09d}-t"),
+            shard_of(ShardKind.TAR, f"{index:06d}.tgz", f"{3 * index + 1:09d}-t"),
+            shard_of(ShardKind.FILES, f"{index:06d}/x.jpg", f"{3 * index + 2:09d}-x"),
+        )
+    )
+    names = [shard.name for shard in islice(named_outputs(listed), 7)]
+    assert names == ["000000.tar", "000000.tgz", "000000002-x", "000001.tar", "000001.tgz", "000000005-x", "000002.tar"]
 
 
 def test_create_or_confirm_takes_files_and_bytes(store: LocalStore, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from iarn import metrics
 from pipeline import image, rescale, shards
-from pipeline.commits import done, read_commit
+from pipeline.commits import read_commit
 from pipeline.entries import source_bytes
 from pipeline.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
 from pipeline.orientation import upright
@@ -81,7 +81,7 @@ def test_the_commit_tells_what_was_written(tmp_path: Path) -> None:
     """Protects resuming and verifying: digest, size and counts of a commit are those of the shard object."""
     samples = workshop.samples(3)
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive")
-    (shard,) = result.archive.plan.shards
+    (shard,) = result.archive.shards()
     commit = read_commit(result.archive.store, shard.id, result.archive.digest)
     stored = (tmp_path / "archive/shards" / f"{shard.id}.parquet").read_bytes()
     assert (commit.sha256, commit.byte_size) == (digest(stored), len(stored))
@@ -229,12 +229,12 @@ def test_an_lr_that_does_not_come_back_is_not_stored(tmp_path: Path, monkeypatch
 def test_a_shard_cut_off_before_its_commit_is_adopted(tmp_path: Path, kind: str) -> None:
     """Protects against a crash between shard and commit: the repeat takes the object over, and every entry is there once."""
     result = workshop.rescale(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    (shard,) = result.archive.plan.shards
-    commit = tmp_path / f"archive/commits/{shard.id}.json"
+    (shard,) = result.archive.shards()
+    commit = tmp_path / f"archive/commits/000000/{shard.id}.json"
     stored = tmp_path / f"archive/shards/{shard.id}.parquet"
     before = commit.read_bytes(), stored.read_bytes(), stored.stat().st_mtime_ns
     commit.unlink()
-    assert not done(result.archive.store)
+    assert not result.archive.done()
     report = workshop.rescaler(result.archive).run(shard)
     assert (commit.read_bytes(), stored.read_bytes(), stored.stat().st_mtime_ns) == before
     assert report == result.reports[0]
@@ -245,7 +245,7 @@ def test_a_shard_that_is_done_is_not_written_twice(tmp_path: Path) -> None:
     """Protects exactly-once: a second worker of a finished shard changes nothing and reports what stands."""
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
     before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()}
-    assert workshop.rescaler(result.archive).run(result.archive.plan.shards[0]) == result.reports[0]
+    assert workshop.rescaler(result.archive).run(next(result.archive.shards())) == result.reports[0]
     assert {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()} == before
 
 
@@ -254,12 +254,12 @@ def test_a_foreign_object_in_a_shards_place_is_left_alone(tmp_path: Path) -> Non
     source = workshop.as_folder(tmp_path / "source", workshop.samples(2))
     other = workshop.rescale(source, tmp_path / "other", tier=Tier.LEAN)
     archive = workshop.begin(source, tmp_path / "archive")
-    (shard,) = archive.plan.shards
+    (shard,) = archive.shards()
     archive.store.create(f"shards/{shard.id}.parquet", (tmp_path / f"other/shards/{shard.id}.parquet").read_bytes())
     with pytest.raises(AlreadyExists) as caught:
         workshop.rescaler(archive).run(shard)
     workshop.sentence(str(caught.value))
-    assert not done(archive.store)
+    assert not archive.done()
     assert other.entries
 
 
@@ -271,7 +271,7 @@ def test_a_worker_runs_two_shards_at_once(tmp_path: Path) -> None:
     archive = workshop.begin(str(tmp_path / "source"), tmp_path / "together")
     worker = workshop.rescaler(archive)
     with ThreadPoolExecutor(2) as threads:
-        reports = list(threads.map(worker.run, archive.plan.shards))
+        reports = list(threads.map(worker.run, archive.shards()))
     assert reports == alone.reports
     assert workshop.written(tmp_path / "together") == workshop.written(tmp_path / "alone")
     assert worker.progress.assets == 24
@@ -301,7 +301,7 @@ def test_a_source_that_changed_commits_nothing_and_leaves_nothing_behind(
 ) -> None:
     """Protects the plan and the local disk: a changed object ends its shard with a sentence, without commit or spool."""
     archive = workshop.begin(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    (shard,) = archive.plan.shards
+    (shard,) = archive.shards()
     changed = tmp_path / "source" / shard.objects[-1].key
     changed.write_bytes(changed.read_bytes() + b"more")
     spool = tmp_path / "spool"
@@ -311,7 +311,7 @@ def test_a_source_that_changed_commits_nothing_and_leaves_nothing_behind(
         workshop.rescaler(archive).run(shard)
     assert changed.name in workshop.sentence(str(caught.value))
     assert not list(spool.iterdir())
-    assert not done(archive.store)
+    assert not archive.done()
     assert not (tmp_path / "archive/shards").exists()
 
 
@@ -334,7 +334,7 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch
 
     monkeypatch.setattr(shards, "read_assets", counted)
     monkeypatch.setattr(rescale, "WINDOW_PIXELS", 10 * 20_000)
-    assert worker.run(archive.plan.shards[0]).entries == 120
+    assert worker.run(next(archive.shards())).entries == 120
     bound = 200_000 // (20_000 if content == "damaged" else rescale.LEAST_WEIGHT)
     assert max(most) <= 2 * bound + 4
 
@@ -358,7 +358,7 @@ def test_large_pictures_go_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(image, "decode", counted)
     monkeypatch.setattr(rescale, "WINDOW_PIXELS", 1000)
-    worker.run(archive.plan.shards[0])
+    worker.run(next(archive.shards()))
     assert len(alive) == 17
     assert max(alive) <= 2
 

@@ -19,7 +19,7 @@ from pipeline.archive import Archive
 from pipeline.commits import done
 from pipeline.errors import InvalidOption, NotFound
 from pipeline.orientation import upright
-from pipeline.outputs import OutputKind
+from pipeline.outputs import OutputKind, named_outputs
 from pipeline.records import LrCodec, Tier
 from pipeline.restore import RestoreOptions, renamed, restore_state
 from pipeline.store import LocalStore
@@ -64,7 +64,7 @@ def test_everything_comes_back_in_every_form(tmp_path: Path, kind: str, output: 
     assert reports[0].bytes_out == sum(map(len, files.values()))
     if output is OutputKind.PARQUET:
         ((name, data),) = files.items()
-        assert name == ("photos.parquet" if kind != "files" else "000000-000.parquet")
+        assert name == ("photos.parquet" if kind != "files" else "000000000-000.parquet")
         rows = pq.read_table(io.BytesIO(data)).to_pylist()
         found = {row["image"]["path"]: row["image"]["bytes"] for row in rows}
         texts = [row["txt"] if kind == "parquet" else {s["name"]: s["data"] for s in row["sidecars"]}["txt"] for row in rows]
@@ -73,7 +73,7 @@ def test_everything_comes_back_in_every_form(tmp_path: Path, kind: str, output: 
         found = {name.removeprefix("photos/"): data for name, data in files.items()}
         if output is OutputKind.TAR:
             ((name, data),) = files.items()
-            assert name == ("photos.tar" if kind != "files" else "000000-000.tar")
+            assert name == ("photos.tar" if kind != "files" else "000000000-000.tar")
             found = dict(workshop.members_of(data))
         assert {found[f"{index:03d}.txt"] for index in range(3)} == {sample.sidecars["txt"] for sample in samples}
     for sample in samples:
@@ -112,7 +112,7 @@ def test_restoring_twice_gives_the_same_bytes(shelf: Rescaled, tmp_path: Path) -
             workshop.restore(shelf, folder, output=output)
         assert workshop.written(folders[0]) == workshop.written(folders[1]) != {}
         worker = workshop.restorer(shelf, folders[0], output=output)
-        for shard in shelf.archive.plan.shards:
+        for shard in named_outputs(shelf.archive.shards()):
             assert not worker.run(shard).failures
         assert workshop.written(folders[0]) == workshop.written(folders[1])
 
@@ -122,7 +122,7 @@ def test_two_shards_restore_at_once(shelf: Rescaled, tmp_path: Path) -> None:
     workshop.restore(shelf, tmp_path / "alone")
     worker = workshop.restorer(shelf, tmp_path / "together")
     with ThreadPoolExecutor(2) as threads:
-        reports = list(threads.map(worker.run, shelf.archive.plan.shards))
+        reports = list(threads.map(worker.run, named_outputs(shelf.archive.shards())))
     assert workshop.written(tmp_path / "together") == workshop.written(tmp_path / "alone")
     assert worker.progress.assets == sum(report.entries for report in reports) == 9
 
@@ -301,8 +301,8 @@ def test_a_parquet_source_comes_back_with_its_own_columns(tmp_path: Path) -> Non
 
 def test_keys_globs_and_shards_select(shelf: Rescaled, tmp_path: Path) -> None:
     """Protects selections: keys, a glob that crosses folders, shards, and keys and a glob together, no more and no less."""
-    tar = next(shard.id for shard in shelf.archive.plan.shards if shard.name == "some.tar")
-    loose = next(shard.id for shard in shelf.archive.plan.shards if shard.id == shard.name)
+    tar = next(shard.id for shard in shelf.archive.shards() if shard.name == "some.tar")
+    loose = next(shard.id for shard in shelf.archive.shards() if shard.id == shard.name)
     cases: dict[str, tuple[dict[str, Any], set[str]]] = {
         "keys": (
             {"keys": frozenset(["x", "001.jpg", "loose/002.webp"])},
@@ -343,7 +343,7 @@ def test_assets_of_one_stem_lose_nothing(tmp_path: Path, output: OutputKind) -> 
     assert len(result.entries) == 2
     assert not workshop.failures(workshop.restore(result, tmp_path / "out", format="png", output=output))
     files = workshop.written(tmp_path / "out")
-    found = files if output is OutputKind.FILES else dict(workshop.members_of(files["000000-a.tar"]))
+    found = files if output is OutputKind.FILES else dict(workshop.members_of(files["000000000-a.tar"]))
     assert set(found) == {"a.png", "a~2.png", "a.txt"}
     assert {workshop.shown(found[name]).shape[0] for name in ("a.png", "a~2.png")} == {20, 24}
 
@@ -405,11 +405,12 @@ def test_a_restore_with_failures_is_not_done(tmp_path: Path) -> None:
     (tmp_path / "out/one").mkdir(parents=True)
     (tmp_path / "out/one/000.png").write_bytes(b"mine")
     worker = workshop.restorer(result, tmp_path / "out")
-    for shard in result.archive.plan.shards:
+    for shard in named_outputs(result.archive.shards()):
         worker.run(shard)
-    assert done(restore_state(str(tmp_path / "out"), worker.digest)) == {result.archive.plan.shards[1].id}
+    state = done(restore_state(str(tmp_path / "out"), worker.digest), 2)
+    assert [shard.id in state for shard in result.archive.shards()] == [False, True]
     other = workshop.restorer(result, tmp_path / "out", format="png")
-    assert not done(other.state)
+    assert not done(other.state, 2)
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------
@@ -421,7 +422,7 @@ def test_a_missing_shard_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     spool = tmp_path / "spool"
     spool.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    (shard,) = result.archive.plan.shards
+    (shard,) = result.archive.shards()
     (tmp_path / f"archive/shards/{shard.id}.parquet").unlink()
     for output in OutputKind:
         with pytest.raises(NotFound) as caught:

@@ -57,7 +57,7 @@ def shard_of(folder: Path, kind: ShardKind, files: dict[str, bytes]) -> tuple[St
         (folder / key).write_bytes(data)
     store = open_store(str(folder))
     objects = tuple(store.stat(key) for key in sorted(files))
-    return store, SourceShard(id="000000-x", name=objects[0].key, kind=kind, objects=objects)
+    return store, SourceShard(id="000000000-x", name=objects[0].key, kind=kind, objects=objects)
 
 
 def read_tar(folder: Path, data: bytes) -> list[Asset]:
@@ -529,7 +529,7 @@ def test_tars_are_read_without_pyarrow(tmp_path: Path) -> None:
         "from pipeline.shards import read_assets\n"
         "from pipeline.sources import find_source\n"
         "source = find_source(sys.argv[1])\n"
-        "print([asset.key for asset in read_assets(source.store, source.shards[0])])"
+        "print([asset.key for asset in read_assets(source.store, next(source.shards))])"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "x.tar")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])

@@ -48,11 +48,11 @@ def test_tars_and_parquets_are_shards_and_images_are_grouped() -> None:
     """Protects the rule that plans are made by, and the ids and names that commits and archives carry."""
     source = found(["a/1.jpg", "a/2.PNG", "b.tar", "c/d e.tar.gz", "f.parquet", "g.tgz", "notes.txt", "z.jpg"])
     assert [(shard.id, shard.name, shard.kind, keys(shard)) for shard in source.shards] == [
-        ("000000-b", "b.tar", ShardKind.TAR, ["b.tar"]),
-        ("000001-d-e", "c/d e.tar.gz", ShardKind.TAR, ["c/d e.tar.gz"]),
-        ("000002-f", "f.parquet", ShardKind.PARQUET, ["f.parquet"]),
-        ("000003-g", "g.tgz", ShardKind.TAR, ["g.tgz"]),
-        ("000004-a", "000004-a", ShardKind.FILES, ["a/1.jpg", "a/2.PNG", "z.jpg"]),
+        ("000000000-b", "b.tar", ShardKind.TAR, ["b.tar"]),
+        ("000000001-d-e", "c/d e.tar.gz", ShardKind.TAR, ["c/d e.tar.gz"]),
+        ("000000002-f", "f.parquet", ShardKind.PARQUET, ["f.parquet"]),
+        ("000000003-g", "g.tgz", ShardKind.TAR, ["g.tgz"]),
+        ("000000004-a", "000000004-a", ShardKind.FILES, ["a/1.jpg", "a/2.PNG", "z.jpg"]),
     ]
     assert source.ignored == 1
 
@@ -108,14 +108,15 @@ def test_every_object_is_in_one_shard_or_counted(names: list[str], group_count: 
     except EmptySource:
         assert not any((has_image_name(name) or name.endswith(".tar")) and not is_hidden(name) for name in names)
         return
-    objects = [key for shard in source.shards for key in keys(shard)]
+    made = tuple(source.shards)
+    objects = [key for shard in made for key in keys(shard)]
     assert len(objects) == len(set(objects))
     assert len(objects) + source.ignored == len(names)
     assert {name for name in names if has_image_name(name) and not is_hidden(name)} <= set(objects)
-    ids = [shard.id for shard in source.shards]
+    ids = [shard.id for shard in made]
     assert ids == sorted(set(ids))
-    assert source.shards == found(reversed(names), group_count=group_count).shards
-    for shard in source.shards:
+    assert made == tuple(found(reversed(names), group_count=group_count).shards)
+    for shard in made:
         assert keys(shard) == sorted(keys(shard))
         images = {split_stem(key)[0] for key in keys(shard) if has_image_name(key)}
         assert shard.kind is ShardKind.TAR or {split_stem(key)[0] for key in keys(shard)} == images
@@ -125,7 +126,7 @@ def test_ids_are_safe_file_names() -> None:
     """Protects the archive's keys, which ids become part of, against any name of a source."""
     names = ["ü/☀.tar", "..x.tar" * 30, "a b/" + "y" * 300 + ".parquet", "Straße/1.jpg", "Straße/2.jpg"]
     for shard in found(name for name in names if not is_hidden(name)).shards:
-        assert re.fullmatch(r"\d{6}-[A-Za-z0-9_-]([A-Za-z0-9._-]{0,38}[A-Za-z0-9_-])?", shard.id)
+        assert re.fullmatch(r"\d{9}-[A-Za-z0-9_-]([A-Za-z0-9._-]{0,38}[A-Za-z0-9_-])?", shard.id)
 
 
 @pytest.mark.parametrize("names", [[], ["a.txt", "b/README", ".x.jpg"]])
@@ -141,14 +142,17 @@ def test_archive_is_refused_as_source() -> None:
         found(["plan.json", "commits/0.json", "shards/0.parquet"])
     with pytest.raises(InvalidOption, match="iarn restore"):
         found(["plan.json", "model/0.safetensors"])
-    assert found(["plan.json", "x.jpg"]).ignored == 1
+    source = found(["plan.json", "x.jpg"])
+    assert [keys(shard) for shard in source.shards] == [["x.jpg"]]
+    assert source.ignored == 1
 
 
 def test_archive_among_the_sources_is_passed_over() -> None:
     """Protects `rescale photos photos/small` and then another one: the first archive's tables are no photographs."""
-    archive = ["FORMAT.md", "commits/0.json", "model/0.safetensors", "plan.json", "shards/0.parquet"]
+    part = f"plan/{'ab' * 32}.parquet"
+    archive = ["FORMAT.md", "commits/0/0.json", "model/0.safetensors", "plan.json", part, "rollups/0.json", "shards/0.parquet"]
     source = found(["a.jpg", "z.parquet", *(f"small/{name}" for name in archive), "small/shards2/0.parquet"])
-    assert [shard.name for shard in source.shards] == ["small/shards2/0.parquet", "z.parquet", "000002-a"]
+    assert [shard.name for shard in source.shards] == ["small/shards2/0.parquet", "z.parquet", "000000002-a"]
     assert source.ignored == len(archive)
 
 
@@ -157,13 +161,13 @@ def test_folders_and_single_files_are_sources(tmp_path: Path) -> None:
     for name in ("x.jpg", "x.txt", "y.tar", "z.parquet"):
         (tmp_path / name).write_bytes(b"\0" * 1024)
     source = find_source(str(tmp_path))
-    assert [shard.name for shard in source.shards] == ["y.tar", "z.parquet", "000002-x"]
-    assert find_source(f"{tmp_path}/").shards == source.shards
+    assert [shard.name for shard in source.shards] == ["y.tar", "z.parquet", "000000002-x"]
+    assert next(find_source(f"{tmp_path}/").shards).name == "y.tar"
     for name, kind in (("x.jpg", ShardKind.FILES), ("y.tar", ShardKind.TAR), ("z.parquet", ShardKind.PARQUET)):
         source = find_source(str(tmp_path / name))
         assert source.store.uri == str(tmp_path)
         assert [(shard.kind, keys(shard)) for shard in source.shards] == [(kind, [name])]
-    assert list(read_assets(source.store, find_source(str(tmp_path / "y.tar")).shards[0])) == []
+    assert list(read_assets(source.store, next(find_source(str(tmp_path / "y.tar")).shards))) == []
 
 
 def test_sources_that_are_not_there_are_told(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_source_that_is_gone_is_no_fault(tmp_path: Path) -> None:
 def test_damage_is_told_with_the_entries_it_took(whole: Path, tmp_path: Path) -> None:
     """Protects the repair: one flipped byte is told for its shard, with the key of the entry that is lost and no other."""
     result = copied(whole, tmp_path)
-    large = next(shard for shard in result.archive.plan.shards if shard.name == "large.tar")
+    large = next(shard for shard in result.archive.shards() if shard.name == "large.tar")
     path = tmp_path / f"archive/shards/{large.id}.parquet"
     flip(path, path.read_bytes().find(workshop.noise(2)) + 1000)
     reports = {report.shard_id: report for report in workshop.verify(result)}
@@ -87,7 +87,7 @@ def test_damage_is_told_with_the_entries_it_took(whole: Path, tmp_path: Path) ->
 def test_no_flipped_byte_goes_unnoticed(whole: Path, tmp_path: Path, place: float) -> None:
     """Protects the digests: wherever a byte of a shard changes, verify says so in sentences."""
     result = copied(whole, tmp_path)
-    path = tmp_path / f"archive/shards/{result.archive.plan.shards[1].id}.parquet"
+    path = tmp_path / f"archive/shards/{tuple(result.archive.shards())[1].id}.parquet"
     flip(path, int(path.stat().st_size * place))
     reports = workshop.verify(result)
     assert not reports[0].failures
@@ -112,7 +112,7 @@ def test_an_outage_is_no_damage(whole: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_missing_shard_is_told(whole: Path, tmp_path: Path) -> None:
     """Protects completeness: a commit without its shard object is one failure."""
     result = copied(whole, tmp_path)
-    (tmp_path / f"archive/shards/{result.archive.plan.shards[0].id}.parquet").unlink()
+    (tmp_path / f"archive/shards/{next(result.archive.shards()).id}.parquet").unlink()
     (fault,) = workshop.failures(workshop.verify(result))
     assert "does not exist" in workshop.sentence(fault.reason)
 
@@ -120,7 +120,7 @@ def test_a_missing_shard_is_told(whole: Path, tmp_path: Path) -> None:
 def test_a_commit_of_other_counts_is_told(whole: Path, tmp_path: Path) -> None:
     """Protects 'exactly one entry': a commit that promises more entries than there are is a failure."""
     result = copied(whole, tmp_path)
-    path = tmp_path / f"archive/commits/{result.archive.plan.shards[0].id}.json"
+    path = tmp_path / f"archive/commits/000000/{next(result.archive.shards()).id}.json"
     commit = json.loads(path.read_bytes())
     commit["report"]["entries"] += 1
     path.write_text(json.dumps(commit))

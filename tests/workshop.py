@@ -22,7 +22,7 @@ from PIL import Image
 from iarn.network import NetworkConfig
 from jobs.rescale import RescaleJob, open_archive
 from pipeline.archive import Archive
-from pipeline.commits import done
+from pipeline.outputs import named_outputs
 from pipeline.records import Entry, Failure, FloorMetric, LrCodec, Settings, ShardReport, TargetSize, Tier
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
@@ -151,7 +151,7 @@ class Rescaled:
     @property
     def entries(self) -> list[Entry]:
         """Every entry, in the plan's order."""
-        return [entry for shard in self.archive.plan.shards for entry in self.archive.entries(shard.id)]
+        return [entry for shard in self.archive.shards() for entry in self.archive.entries(shard.id)]
 
     @property
     def failures(self) -> list[Failure]:
@@ -200,7 +200,7 @@ def rescale(source: str, archive: Path, **settings: Any) -> Rescaled:
     """Rescale a source, all its shards one by one; ``settings`` are those of :func:`begin`."""
     begun = begin(source, archive, **settings)
     worker = rescaler(begun)
-    return Rescaled(archive=begun, reports=[worker.run(shard) for shard in begun.plan.shards])
+    return Rescaled(archive=begun, reports=[worker.run(shard) for shard in begun.shards()])
 
 
 def restorer(archive: Rescaled, destination: Path, **options: Any) -> RestoreWorker:
@@ -213,16 +213,15 @@ def restorer(archive: Rescaled, destination: Path, **options: Any) -> RestoreWor
 def restore(archive: Rescaled, destination: Path, **options: Any) -> list[ShardReport]:
     """Restore every shard that is done and asked for; return their reports."""
     worker = restorer(archive, destination, **options)
-    committed, shards = done(archive.archive.store), worker.options.shards
-    chosen = [shard for shard in archive.archive.plan.shards if shard.id in committed and (not shards or shard.id in shards)]
-    return [worker.run(shard) for shard in chosen]
+    committed, shards = archive.archive.done(), worker.options.shards
+    there = [shard for shard in named_outputs(archive.archive.shards()) if shard.id in committed]
+    return [worker.run(shard) for shard in there if not shards or shard.id in shards]
 
 
 def verify(archive: Rescaled, *, sample: float = 1.0) -> list[ShardReport]:
     """Check every shard that is done."""
     worker = VerifyWork(archive=archive.uri, sample=sample, device="cpu").start()
-    committed = done(archive.archive.store)
-    return [worker.run(shard) for shard in archive.archive.plan.shards if shard.id in committed]
+    return [worker.run(shard) for shard in archive.archive.shards_done()]
 
 
 def failures(reports: Iterable[ShardReport]) -> list[Failure]:
