@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidWeights, NotFound, StoreUnavailable
+from pipeline.progress import Progress
 from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
 
 
 def shard(index: int, script: str = "ok") -> SourceShard:
     """Return a shard whose run follows ``script``."""
     return SourceShard(id=f"{index:06d}", name=script, kind=ShardKind.TAR, objects=(ObjectInfo(key="a.tar", size=1, etag="e"),))
-
-
-@dataclass
-class Totals:
-    """What a worker has done; the pipeline's own would load torch into every process of these tests."""
-
-    assets: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +27,7 @@ class ScriptedWork:
     starting: str = "ok"
     device: str = "cpu"
     threads: int = 1
+    halvings: int = 0
 
     def start(self) -> ScriptedWorker:
         note(self.folder, "start")
@@ -54,7 +47,7 @@ class ScriptedWorker:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self.progress = Totals()
+        self.progress = Progress()
         self._at_work = 0
         self._lock = threading.Lock()
 
@@ -67,10 +60,7 @@ class ScriptedWorker:
         finally:
             with self._lock:
                 self._at_work -= 1
-        with self._lock:
-            self.progress.assets += 1
-            self.progress.pixels += 10
-            self.progress.bytes_in += 100
+        self.progress.add(pixels=10, bytes_in=100)
         report = ShardReport(shard_id=shard.id, entries=1, originals=0, pixels=10, bytes_in=100, bytes_out=50)
         if result is not None:
             object.__setattr__(report, "compared", result)

@@ -22,7 +22,7 @@ HOMES = {
     "PIL": {"pipeline/image.py"},
     "imagecodecs": {"pipeline/codecs.py"},
     "pyarrow": {"pipeline/parquet.py"},
-    "ray": {"pipeline/pool.py", "pipeline/group.py"},
+    "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")} | {"jobs/submit.py"},
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},
     "structlog": {"jobs/console.py"},
