@@ -91,8 +91,8 @@ class _Member:
 
     def notice(self, event: str, **more: Any) -> Notice:
         """Return what happened here."""
-        where = {} if self.place is None else {"actor": self.place.actor, "node": self.place.node}
-        return Notice(event=event, **where, **more)
+        actor, node = (None, None) if self.place is None else (self.place.actor, self.place.node)
+        return Notice(event=event, actor=actor, node=node, **more)
 
 
 def run(
