@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from iarn import weights
 from jobs.console import Reporter, list_failures
+from jobs.report import write_report
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits
@@ -50,7 +51,7 @@ def rescale(job: RescaleJob) -> int:
     work = RescaleWork(archive=archive.store.uri, device=job.device, threads=job.threads)
     with reporter.running():
         if len(done) < len(archive.plan.shards):
-            for result in pool.run(work, left, job.pool, reporter.snapshot):
+            for result in pool.run(work, left, job.pool, reporter.snapshot, reporter.notice):
                 reporter.done(result)
     return finish(reporter, archive, reporter.totals.failures, ignored_files=sum(ignored))
 
@@ -95,6 +96,9 @@ def finish(reporter: Reporter, archive: Archive, failures: list[Failure], *, ign
     if ignored_files:
         more["files_that_are_no_images_nor_beside_one"] = ignored_files
     reporter.summary(**more, **list_failures(archive.store, failures))
+    plan = archive.plan
+    settings = {"source": plan.source, "model": plan.model, **asdict(plan.settings)}
+    write_report(archive.store, reporter, digest=archive.digest, settings=settings, shards=len(plan.shards))
     return 1 if failures else 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jobs.console import Reporter, list_failures
+from jobs.report import write_report
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import commits, done
@@ -56,7 +57,7 @@ def restore(job: RestoreJob) -> int:
     )
     with reporter.running():
         if any(shard.id not in finished for shard in chosen):
-            for result in pool.run(work, left, job.pool, reporter.snapshot):
+            for result in pool.run(work, left, job.pool, reporter.snapshot, reporter.notice):
                 reporter.done(result)
     totals = reporter.totals
     if not totals.entries and not totals.failures:
@@ -68,6 +69,9 @@ def restore(job: RestoreJob) -> int:
     if unfound := _keys_not_found(archive, job.options, totals.entries):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
     reporter.summary(destination=destination.uri, **list_failures(state, totals.failures), **missing)
+    settings = {"archive": archive.store.uri, **asdict(job.options), "keys": job.options.keys and len(job.options.keys)}
+    settings["shards"] = job.options.shards and sorted(job.options.shards)
+    write_report(state, reporter, digest=digest, settings=settings, shards=len(chosen))
     return 1 if totals.failures or unfound else 0
 
 

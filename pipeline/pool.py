@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.actor import Fault, Place, Reading, Work, cause_of_death, last_line, node_is_lost, remote_actor, result_of, summed
-from pipeline.cluster import PoolOptions, Request, cluster, request_for, room_for
+from pipeline.cluster import PoolOptions, Request, cluster, ray_job, request_for, room_for
 from pipeline.errors import PipelineError, StoreUnavailable, WorkerNotStarted
 from pipeline.instruments import Instruments
 from pipeline.reasons import by_class
@@ -62,6 +62,7 @@ class Notice:
     reason: str | None = None
     seconds: float | None = None
     count: int | None = None
+    ray: Mapping[str, str] | None = None
 
 
 @dataclass(eq=False)
@@ -111,6 +112,7 @@ def run(
         request = request_for(work.device, options)
         if request.gpus and work.device == "auto":
             work = replace(cast(Any, work), device="cuda")  # an actor that was given a GPU never falls back to the CPU
+        notice(Notice(event="joined", ray=ray_job()))
         crew = _Crew(work, options, request, watch, notice)
         try:
             yield from crew.run(iter(shards))

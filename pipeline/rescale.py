@@ -121,7 +121,7 @@ class RescaleWorker:
         )
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
-        self._window = halved(WINDOW_PIXELS, work.halvings)
+        self._halvings = work.halvings
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
@@ -147,7 +147,7 @@ class RescaleWorker:
         return replace(commit.report, bytes_out=commit.byte_size)
 
     def _entries(self, shard: SourceShard, threads: Executor) -> Iterator[tuple[Entry, Failure | None]]:
-        progress, window = self.progress, self._window
+        progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
         assets = progress.each("read", shards.read_assets(self.source, shard, image_column=self.settings.image_column))
         decode, finish = progress.timed("decode", self._decode), progress.timed("encode", self._finish)
         decoded = ahead(threads, decode, assets, limit=window, weigh=_asset_weight, queue=progress.queue("decode"))

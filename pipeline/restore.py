@@ -164,7 +164,7 @@ class RestoreWorker:
         self.progress = Progress()
         self._names = output_names(self.archive.plan.shards)
         self._threads = halved(work.threads, work.halvings)
-        self._window = halved(WINDOW_PIXELS, work.halvings)
+        self._halvings = work.halvings
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
@@ -213,7 +213,7 @@ class RestoreWorker:
         def lost(key: str | None, error: DamagedObject) -> None:
             tally.fail(shard.id, key, error)
 
-        progress, window = self.progress, self._window
+        progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
         entries = progress.each("read", self.archive.entries(shard.id, self.options.wanted, lost=lost))
         decode, encode = progress.timed("decode", self._open), progress.timed("encode", self._write)
         opened = ahead(threads, decode, entries, limit=window, weigh=_entry_weight, queue=progress.queue("decode"))

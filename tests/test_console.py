@@ -28,8 +28,10 @@ def test_a_terminal_shows_where_a_job_stands(monkeypatch: pytest.MonkeyPatch) ->
     reporter = Reporter("rescale", 3, json_lines=False)
     with reporter.running():
         bar: Any = reporter._bar
-        reporter.snapshot(Snapshot())
+        reporter.snapshot(Snapshot(room=1))
         assert bar.tasks[0].fields["state"] == "waiting for an actor to start"
+        reporter.snapshot(Snapshot(room=0))
+        assert bar.tasks[0].fields["state"] == "waiting for a node with room for an actor"
         reporter.done(REPORT)
         reporter.snapshot(Snapshot(assets=4, pixels=2_000_000, actors=1))
         assert bar.tasks[0].completed == 1
