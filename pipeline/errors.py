@@ -400,6 +400,8 @@ class ClusterUnavailable(PoolError):
         if self.address == "local":
             check = "Check that HOME and TMPDIR can be written and that memory is left, or give --address."
             return f"Ray could not be started here ({self.detail}). {check}"
+        if self.address.startswith("http"):
+            advice = "Give the URL of the head's dashboard, and the token where it asks for one (RAY_AUTH_TOKEN)."
         return f"The Ray cluster at {self.address} cannot be joined ({self.detail}). {advice}"
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import psutil
 
-KEPT = ("PATH", "TMPDIR", "LANG")
+KEPT = ("PATH", "PYTHONPATH", "TMPDIR", "LANG")
 IARN = str(Path(sys.executable).with_name("iarn"))
 
 
