@@ -41,7 +41,7 @@ WindowSize = Annotated[int, typer.Option(help="Shards that an actor has under wa
 Attempts = Annotated[int, typer.Option(help="Tries of a shard before it is quarantined.")]
 MayGrow = Annotated[
     bool,
-    typer.Option("--may-grow", help="Nodes are still to come: wait for them, and let an autoscaler see how many are wanted."),
+    typer.Option("--may-grow", help="Nodes are still to come: wait for them, and show an autoscaler how many are wanted."),
 ]
 Dashboard = Annotated[str, typer.Option("--address", help="The dashboard of the cluster's head, as in http://head:8265.")]
 
@@ -223,13 +223,9 @@ def submit(
     address: Dashboard = DEFAULT_DASHBOARD,
     runtime_env: Annotated[Path | None, typer.Option(help="A JSON file with Ray's runtime environment for the job.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="name=value that Ray shows; may be given again.")] = None,
-    entrypoint_cpus: Annotated[
-        float | None, typer.Option(help="CPUs that the command itself takes, beside its actors.")
-    ] = None,
-    entrypoint_memory: Annotated[int | None, typer.Option(help="Bytes of memory that it takes.")] = None,
-    entrypoint_resource: Annotated[
-        list[str] | None, typer.Option(help="name=amount that it takes, to choose its node.")
-    ] = None,
+    entrypoint_cpus: Annotated[float | None, typer.Option(help="CPUs of the command itself, beside its actors.")] = None,
+    entrypoint_memory: Annotated[int | None, typer.Option(help="Its memory in bytes.")] = None,
+    entrypoint_resource: Annotated[list[str] | None, typer.Option(help="name=amount that its node has to have.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and leave, rather than follow its log.")] = False,
 ) -> None:
     """Run a command as a job of a Ray cluster, follow its log and end with its exit status.
@@ -241,7 +237,7 @@ def submit(
         commands.commands[command].make_context(command, list(arguments))  # a wrong option is told here, not in the morning
 
     def job() -> int:
-        from jobs.submit import Submission, pairs, read_runtime_env, submit
+        from jobs.submit import Submission, amounts, pairs, read_runtime_env, submit
 
         submission = Submission(
             verb=command,
@@ -250,9 +246,7 @@ def submit(
             metadata=pairs("--metadata", metadata),
             cpus=entrypoint_cpus,
             memory=entrypoint_memory,
-            resources={
-                name: _amount(name, amount) for name, amount in pairs("--entrypoint-resource", entrypoint_resource).items()
-            },
+            resources=amounts("--entrypoint-resource", entrypoint_resource),
         )
         submitted = submit(submission, address)
         if detach:
@@ -265,9 +259,7 @@ def submit(
 
 @app.command()
 def jobs(
-    job_id: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="Follow the log of this one; without it all are listed.")
-    ] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help="Follow this one; without it all are listed.")] = None,
     address: Dashboard = DEFAULT_DASHBOARD,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job, as Ctrl-C does; submitted again it resumes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
@@ -421,15 +413,6 @@ def _follow(job_id: str, address: str) -> int:
     except KeyboardInterrupt:
         typer.echo("No longer followed; the job goes on.", err=True)
         return 130
-
-
-def _amount(name: str, text: str) -> float:
-    from pipeline.errors import InvalidOption
-
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidOption("--entrypoint-resource", f"{name}={text}", "give a number.") from None
 
 
 def _run(job: Callable[[], int]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import structlog
@@ -139,7 +139,7 @@ class Reporter:
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
         totals, seconds = self.totals, self.seconds
-        counts = {name: value for name, value in asdict(totals).items() if name != "failures"}
+        counts = {each.name: getattr(totals, each.name) for each in fields(totals) if each.name != "failures"}
         if self._log is not None:
             reasons = by_class(failure.reason for failure in totals.failures)
             ended = {"failures": len(totals.failures), "failures_by_reason": reasons, "seconds": round(seconds, 2)}

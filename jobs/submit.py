@@ -111,7 +111,7 @@ def follow(job: str, address: str, write: Write) -> int:
 
 
 def stop(job: str, address: str) -> None:
-    """Ask a job to stop, as Ctrl-C does; what is done stays done. Raises ClusterUnavailable, also where there is no such job."""
+    """Ask a job to stop, as Ctrl-C does. Raises ClusterUnavailable, also where there is no such job."""
     with _client(address) as client:
         client.stop_job(job)
 
@@ -153,6 +153,14 @@ def pairs(option: str, words: list[str] | None) -> dict[str, str]:
         if not sign or not name:
             raise InvalidOption(option, without_secrets(word), "give name=value.")
     return {name: value for name, _, value in parted.values()}
+
+
+def amounts(option: str, words: list[str] | None) -> dict[str, float]:
+    """Parse ``name=number`` words; raises InvalidOption."""
+    try:
+        return {name: float(value) for name, value in pairs(option, words).items()}
+    except ValueError:
+        raise InvalidOption(option, ", ".join(words or ()), "give name=number.") from None
 
 
 async def _tail(client: JobSubmissionClient, job: str, written: int, write: Write) -> int:

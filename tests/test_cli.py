@@ -69,17 +69,8 @@ def built(folder: Path) -> str:
     return workshop.rescale(str(folder / "source"), folder / "archive").uri
 
 
-POOL = [
-    "--actors",
-    "--address",
-    "--attempts",
-    "--cpus-per-actor",
-    "--device",
-    "--gpus-per-actor",
-    "--json",
-    "--may-grow",
-    "--window",
-]
+POOL = ["--actors", "--address", "--attempts", "--cpus-per-actor", "--device", "--gpus-per-actor", "--json", "--may-grow"]
+POOL += ["--window"]
 
 SURFACE = {
     "rescale": [
