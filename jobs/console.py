@@ -23,6 +23,7 @@ from pipeline.store import Store
 
 SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"
+SHOWN_IDS = ("ray_job", "submission")
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -110,7 +111,7 @@ class Reporter:
         self.retries += event == "retry"
         if event == "joined":  # from here on every line says which of the cluster's jobs it is of
             self.ray = dict(notice.ray or {})
-            self._log = self._log and self._log.bind(**self.ray)
+            self._log = self._log and self._log.bind(**{name: self.ray[name] for name in SHOWN_IDS if name in self.ray})
         elif event == "ended":
             self._place = values
         else:

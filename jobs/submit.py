@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import secrets
 import shlex
@@ -180,7 +181,9 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
     if not address.startswith(("http://", "https://")):
         raise InvalidOption("--address", address, "give the URL of the head's dashboard, as in http://head:8265.")
     try:
-        yield JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+        logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # it tells of every connection
+        yield client
     except (RuntimeError, OSError, ValueError) as error:  # no server, a refused token, no such job
         raise ClusterUnavailable(address, without_secrets(first_line(error))) from None
 

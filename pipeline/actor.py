@@ -170,10 +170,9 @@ def _is_memory(error: BaseException) -> bool:
 
 def cause_of_death(error: BaseException) -> str:
     """Return the sentence of Ray's report that says why a process ended."""
-    text = str(error)
-    if isinstance(error, RayError) and _NODE_GONE.search(text):
-        return "its node is gone"
-    detail = re.search(r"Worker exit detail: (.+?)(?:\.\s|$)", text, re.DOTALL)
+    if isinstance(error, RayError) and node_is_lost(error):
+        return "its node, or the way there, is gone"
+    detail = re.search(r"Worker exit detail: (.+?)(?:\.\s|$)", str(error), re.DOTALL)
     return " ".join(detail[1].split()) if detail else first_line(error)
 
 
