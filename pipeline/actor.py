@@ -146,10 +146,13 @@ def result_of(reference: Any, shard: SourceShard) -> ShardReport | Fault:
     except RayTaskError as error:  # what an actor returned could not be sent
         return Fault(reason=last_line(error))
     except RayError as error:  # its process, its node or the way to it is gone
-        reason = str(WorkerLost(shard.id, cause_of_death(error)))
-        return Fault(
-            reason=reason, again=True, died=not node_is_lost(error), lost=node_is_lost(error), memory=_is_memory(error)
-        )
+        return fault_of(error, shard)
+
+
+def fault_of(error: RayError, shard: SourceShard) -> Fault:
+    """Return what the end of an actor means for the shard that it had at work."""
+    reason, lost = str(WorkerLost(shard.id, cause_of_death(error))), node_is_lost(error)
+    return Fault(reason=reason, again=True, died=not lost, lost=lost, memory=_is_memory(error))
 
 
 def node_is_lost(error: RayError) -> bool:

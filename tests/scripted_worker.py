@@ -14,6 +14,10 @@ from pipeline.progress import Progress
 from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
 
 
+class OutOfMemoryError(RuntimeError):
+    """What torch raises, by its name."""
+
+
 def shard(index: int, script: str = "ok") -> SourceShard:
     """Return a shard whose run follows ``script``."""
     return SourceShard(id=f"{index:06d}", name=script, kind=ShardKind.TAR, objects=(ObjectInfo(key="a.tar", size=1, etag="e"),))
@@ -39,14 +43,14 @@ class ScriptedWork:
             os._exit(3)
         if self.starting == "hang":
             time.sleep(60)
-        return ScriptedWorker(self.folder)
+        return ScriptedWorker(self.folder, self.halvings)
 
 
 class ScriptedWorker:
     """Follows scripts."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, halvings: int) -> None:
+        self._folder, self._halvings = folder, halvings
         self.progress = Progress()
         self._at_work = 0
         self._lock = threading.Lock()
@@ -83,6 +87,12 @@ class ScriptedWorker:
             raise NotFound("s3://bucket/key")
         elif verb == "raise":
             raise ZeroDivisionError("no one thought of this")
+        elif verb == "memory" and self._halvings < int(number):
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        elif verb == "heavy" and self._halvings < int(number):
+            os._exit(9)
+        elif verb == "halvings":
+            return self._halvings
         elif verb == "die":
             time.sleep(0.2)
             os._exit(9)

@@ -32,11 +32,11 @@ SHARDS = 30
 
 
 class Lines(Logged):
-    """The log of a job, as it was handed on, which begins with some lines of Ray's."""
+    """The log of a job, as it was handed on, without the lines that Ray adds."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.err = text[text.index("{") :]
+        self.err = "\n".join(line for line in text.splitlines() if line.startswith("{"))
 
 
 @dataclass(kw_only=True)

@@ -11,8 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray._private import state as ray_state
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from pipeline import pool
+from pipeline.actor import fault_of, node_is_lost
+from pipeline.cluster import Request
 from pipeline.errors import (
     ClusterUnavailable,
     DeviceUnavailable,
@@ -119,6 +123,69 @@ def test_a_shard_that_kills_its_actor_takes_no_other_with_it(tmp_path: Path) -> 
     assert failures["000001"].reason.endswith("(after 2 tries)")
     assert len(begun(tmp_path, "000001")) == 3, "a death in company is nobody's fault yet"
     assert len(begun(tmp_path, "000000")) == 2, "it was at work when its actor died, and then had one for itself"
+
+
+def test_what_takes_too_much_memory_is_tried_with_less(tmp_path: Path) -> None:
+    """Protects the largest images: a shard that memory was too small for is tried with half as much at once, alone, whoever
+    told of it; another has all again; what no halving helps is quarantined with its reason after some tries."""
+    options = PoolOptions(actors=1, cpus_per_actor=1, attempts=3)
+    reports, failures = run(tmp_path, ["memory:1", "heavy:1", "memory:9", "halvings"], options)
+    assert sorted(reports) == ["000000", "000001", "000003"]
+    assert reports["000003"].compared == 0
+    assert "CUDA out of memory" in failures["000002"].reason
+    assert failures["000002"].reason.endswith("(after 3 tries)")
+
+
+def test_a_lost_node_is_no_shards_fault(tmp_path: Path) -> None:
+    """Protects shards from blame: what Ray says of an actor that went with its node, or that cannot be reached, is told from a
+    death of its own and from one for memory; only a shard that loses node after node becomes a suspect."""
+    gone = ActorDiedError(None)
+    gone.error_msg = "The actor died because its node has died. Node Id: 85fa"
+    killed = ActorDiedError(None)
+    killed.error_msg = (
+        "Worker exit detail: Worker unexpectedly exits (1) killed by SIGKILL by OOM killer due to high memory usage."
+    )
+    assert [node_is_lost(error) for error in (gone, ActorUnavailableError("Socket closed", None), killed)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not node_is_lost(OutOfMemoryError("The node was low on memory"))
+    faults = [fault_of(error, shard(0)) for error in (gone, killed, OutOfMemoryError("the node runs low on memory"))]
+    assert [(fault.lost, fault.died, fault.memory) for fault in faults] == [(1, 0, 0), (0, 1, 0), (0, 1, 1)]
+    crew = pool._Crew(ScriptedWork(folder=str(tmp_path)), ONE, Request(actors=1, cpus=1, gpus=0), print, print)
+    attempt, suspects = pool._Attempt(shard(0)), []
+    for _ in range(5):
+        assert crew._judge(pool._Member(handle=None, starting=None), attempt, faults[0]) is None
+        suspects.append(attempt.alone)
+    assert suspects == [False, False, True, True, True]
+    assert isinstance(crew._judge(pool._Member(handle=None, starting=None), attempt, faults[0]), Failure)
+
+
+def test_a_cluster_that_may_grow_is_waited_for(tmp_path: Path) -> None:
+    """Protects jobs on clusters that start small: what finds no room waits, says so, and asks for one more actor, not for
+    one per shard; where there is room as well, a cluster can double and no more is asked for."""
+    notices, most = list[pool.Notice](), [0]
+
+    def watch(snapshot: Snapshot) -> None:
+        actors = [each for each in ray_state.actors().values() if each["State"] in ("PENDING_CREATION", "ALIVE")]
+        most.append(len(actors) - before)
+        if snapshot.room == 0 and len(most) > 4:
+            raise KeyboardInterrupt
+
+    before = sum(each["State"] in ("PENDING_CREATION", "ALIVE") for each in ray_state.actors().values())
+    shards = [shard(index, "sleep:0.1") for index in range(40)]
+    too_large = PoolOptions(cpus_per_actor=64, may_grow=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.run(ScriptedWork(folder=str(tmp_path)), shards, too_large, watch, notices.append))
+    assert max(most) == 1
+    assert [notice.reason for notice in notices if notice.event == "room"] == [
+        "waiting for a node with room for an actor of 64 CPUs and 0 GPUs"
+    ]
+    fitting = PoolOptions(cpus_per_actor=2, may_grow=True)
+    assert len(list(pool.run(ScriptedWork(folder=str(tmp_path)), shards, fitting, watch, notices.append))) == 40
+    assert max(most) <= 2 + 2
+    assert len(begun(tmp_path, "start")) == 2
 
 
 def test_a_killed_actor_is_replaced_and_its_shards_repeated(tmp_path: Path) -> None:
