@@ -23,6 +23,7 @@ from tests import workshop
 from tests.commands import IARN, Logged, Running, home, ray_logs, run
 from tests.little_cluster import LittleCluster, fetched
 from tests.pictures import unsupported
+from tests.test_deploy import shown_metrics
 from tests.test_jobs import bulky
 
 pytestmark = pytest.mark.ray
@@ -165,6 +166,7 @@ def test_metrics_are_on_rays_endpoint(night: Night) -> None:
     """Protects the dashboard: every metric that a job has is on the endpoint that Ray gives Prometheus, with its labels."""
     samples = {match[1] for match in re.finditer(r"^ray_(\w+)\{", night.metrics, re.MULTILINE)}
     assert samples >= set(METRICS)
+    assert samples >= shown_metrics()
     assert 'reason="undecodable"' in night.metrics
     assert 'stage="network"' in night.metrics
     value = re.findall(r'^ray_iarn_images_total\{[^}]*job="rescale"[^}]*\} ([\d.e+]+)', night.metrics, re.MULTILINE)
