@@ -92,16 +92,16 @@ def submit(submission: Submission, address: str) -> str:
 def follow(job: str, address: str, write: Write) -> int:
     """Hand a job's log to ``write`` as it grows, until the job ends; return its exit status (130: stopped, 3: it never ran)."""
     with _client(address) as client:
-        written = 0
+        log = _Log(write)
         while True:
             with suppress(RuntimeError, aiohttp.ClientError):  # the way there broke; the job has not, and its log starts anew
-                written = asyncio.run(_tail(client, job, written, write))
+                asyncio.run(_tail(client, job, log))
             info = client.get_job_info(job)
             if info.status.is_terminal():
                 break
             time.sleep(POLL_SECONDS)
-        log = client.get_job_logs(job)
-        write(log[written:])
+        log.restart()
+        log.take(client.get_job_logs(job))
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
@@ -164,15 +164,29 @@ def amounts(option: str, words: list[str] | None) -> dict[str, float]:
         raise InvalidOption(option, ", ".join(words or ()), "give name=number.") from None
 
 
-async def _tail(client: JobSubmissionClient, job: str, written: int, write: Write) -> int:
-    """Write what a log has beyond its first ``written`` characters; return how many it has when it ends."""
-    seen = 0
+class _Log:
+    """Hands a log on, each part of it once, though it comes from its beginning again and again."""
+
+    def __init__(self, write: Write) -> None:
+        self._write, self._written, self._seen = write, 0, 0
+
+    def restart(self) -> None:
+        """Know that what comes next is the beginning."""
+        self._seen = 0
+
+    def take(self, text: str) -> None:
+        """Take the part that follows."""
+        fresh = text[max(0, self._written - self._seen) :]
+        self._seen += len(text)
+        self._written = max(self._written, self._seen)
+        if fresh:
+            self._write(fresh)
+
+
+async def _tail(client: JobSubmissionClient, job: str, log: _Log) -> None:
+    log.restart()
     async for text in client.tail_job_logs(job):
-        fresh = text[max(0, written - seen) :]
-        seen += len(text)
-        write(fresh)
-        written = max(written, seen)
-    return written
+        log.take(text)
 
 
 @contextmanager
