@@ -141,7 +141,8 @@ def read_runtime_env(path: Path | None) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidOption("--runtime-env", str(path), f"it cannot be read ({error}); give a file of JSON.") from None
+        detail = getattr(error, "strerror", None) or str(error)
+        raise InvalidOption("--runtime-env", str(path), f"it cannot be read ({detail}); give a file of JSON.") from None
     if not isinstance(value, dict) or not isinstance(value.get("env_vars", {}), dict):
         raise InvalidOption("--runtime-env", str(path), "give a JSON object, as Ray's documentation of runtime_env has it.")
     return value
