@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.cluster import first_line
-from pipeline.errors import PipelineError, StoreUnavailable, WorkerLost
+from pipeline.errors import AccessDenied, PipelineError, StoreUnavailable, WorkerLost
 from pipeline.records import ShardReport, SourceShard
 
 _NODE_GONE = re.compile(r"its node has died|node was (terminated|drained|preempted)|raylet (has )?died", re.IGNORECASE)
@@ -76,6 +76,7 @@ class Fault:
 
     ``again``: trying again may help. ``died``: its process ended under it. ``lost``: its node, or the way there, is gone, which
     says nothing of the shard. ``sick``: the actor cannot be trusted any more. ``memory``: there was too little.
+    ``denied``: what the store said that refuses access.
     """
 
     reason: str
@@ -84,6 +85,7 @@ class Fault:
     lost: bool = False
     sick: bool = False
     memory: bool = False
+    denied: AccessDenied | None = None
 
 
 class _Actor:
@@ -106,7 +108,8 @@ class _Actor:
         try:
             return self._worker_for(halvings).run(shard)
         except PipelineError as error:
-            return Fault(reason=str(error), again=isinstance(error, StoreUnavailable))
+            denied = error if isinstance(error, AccessDenied) else None
+            return Fault(reason=str(error), again=isinstance(error, StoreUnavailable), denied=denied)
         except Exception as error:  # nobody foresaw it: a fault of ours, or a device that will not recover
             place = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} (at {os.path.basename(place.filename)}:{place.lineno})"  # noqa: PTH119

@@ -38,6 +38,8 @@ START_SECONDS = 900.0
 RETRY_SECONDS = 5.0
 """How long a shard waits after its store was out of reach the first time; four times as long after each further time."""
 MOST_HALVINGS = 3
+MOST_DENIALS = 10
+"""Shards in a row that a store may refuse access for; more is no matter of single objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,8 @@ def run(
     """Run ``work`` over ``shards`` and yield, as each ends, its report, or the failure it is quarantined with.
 
     Raises ClusterUnavailable, ResourcesUnavailable or DeviceUnavailable before anything starts where there is no cluster or it
-    can never hold the actors, what ``work.start`` raises, and WorkerNotStarted where actors keep dying before they are up.
+    can never hold the actors, what ``work.start`` raises, WorkerNotStarted where actors keep dying before they are up, and AccessDenied where a store refuses
+    shard after shard.
     """
     with cluster(options.address):
         request = request_for(work.device, options)
@@ -141,7 +144,7 @@ class _Crew:
         self._exhausted = False
         self._room, self._surveyed = -1, 0.0
         self._retired: dict[str, float] = {}
-        self._false_starts = 0
+        self._false_starts = self._denials = 0
 
     def run(self, shards: Iterator[SourceShard]) -> Iterator[ShardReport | Failure]:
         self._survey()
@@ -258,6 +261,7 @@ class _Crew:
     def _conclude(self, member: _Member, attempt: _Attempt, reference: Any) -> Iterator[ShardReport | Failure]:
         """Yield what a shard came to, unless it is tried again."""
         result = result_of(reference, attempt.shard)
+        self._check_access(result)
         ended = {"shard": attempt.shard.id, "seconds": round(time.monotonic() - attempt.begun, 3)}
         if isinstance(result, ShardReport):
             failures = by_class(failure.reason for failure in result.failures)
@@ -273,6 +277,13 @@ class _Crew:
         self._instruments.ended("quarantined", by_class([failure.reason]), {})
         self._notice(member.notice("ended", **ended))
         yield failure
+
+    def _check_access(self, result: ShardReport | Fault) -> None:
+        """Raise AccessDenied where a store refuses shard after shard: credentials have ended, and no shard is at fault."""
+        denied = None if isinstance(result, ShardReport) else result.denied
+        self._denials = self._denials + 1 if denied else 0
+        if denied and self._denials >= MOST_DENIALS:
+            raise denied
 
     def _judge(self, member: _Member, attempt: _Attempt, fault: Fault) -> Failure | None:
         """Decide whether a shard is tried again; return its failure if not."""

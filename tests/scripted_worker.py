@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InvalidWeights, NotFound, StoreUnavailable
+from pipeline.errors import AccessDenied, InvalidWeights, NotFound, StoreUnavailable
 from pipeline.progress import Progress
 from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
 
@@ -83,6 +83,8 @@ class ScriptedWorker:
             time.sleep(60)
         elif verb == "unavailable" and tries <= int(number):
             raise StoreUnavailable("s3://bucket/key", "it is down")
+        elif verb == "denied":
+            raise AccessDenied("s3://bucket/key", "ExpiredToken")
         elif verb == "missing":
             raise NotFound("s3://bucket/key")
         elif verb == "raise":

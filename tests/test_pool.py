@@ -18,6 +18,7 @@ from pipeline import pool
 from pipeline.actor import fault_of, node_is_lost
 from pipeline.cluster import Request
 from pipeline.errors import (
+    AccessDenied,
     ClusterUnavailable,
     DeviceUnavailable,
     EmptySource,
@@ -99,6 +100,15 @@ def test_a_shard_is_tried_again_only_where_that_can_help(tmp_path: Path, monkeyp
     assert "pickle" in failures["000004"].reason
     assert len(begun(tmp_path, "start")) == 1, "none of these is a reason to replace an actor"
     assert reports["000005"].compared == int(os.environ.get("OMP_NUM_THREADS", 1)), "torch threads are the actor's CPUs"
+
+
+def test_ended_credentials_end_the_job(tmp_path: Path) -> None:
+    """Protects a night's list of failures: an object that is refused is one shard's matter, shard after shard is the job's."""
+    few = ["denied"] * (pool.MOST_DENIALS - 1)
+    reports, failures = run(tmp_path, [*few, "ok", *few], PoolOptions(actors=1, cpus_per_actor=1, window=1))
+    assert (len(reports), len(failures)) == (1, 2 * len(few))
+    with pytest.raises(AccessDenied, match="ExpiredToken"):
+        run(tmp_path, [*few, "denied", "ok"], PoolOptions(actors=1, cpus_per_actor=1, window=1))
 
 
 def test_an_unforeseen_error_is_recorded_and_leaves_its_actor(tmp_path: Path) -> None:
