@@ -87,7 +87,7 @@ def request_for(device: str, options: PoolOptions, *, noun: str = "actor") -> Re
     fitting = room_for(request)
     if (options.actors or 1) > fitting and not options.may_grow:
         if device.startswith("cuda") and not have["GPU"]:
-            raise DeviceUnavailable(device, "no node of the cluster has a GPU")
+            raise DeviceUnavailable(device, "no node of the cluster has a GPU, nor is one to come (--may-grow)")
         wanted = f"{options.actors or 1} {noun}s of {request}"
         raise ResourcesUnavailable(wanted, f"room for {fitting}, with {have['CPU']:g} CPUs and {have['GPU']:g} GPUs")
     return request

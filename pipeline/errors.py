@@ -413,7 +413,7 @@ class ResourcesUnavailable(PoolError):
         self.wanted, self.available = wanted, available
 
     def __str__(self) -> str:
-        return f"The job asks for {self.wanted}, the cluster has {self.available}. Ask for less or add nodes."
+        return f"The job asks for {self.wanted}, the cluster has {self.available}. Ask for less, add nodes, or wait for them (--may-grow)."
 
 
 class WorkerNotStarted(PoolError):

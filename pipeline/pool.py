@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.actor import Fault, Place, Reading, Work, cause_of_death, last_line, node_is_lost, remote_actor, result_of, summed
 from pipeline.cluster import PoolOptions, Request, cluster, ray_job, request_for, room_for
-from pipeline.errors import PipelineError, StoreUnavailable, WorkerNotStarted
+from pipeline.errors import InvalidOption, PipelineError, StoreUnavailable, WorkerNotStarted
 from pipeline.instruments import Instruments
 from pipeline.reasons import by_class
 from pipeline.records import Failure, ShardReport, SourceShard
@@ -108,9 +108,11 @@ def run(
     """Run ``work`` over ``shards`` and yield, as each ends, its report, or the failure it is quarantined with.
 
     Raises ClusterUnavailable, ResourcesUnavailable or DeviceUnavailable before anything starts where there is no cluster or it
-    can never hold the actors, what ``work.start`` raises, WorkerNotStarted where actors keep dying before they are up, and AccessDenied where a store refuses
-    shard after shard.
+    can never hold the actors, what ``work.start`` raises, WorkerNotStarted where actors keep dying before they are up, and
+    AccessDenied where a store refuses shard after shard.
     """
+    if options.may_grow and options.address is None and not ray.is_initialized():
+        raise InvalidOption("--may-grow", "without --address", "a Ray of this machine alone does not grow; give the cluster's.")
     with cluster(options.address):
         request = request_for(work.device, options)
         if request.gpus and work.device == "auto":

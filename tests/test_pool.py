@@ -325,6 +325,13 @@ def test_senseless_options_are_refused(values: dict[str, float], words: str) -> 
         PoolOptions(**values)  # type: ignore[arg-type]
 
 
+def test_a_machine_alone_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects against a wait for nodes that cannot come: only a cluster that is joined may grow."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InvalidOption, match="--may-grow without --address"):
+        list(pool.run(ScriptedWork(folder=str(tmp_path)), [shard(0)], PoolOptions(may_grow=True)))
+
+
 def test_an_address_without_a_cluster_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects a typo in --address: Ray itself tries for two minutes and then ends the process."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
