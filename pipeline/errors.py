@@ -413,7 +413,8 @@ class ResourcesUnavailable(PoolError):
         self.wanted, self.available = wanted, available
 
     def __str__(self) -> str:
-        return f"The job asks for {self.wanted}, the cluster has {self.available}. Ask for less, add nodes, or wait for them (--may-grow)."
+        advice = "Ask for less, add nodes, or wait for them (--may-grow)."
+        return f"The job asks for {self.wanted}, the cluster has {self.available}. {advice}"
 
 
 class WorkerNotStarted(PoolError):
