@@ -22,6 +22,7 @@ from tests.commands import Running
 RAY = str(Path(sys.executable).with_name("ray"))
 HOST = "127.0.0.1"
 MEMORY = 80 * 2**20
+TRIES = 3
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
@@ -30,8 +31,8 @@ SETTINGS = {
     # A node that is gone is noticed in seconds and not in a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "5",
 }
 
 
@@ -68,10 +69,17 @@ class LittleCluster:
     def add(self, cpus: int = 1) -> Running:
         """Start a node, and wait until it has joined."""
         before = self._joined()
-        agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
-        node = self._start(f"--address={HOST}:{self._port}", f"--num-cpus={cpus}", agent)
-        node.until(lambda: bool(self._joined() - before))
-        return node
+        for left in reversed(range(TRIES)):
+            agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
+            node = self._start(f"--address={HOST}:{self._port}", f"--num-cpus={cpus}", agent)
+            try:
+                node.until(lambda: bool(self._joined() - before))
+                return node
+            except AssertionError:  # Ray gives a node half a minute, which on a busy machine is not enough
+                node.end()
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _joined(self) -> set[str]:
         """Return the ids of all nodes that ever joined."""

@@ -9,6 +9,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.ray
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # the one that Amazon's documents give as an example
 SHARDS = 30
+PATIENCE = 240.0
 
 
 class Lines(Logged):
@@ -73,16 +75,18 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             first, second = cluster.add(), cluster.add()
             words = ("submit", "rescale", folder / "source", folder / "archive", *options, "--address", cluster.dashboard)
             with Running(folder / "job", cluster.environment, IARN, *words) as job:
-                job.until(lambda: job.out.count('"actor up"') == 2)
+                for count in (1, 2):
+                    job.until(lambda up=count: job.out.count('"actor up"') >= up, seconds=PATIENCE)
+                    paused = [*pause(first), *pause(second)]  # what has begun waits for the other, or there is nothing left
                 first.end()
-                paused = actors_of(second)
                 cluster.add()
-                job.until(lambda: job.out.count('"actor up"') == 3)
-                job.until(lambda: job.out.count('"shard"') > 2 and all(name in scraped(cluster) for name in METRICS))
+                job.until(lambda: job.out.count('"actor up"') >= 3, seconds=PATIENCE)
+                job.until(lambda: all(name in scraped(cluster) for name in METRICS), seconds=PATIENCE)
                 metrics = scraped(cluster)
                 for process in paused:
-                    process.send_signal(signal.SIGCONT)
-                status = job.ended()
+                    with suppress(psutil.NoSuchProcess):
+                        process.send_signal(signal.SIGCONT)
+                status = job.ended(PATIENCE)
             listed = run(folder / "list", cluster.environment, "jobs", "--json", "--address", cluster.dashboard)
             jobs = json.loads(listed.out)
             again = run(folder / "again", cluster.environment, "jobs", jobs[0]["job"], "--address", cluster.dashboard)
@@ -100,10 +104,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             )
 
 
-def actors_of(node: Running) -> list[psutil.Process]:
-    """Pause the actors of a node, so that what is left waits for another; return them."""
-    found = [each for each in psutil.Process(node.pid).children(recursive=True) if each.name().startswith("ray::_Actor")]
-    assert found
+def pause(node: Running) -> list[psutil.Process]:
+    """Pause the actors of a node that have shards at work; return them."""
+    found = [each for each in psutil.Process(node.pid).children(recursive=True) if each.name() == "ray::_Actor.run"]
     for each in found:
         each.send_signal(signal.SIGSTOP)
     return found
