@@ -98,11 +98,6 @@ def room_for(request: Request) -> int:
     return sum(_fits(node, request) for node in _nodes())
 
 
-def is_alive(node_id: str) -> bool:
-    """Return whether a node is there, as far as the cluster has noticed."""
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
-
-
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 

@@ -160,6 +160,7 @@ class _Crew:
     def dismiss(self) -> None:
         for member in list(self._members):
             self._let_go(member)
+        self._instruments.survey({}, waiting=0, under_way=0)
 
     def _survey(self) -> None:
         """Look which nodes there are, and show where the job stands."""

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -95,19 +96,26 @@ class LittleCluster:
 
 
 def fetched(url: str, token: str) -> bytes:
-    """Return what a server of the cluster answers."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return bytes(answer.read())
+    """Return what a server of the cluster answers; a busy one is asked again."""
+    for _ in range(60):
+        with suppress(OSError):
+            return _asked(url, token)
+        time.sleep(0.5)
+    return _asked(url, token)
 
 
 def answers(url: str, token: str) -> bool:
     """Return whether a server answers at a URL."""
-    try:
-        return bool(fetched(url, token))
-    except OSError:
-        time.sleep(0.1)
-        return False
+    with suppress(OSError):
+        return bool(_asked(url, token))
+    time.sleep(0.1)
+    return False
+
+
+def _asked(url: str, token: str) -> bytes:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def free_ports(count: int) -> list[int]:
