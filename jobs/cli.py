@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
 STORE = "A local folder or s3://bucket/prefix."
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a progress bar.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto for the best there is.")]
@@ -38,6 +39,11 @@ Cpus = Annotated[float | None, typer.Option(help="CPUs of an actor; 2, or its GP
 Gpus = Annotated[float | None, typer.Option(help="GPUs of an actor, fractions too; 1 where the cluster has GPUs.")]
 WindowSize = Annotated[int, typer.Option(help="Shards that an actor has under way at once.")]
 Attempts = Annotated[int, typer.Option(help="Tries of a shard before it is quarantined.")]
+MayGrow = Annotated[
+    bool,
+    typer.Option("--may-grow", help="Nodes are still to come: wait for them, and show an autoscaler how many are wanted."),
+]
+Dashboard = Annotated[str, typer.Option("--address", help="The dashboard of the cluster's head, as in http://head:8265.")]
 
 
 @app.command()
@@ -75,6 +81,7 @@ def rescale(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    may_grow: MayGrow = False,
     json_lines: Json = False,
 ) -> None:
     """Rescale a source into an archive of LRs and latents. The same command again resumes it."""
@@ -93,7 +100,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
         return rescale(
             RescaleJob(
                 source=source,
@@ -130,6 +137,7 @@ def restore(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    may_grow: MayGrow = False,
     json_lines: Json = False,
 ) -> None:
     """Restore images from an archive: all, or a selection. The same command again resumes it."""
@@ -154,7 +162,7 @@ def restore(
             pattern=glob,
             shards=frozenset(shard) if shard else None,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
         return restore(
             RestoreJob(
                 archive=archive, destination=destination, options=options, device=device, pool=pool, json_lines=json_lines
@@ -194,6 +202,7 @@ def verify(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    may_grow: MayGrow = False,
     json_lines: Json = False,
 ) -> None:
     """Check every digest of an archive, and the restore of a sample against the figures stored with it."""
@@ -201,8 +210,76 @@ def verify(
     def job() -> int:
         from jobs.verify import VerifyJob, verify
 
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
         return verify(VerifyJob(archive=archive, sample=sample, seed=seed, device=device, pool=pool, json_lines=json_lines))
+
+    _run(job)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def submit(
+    command: Annotated[str, typer.Argument(help="rescale, restore or verify.")],
+    arguments: Annotated[list[str], typer.Argument(help="Its own arguments and options; paths are those of the nodes.")],
+    address: Dashboard = DEFAULT_DASHBOARD,
+    runtime_env: Annotated[Path | None, typer.Option(help="A JSON file with Ray's runtime environment for the job.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="name=value that Ray shows; may be given again.")] = None,
+    entrypoint_cpus: Annotated[float | None, typer.Option(help="CPUs of the command itself, beside its actors.")] = None,
+    entrypoint_memory: Annotated[int | None, typer.Option(help="Its memory in bytes.")] = None,
+    entrypoint_resource: Annotated[list[str] | None, typer.Option(help="name=amount that its node has to have.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and leave, rather than follow its log.")] = False,
+) -> None:
+    """Run a command as a job of a Ray cluster, follow its log and end with its exit status.
+
+    Credentials are the nodes' own, by their environment or role; a command that holds any is refused.
+    """
+    commands: Any = typer.main.get_command(app)
+    if command in commands.commands:
+        commands.commands[command].make_context(command, list(arguments))  # a wrong option is told here, not in the morning
+
+    def job() -> int:
+        from jobs.submit import Submission, amounts, pairs, read_runtime_env, submit
+
+        submission = Submission(
+            verb=command,
+            arguments=tuple(arguments),
+            runtime_env=read_runtime_env(runtime_env),
+            metadata=pairs("--metadata", metadata),
+            cpus=entrypoint_cpus,
+            memory=entrypoint_memory,
+            resources=amounts("--entrypoint-resource", entrypoint_resource),
+        )
+        submitted = submit(submission, address)
+        if detach:
+            typer.echo(submitted)
+            return 0
+        return _follow(submitted, address)
+
+    _run(job)
+
+
+@app.command()
+def jobs(
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help="Follow this one; without it all are listed.")] = None,
+    address: Dashboard = DEFAULT_DASHBOARD,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the job, as Ctrl-C does; submitted again it resumes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """List the jobs that were submitted to a Ray cluster, follow one, or stop it."""
+
+    def job() -> int:
+        from jobs import submit
+        from pipeline.errors import InvalidOption
+
+        if job_id is not None:
+            if stop:
+                submit.stop(job_id, address)
+            return _follow(job_id, address)
+        if stop:
+            raise InvalidOption("--stop", "alone", "say which job.")
+        found = submit.jobs(address)
+        lines = [f"{each['job']}  {each['status']:9}  {each['began']}  {each['command']}" for each in found]
+        typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines) or "No job of iarn's there.")
+        return 0
 
     _run(job)
 
@@ -310,12 +387,32 @@ def main() -> None:
     app()
 
 
-def _pool(address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int) -> Any:
+def _pool(
+    address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int, may_grow: bool
+) -> Any:
     from pipeline.pool import PoolOptions
 
     return PoolOptions(
-        address=address, actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus, window=window, attempts=attempts
+        address=address,
+        actors=actors,
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        window=window,
+        attempts=attempts,
+        may_grow=may_grow,
     )
+
+
+def _follow(job_id: str, address: str) -> int:
+    """Follow a job; Ctrl-C ends that, and not the job."""
+    from jobs.submit import follow
+
+    typer.echo(f"Job {job_id}; `iarn jobs {job_id} --address {address}` follows it, with --stop it stops.", err=True)
+    try:
+        return follow(job_id, address, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo("No longer followed; the job goes on.", err=True)
+        return 130
 
 
 def _run(job: Callable[[], int]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import structlog
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from pipeline.pool import Snapshot
+from pipeline.pool import Notice, Snapshot
+from pipeline.reasons import by_class
 from pipeline.records import Failure, ShardReport
 from pipeline.store import Store
 
@@ -23,6 +25,7 @@ SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"
 MOST_LISTED = 100_000
 """Failures that a job remembers for its list, some 50 MB; it counts all, and the commits have them."""
+SHOWN_IDS = ("ray_job", "submission")
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -36,9 +39,11 @@ class Totals:
     pixels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
     """The first of those that failed."""
+    quarantined: int = 0
 
     def add(self, report: ShardReport, shards: int = 1) -> None:
         """Count a report, which may be the sums of several shards'."""
@@ -48,6 +53,7 @@ class Totals:
         self.pixels += report.pixels
         self.bytes_in += report.bytes_in
         self.bytes_out += report.bytes_out
+        self.kept.update(report.kept)
         self.fail(report.failures)
 
     def fail(self, failures: Sequence[Failure]) -> None:
@@ -57,13 +63,16 @@ class Totals:
 
 
 class Reporter:
-    """Follows one job; ``snapshot`` and ``done`` are called as it goes."""
+    """Follows one job; ``snapshot``, ``notice`` and ``done`` are called as it goes."""
 
     def __init__(self, verb: str, shards: int, *, json_lines: bool) -> None:
-        self._verb, self._shards = verb, shards
-        self._log = json_log() if json_lines or not sys.stderr.isatty() else None
+        self.verb, self._shards = verb, shards
+        self._log = json_log().bind(job=verb) if json_lines or not sys.stderr.isatty() else None
         self._bar: Progress | None = None
         self._begun = self._beat = time.monotonic()
+        self._place: dict[str, Any] = {}
+        self.ray: dict[str, str] = {}
+        self.most_actors = self.retries = 0
         self.totals = Totals()
         self.resumed = Totals()
 
@@ -71,7 +80,7 @@ class Reporter:
     def running(self) -> Iterator[None]:
         """Show progress while the block runs."""
         if self._log is not None:
-            self._log.info("start", job=self._verb, shards=self._shards, shards_done=self.resumed.shards)
+            self._log.info("start", shards=self._shards, shards_done=self.resumed.shards)
             yield
             return
         columns = (
@@ -84,25 +93,39 @@ class Reporter:
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
             self._bar = bar
-            self._task = bar.add_task(self._verb, total=self._shards, completed=self.resumed.shards, state="starting")
+            self._task = bar.add_task(self.verb, total=self._shards, completed=self.resumed.shards, state="starting")
             yield
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Take the running totals of the workers."""
         now = time.monotonic()
         seconds = max(now - self._begun, 1e-3)
+        self.most_actors = max(self.most_actors, snapshot.actors)
         if self._bar is not None:
             state = (
                 f"{snapshot.assets} images  {snapshot.pixels / 1e6 / seconds:.1f} MPix/s  "
                 f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {self.totals.failed} failures"
             )
-            waiting = "waiting for an actor to start"
+            waiting = "waiting for an actor to start" if snapshot.room else "waiting for a node with room for an actor"
             self._bar.update(self._task, completed=self.totals.shards, state=state if snapshot.actors else waiting)
         elif self._log is not None and now - self._beat > HEARTBEAT_SECONDS:
             self._beat = now
             rate = round(snapshot.pixels / 1e6 / seconds, 2)
-            counts = {"shards": self.totals.shards, "images": snapshot.assets, "actors": snapshot.actors}
+            counts = {"shards": self.totals.shards, "images": snapshot.assets, "actors": snapshot.actors, "room": snapshot.room}
             self._log.info("progress", **counts, mpix_per_s=rate)
+
+    def notice(self, notice: Notice) -> None:
+        """Tell what happened beside the results; where a shard ended goes with its own line."""
+        values = {name: value for name, value in asdict(notice).items() if value is not None}
+        event, reason = values.pop("event"), values.get("reason")
+        self.retries += event == "retry"
+        if event == "joined":  # from here on every line says which of the cluster's jobs it is of
+            self.ray = dict(notice.ray or {})
+            self._log = self._log and self._log.bind(**{name: self.ray[name] for name in SHOWN_IDS if name in self.ray})
+        elif event == "ended":
+            self._place = values
+        else:
+            self._say("warning" if reason else "info", event, **values)
 
     def resume(self, report: ShardReport, shards: int = 1) -> None:
         """Count shards that an earlier run has done, by their report or its sums."""
@@ -111,22 +134,27 @@ class Reporter:
 
     def done(self, result: ShardReport | Failure) -> None:
         """Count a shard that has ended."""
+        where, self._place = {"shard": result.shard_id} | self._place, {}
         if isinstance(result, Failure):
             self.totals.fail((result,))
-            self._say("warning", "quarantined", shard=result.shard_id, reason=result.reason)
+            self.totals.quarantined += 1
+            self._say("warning", "quarantined", **where, reason=result.reason)
             return
         self.totals.add(result)
         counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures")}
-        self._say("info", "shard", shard=result.shard_id, **counts)
+        self._say("info", "shard", **where, **counts)
+        where.pop("seconds", None)
         for failure in result.failures:
-            self._say("warning", "failure", shard=failure.shard_id, key=failure.key, reason=failure.reason)
+            self._say("warning", "failure", **where | {"key": failure.key, "reason": failure.reason})
 
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
-        totals, seconds = self.totals, time.monotonic() - self._begun
-        counts = {name: value for name, value in asdict(totals).items() if name not in ("failed", "failures")}
+        totals, seconds = self.totals, self.seconds
+        counts = {each.name: getattr(totals, each.name) for each in fields(totals) if each.name not in ("failed", "failures")}
         if self._log is not None:
-            self._log.info("end", job=self._verb, **counts, failures=totals.failed, seconds=round(seconds, 2), **more)
+            reasons = by_class(failure.reason for failure in totals.failures)
+            ended = {"failures": totals.failed, "failures_by_reason": reasons, "seconds": round(seconds, 2)}
+            self._log.info("end", **counts, **ended, **more)
             return
         console = Console(stderr=True, highlight=False)
         fresh = (totals.pixels - self.resumed.pixels) / 1e6
@@ -134,12 +162,19 @@ class Reporter:
             f"{totals.entries} entries ({totals.originals} kept as originals) in {totals.shards} of {self._shards} shards, "
             f"{size(totals.bytes_in)} → {size(totals.bytes_out)}, {fresh:.1f} MPix in {seconds:.1f} s"
         )
+        for reason, count in totals.kept.most_common():
+            console.print(f"  {count} kept as originals: {reason}", markup=False)
         for failure in totals.failures[:SHOWN_FAILURES]:
             console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
         if totals.failed > SHOWN_FAILURES:
             console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
         for name, value in more.items():
             console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has run."""
+        return time.monotonic() - self._begun
 
     def _say(self, level: str, event: str, **values: Any) -> None:
         if self._log is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from iarn import weights
 from jobs.console import Reporter, list_failures
+from jobs.report import write_report
 from pipeline import pool
 from pipeline.archive import Archive
 from pipeline.commits import ShardSet
@@ -50,7 +51,7 @@ def rescale(job: RescaleJob) -> int:
         left = (shard for shard in archive.shards() if shard.id not in done)
         with reporter.running():
             if len(done) < count:
-                for result in pool.run(work, left, job.pool, reporter.snapshot):
+                for result in pool.run(work, left, job.pool, reporter.snapshot, reporter.notice):
                     reporter.done(result)
                     if isinstance(result, ShardReport):
                         rollups.add(result)
@@ -108,6 +109,9 @@ def finish(reporter: Reporter, archive: Archive, *, ignored_files: int = 0) -> i
     if ignored_files:
         more["files_that_are_no_images_nor_beside_one"] = ignored_files
     reporter.summary(**more, **list_failures(archive.store, reporter.totals))
+    plan = archive.plan
+    settings = {"source": plan.source, "model": plan.model, **asdict(plan.settings)}
+    write_report(archive.store, reporter, digest=archive.digest, settings=settings, shards=plan.shard_count)
     return 1 if reporter.totals.failed else 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jobs.console import Reporter, list_failures
+from jobs.report import write_report
 from jobs.rescale import resume
 from pipeline import pool
 from pipeline.archive import Archive
@@ -56,7 +57,7 @@ def restore(job: RestoreJob) -> int:
         left = filter(_selects(job.options), there)
         with reporter.running():
             if len(finished) < wanted:
-                for result in pool.run(work, left, job.pool, reporter.snapshot):
+                for result in pool.run(work, left, job.pool, reporter.snapshot, reporter.notice):
                     reporter.done(result)
                     if isinstance(result, ShardReport) and not result.failures:  # one with failures is not committed
                         rollups.add(result)
@@ -70,6 +71,9 @@ def restore(job: RestoreJob) -> int:
     if unfound := _keys_not_found(archive, job.options, totals.entries):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
     reporter.summary(destination=destination.uri, **list_failures(state, totals), **missing)
+    settings = {"archive": archive.store.uri, **asdict(job.options), "keys": job.options.keys and len(job.options.keys)}
+    settings["shards"] = job.options.shards and sorted(job.options.shards)
+    write_report(state, reporter, digest=digest, settings=settings, shards=wanted)
     return 1 if totals.failed or unfound else 0
 
 

@@ -38,7 +38,7 @@ def verify(job: VerifyJob) -> int:
     compared = 0
     with reporter.running():
         if committed:
-            for result in pool.run(work, shards, job.pool, reporter.snapshot):
+            for result in pool.run(work, shards, job.pool, reporter.snapshot, reporter.notice):
                 reporter.done(result)
                 compared += getattr(result, "compared", 0)
     missing = count - len(committed)

@@ -149,7 +149,8 @@ def decode_report(value: dict[str, Any]) -> ShardReport:
     """Return the report in JSON values; raises KeyError, TypeError or ValueError where it is none."""
     failures = (Failure(shard_id=str(f["shard_id"]), key=f["key"], reason=str(f["reason"])) for f in value["failures"])
     counts = {name: int(value[name]) for name in ("entries", "originals", "pixels", "bytes_in", "bytes_out")}
-    return ShardReport(shard_id=str(value["shard_id"]), failures=tuple(failures), **counts)
+    kept = {str(name): int(count) for name, count in value.get("kept", {}).items()}
+    return ShardReport(shard_id=str(value["shard_id"]), failures=tuple(failures), kept=kept, **counts)
 
 
 def _key(shard_id: str) -> str:

@@ -400,6 +400,8 @@ class ClusterUnavailable(PoolError):
         if self.address == "local":
             check = "Check that HOME and TMPDIR can be written and that memory is left, or give --address."
             return f"Ray could not be started here ({self.detail}). {check}"
+        if self.address.startswith("http"):
+            advice = "Give the URL of the head's dashboard, and the token where it asks for one (RAY_AUTH_TOKEN)."
         return f"The Ray cluster at {self.address} cannot be joined ({self.detail}). {advice}"
 
 
@@ -411,7 +413,8 @@ class ResourcesUnavailable(PoolError):
         self.wanted, self.available = wanted, available
 
     def __str__(self) -> str:
-        return f"The job asks for {self.wanted}, the cluster has {self.available}. Ask for less or add nodes."
+        advice = "Ask for less, add nodes, or wait for them (--may-grow)."
+        return f"The job asks for {self.wanted}, the cluster has {self.available}. {advice}"
 
 
 class WorkerNotStarted(PoolError):

@@ -1,4 +1,4 @@
-"""One function on several workers that share their gradients, placed by Ray Train; with pool.py the only importer of Ray.
+"""One function on several workers that share their gradients, placed by Ray Train.
 
 Each worker has one device, and torch.distributed is set up between them (NCCL on GPUs, gloo otherwise). When one fails all
 are started again: the function has to go on from what it saved.
@@ -14,8 +14,8 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
+from pipeline.cluster import PoolOptions, cluster, keeping_handler, request_for
 from pipeline.errors import GroupLost, InvalidOption, PipelineError
-from pipeline.pool import PoolOptions, cluster, keeping_handler, request_for
 
 Part = Callable[[int, int, str], None]
 """What a worker runs: its number, how many there are, and the device it has (cpu or cuda)."""

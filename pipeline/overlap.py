@@ -20,12 +20,13 @@ def ahead(
     *,
     limit: int,
     weigh: Callable[[Item], int] = lambda _: 1,
+    queue: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in the order of ``items``, computed in ``threads`` while earlier results are used.
 
     At most ``limit`` of weight is under way or waiting beyond the item that reaches it, and always at least one item. An
     error of ``function`` is raised where its result would have been; a PipelineError of ``items`` after all results of the
-    items before it.
+    items before it. ``queue`` is told by how many items what is under way grows or shrinks.
     """
     waiting: deque[tuple[Future[Result], int]] = deque()
     weight = 0
@@ -44,14 +45,17 @@ def ahead(
                 else:
                     waiting.append((threads.submit(function, item), max(1, weigh(item))))
                     weight += waiting[-1][1]
+                    queue(1)
                     added = True
                     del item  # nothing here keeps an item or a result alive that its consumer has done with
             if waiting:
                 own = waiting[0][1]
+                queue(-1)
                 yield waiting.popleft()[0].result()
                 weight -= own
         if fault is not None:
             raise fault
     finally:
+        queue(-len(waiting))
         for future, _ in waiting:
             future.cancel()

@@ -344,7 +344,10 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """What became of one source shard; ``compared`` counts restores measured against the source when verifying."""
+    """What became of one source shard; ``kept`` counts its originals by class of reason.
+
+    ``compared`` counts restores measured against the source when verifying.
+    """
 
     shard_id: str
     entries: int
@@ -353,6 +356,7 @@ class ShardReport:
     bytes_in: int
     bytes_out: int
     failures: tuple[Failure, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
     compared: int = 0
 
 

@@ -9,6 +9,7 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,13 @@ from pipeline.commits import create_commit
 from pipeline.engine import Engine, choose_device
 from pipeline.errors import DamagedShard, ImageError
 from pipeline.overlap import ahead
+from pipeline.progress import Progress
+from pipeline.reasons import reason_class
 from pipeline.records import Asset, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
+from pipeline.tiles import TILE_POINTS
 
 WINDOW_PIXELS = 32_000_000
 """Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more."""
@@ -31,30 +35,17 @@ LEAST_WEIGHT = 4096
 """What an asset of next to no pixels and bytes takes of that window."""
 
 
-@dataclass
-class Progress:
-    """Running totals of one worker, read from another thread while it works."""
-
-    assets: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def add(self, *, pixels: int, bytes_in: int) -> None:
-        """Count one asset; any thread may."""
-        with self._lock:
-            self.assets += 1
-            self.pixels += pixels
-            self.bytes_in += bytes_in
-
-
 @dataclass(frozen=True, kw_only=True)
 class RescaleWork:
-    """What a worker needs to rescale shards of one archive; small, picklable, free of credentials."""
+    """What a worker needs to rescale shards of one archive; small, picklable, free of credentials.
+
+    ``halvings`` is how often tiles and windows are halved, where memory was too small for all of them.
+    """
 
     archive: str
     device: str = "auto"
     threads: int = 2
+    halvings: int = 0
 
     def start(self) -> RescaleWorker:
         """Open the archive and load its network; raises what those raise."""
@@ -89,9 +80,12 @@ class Tally:
     pixels: int = 0
     bytes_in: int = 0
     failures: list[Failure] = field(default_factory=list)
+    kept: Counter[str] = field(default_factory=Counter)
 
-    def add(self, *, original: bool, pixels: int, bytes_in: int) -> None:
-        """Count one entry."""
+    def add(self, *, original: bool, pixels: int, bytes_in: int, reason: str | None = None) -> None:
+        """Count one entry; an original by its ``reason``, where that is news."""
+        if original and reason is not None:
+            self.kept[reason_class(reason)] += 1
         self.entries += 1
         self.originals += original
         self.pixels += pixels
@@ -111,6 +105,7 @@ class Tally:
             bytes_in=self.bytes_in,
             bytes_out=bytes_out,
             failures=tuple(self.failures),
+            kept=dict(sorted(self.kept.items())),
         )
 
 
@@ -121,9 +116,12 @@ class RescaleWorker:
         self.archive = Archive.open(open_store(work.archive))
         self.source: Store = open_store(self.archive.plan.source)
         self.settings = self.archive.plan.settings
-        self.engine = Engine(self.archive.model_bytes(), choose_device(work.device))
+        self.engine = Engine(
+            self.archive.model_bytes(), choose_device(work.device), tile_points=halved(TILE_POINTS, work.halvings)
+        )
         self.progress = Progress()
-        self._threads = work.threads
+        self._threads = halved(work.threads, work.halvings)
+        self._halvings = work.halvings
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
@@ -138,18 +136,23 @@ class RescaleWorker:
             with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
                 try:
                     for entry, failure in self._entries(shard, threads):
-                        writer.append(entry)
+                        with self.progress.stage("write"):
+                            writer.append(entry)
                         self._count(tally, shard, entry, failure)
                 except DamagedShard as error:  # all that could be read has been; the rest is the source's loss
                     tally.fail(shard.id, None, error)
-                commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
+                with self.progress.stage("write"):
+                    commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
+        self.progress.wrote(commit.byte_size)
         return replace(commit.report, bytes_out=commit.byte_size)
 
     def _entries(self, shard: SourceShard, threads: Executor) -> Iterator[tuple[Entry, Failure | None]]:
-        assets = shards.read_assets(self.source, shard, image_column=self.settings.image_column)
-        decoded = ahead(threads, self._decode, assets, limit=WINDOW_PIXELS, weigh=_asset_weight)
-        rescaled = map(self._rescale, decoded)
-        return ahead(threads, self._finish, rescaled, limit=WINDOW_PIXELS, weigh=lambda item: _weight(item.decoded))
+        progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
+        assets = progress.each("read", shards.read_assets(self.source, shard, image_column=self.settings.image_column))
+        decode, finish = progress.timed("decode", self._decode), progress.timed("encode", self._finish)
+        decoded = ahead(threads, decode, assets, limit=window, weigh=_asset_weight, queue=progress.queue("decode"))
+        rescaled, weigh = map(self._rescale, decoded), lambda item: _weight(item.decoded)
+        return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _decode(self, asset: Asset) -> _Decoded:
         if asset.data is None:
@@ -172,7 +175,7 @@ class RescaleWorker:
         if picture is None:
             return _Rescaled(decoded=decoded)
         size, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), []
-        with self._turn:
+        with self._turn, self.progress.stage("network"):
             if clean is None or tier is Tier.FLOOR:
                 lr = self.engine.downscale(picture.pixels, decoded.lr_size, grey=picture.grey)
                 asked = tier in (Tier.LEAN, Tier.FLOOR)
@@ -193,10 +196,16 @@ class RescaleWorker:
 
     def _count(self, tally: Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
         pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
-        tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=pixels, bytes_in=entry.byte_size)
+        original = entry.kind is EntryKind.ORIGINAL
+        tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size, reason=entry.reason)
         if failure is not None:
             tally.fail(shard.id, failure.key, failure.reason)
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
+
+
+def halved(amount: int, times: int) -> int:
+    """Return ``amount`` halved some times, 1 at least."""
+    return max(1, amount >> times)
 
 
 def _asset_weight(asset: Asset) -> int:

@@ -36,10 +36,12 @@ from pipeline.errors import (
 from pipeline.names import with_extension
 from pipeline.outputs import Output, OutputKind, open_output
 from pipeline.overlap import ahead
+from pipeline.progress import Progress
 from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
-from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Progress, Tally
+from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Tally, halved
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
+from pipeline.tiles import TILE_POINTS
 
 SOURCE_FORMAT = "source"
 FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp")
@@ -108,13 +110,17 @@ class RestoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreWork:
-    """What a worker needs to restore shards of one archive; small, picklable, free of credentials."""
+    """What a worker needs to restore shards of one archive; small, picklable, free of credentials.
+
+    ``halvings`` is how often tiles and windows are halved, where memory was too small for all of them.
+    """
 
     archive: str
     destination: str
     options: RestoreOptions
     device: str = "auto"
     threads: int = 2
+    halvings: int = 0
 
     def start(self) -> RestoreWorker:
         """Open the archive and load its network; raises what those raise."""
@@ -151,9 +157,13 @@ class RestoreWorker:
         self.destination = open_store(work.destination, create=True)
         self.digest = work.options.digest(self.archive.digest)
         self.state = restore_state(work.destination, self.digest)
-        self.engine = None if work.options.lr else Engine(self.archive.model_bytes(), choose_device(work.device))
+        self.engine: Engine | None = None
+        if not work.options.lr:
+            points = halved(TILE_POINTS, work.halvings)
+            self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
         self.progress = Progress()
-        self._threads = work.threads
+        self._threads = halved(work.threads, work.halvings)
+        self._halvings = work.halvings
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
@@ -172,9 +182,11 @@ class RestoreWorker:
                 for size in sizes:
                     put, bytes_out = put + (size is not None), bytes_out + (size or 0)
                 try:
-                    bytes_out += output.finish() if put else 0
+                    with self.progress.stage("write"):
+                        bytes_out += output.finish() if put else 0
                 except AlreadyExists as error:
                     tally.fail(shard.id, None, error)
+        self.progress.wrote(bytes_out)
         report = tally.report(shard.id, bytes_out=bytes_out)
         commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=bytes_out, report=report)
         return report if report.failures else create_commit(self.state, commit).report
@@ -184,7 +196,8 @@ class RestoreWorker:
         entry, error, size = written.entry, written.error, None
         if error is None:
             try:
-                size = output.add(written.key, written.data, entry.sidecars)
+                with self.progress.stage("write"):
+                    size = output.add(written.key, written.data, entry.sidecars)
             except (AlreadyExists, InvalidKey, DamagedEntry) as fault:
                 error = fault
         if error is not None:
@@ -198,10 +211,12 @@ class RestoreWorker:
         def lost(key: str | None, error: DamagedObject) -> None:
             tally.fail(shard.id, key, error)
 
-        entries = self.archive.entries(shard.id, self.options.wanted, lost=lost)
-        opened = ahead(threads, self._open, entries, limit=WINDOW_PIXELS, weigh=_entry_weight)
-        restored = map(self._restore, opened)
-        return ahead(threads, self._write, restored, limit=WINDOW_PIXELS, weigh=lambda item: _entry_weight(item.entry))
+        progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
+        entries = progress.each("read", self.archive.entries(shard.id, self.options.wanted, lost=lost))
+        decode, encode = progress.timed("decode", self._open), progress.timed("encode", self._write)
+        opened = ahead(threads, decode, entries, limit=window, weigh=_entry_weight, queue=progress.queue("decode"))
+        restored, weigh = map(self._restore, opened), lambda item: _entry_weight(item.entry)
+        return ahead(threads, encode, restored, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _from_original(self, entry: Entry) -> bool:
         """Whether what was kept of the source, and not the LR, is what the image comes from."""
@@ -230,7 +245,7 @@ class RestoreWorker:
         if opened.lr is None or self.engine is None:
             return opened
         try:
-            with self._turn:
+            with self._turn, self.progress.stage("network"):
                 return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
         except DamagedEntry as error:
             return _Opened(entry=opened.entry, error=error)

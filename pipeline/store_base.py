@@ -177,5 +177,5 @@ def opened_source(data: bytes | Path) -> Iterator[tuple[IO[bytes], int]]:
 
 def without_secrets(text: str) -> str:
     """Return text of others without the user and password of a URL and without an access key's id."""
-    text = re.sub(r"//[^/\s]*@", "//…@", text)
+    text = re.sub(r"//(?:[^/\s]*|[^/:\s]+:\S+)@", "//…@", text)  # Amazon's secrets may have slashes
     return re.sub(r"\bA[KS]IA[A-Z0-9]{12,}", "…", text)

@@ -14,10 +14,12 @@ from pipeline.commits import read_commit
 from pipeline.engine import Engine, choose_device, measure
 from pipeline.entries import check_entry, source_bytes
 from pipeline.errors import ArchiveError, PipelineError, ShardError, StoreError, StoreUnavailable
+from pipeline.progress import Progress
 from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, OriginalCoding, Pixels, ShardReport, SourceShard
-from pipeline.rescale import Progress
+from pipeline.rescale import halved
 from pipeline.restore import decode_lr, finish_picture, original_pixels, restore_lr
 from pipeline.store import open_store
+from pipeline.tiles import TILE_POINTS
 
 TOLERANCE_DB = 0.1
 """A restore on another device differs by single 8-bit levels, which moves its PSNR by less than this."""
@@ -28,13 +30,17 @@ CEILING_DB = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyWork:
-    """What a worker needs to check shards of one archive; ``sample`` is the share of entries to restore."""
+    """What a worker needs to check shards of one archive; ``sample`` is the share of entries to restore.
+
+    ``halvings`` is how often tiles are halved, where memory was too small for them.
+    """
 
     archive: str
     sample: float
     seed: int = 0
     device: str = "auto"
     threads: int = 2
+    halvings: int = 0
 
     def start(self) -> VerifyWorker:
         """Open the archive and load its network; raises what those raise."""
@@ -46,7 +52,8 @@ class VerifyWorker:
 
     def __init__(self, work: VerifyWork) -> None:
         self.archive = Archive.open(open_store(work.archive))
-        self.engine = Engine(self.archive.model_bytes(), choose_device(work.device))
+        points = halved(TILE_POINTS, work.halvings)
+        self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
         self.progress = Progress()
         self._sample, self._seed = work.sample, work.seed
         self._turn = threading.Lock()
@@ -62,7 +69,8 @@ class VerifyWorker:
         sampled: list[str] = []
         entries = originals = pixels = size = 0
         try:
-            self.archive.check_shard(shard.id, commit)
+            with self.progress.stage("read"):
+                self.archive.check_shard(shard.id, commit)
         except StoreUnavailable:
             raise  # that is no word about the archive; the pool tries again
         except (ArchiveError, StoreError) as error:
@@ -117,7 +125,7 @@ class VerifyWorker:
         if entry.original_coding is OriginalCoding.PIXELS:
             return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
         lr = decode_lr(entry)
-        with self._turn:
+        with self._turn, self.progress.stage("network"):
             restored = restore_lr(self.engine, entry, lr)
         return finish_picture(entry, restored, use_latent=True).pixels
 

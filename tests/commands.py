@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import psutil
 
-KEPT = ("PATH", "TMPDIR", "LANG")
+KEPT = ("PATH", "PYTHONPATH", "TMPDIR", "LANG")
 IARN = str(Path(sys.executable).with_name("iarn"))
 
 
@@ -83,6 +83,10 @@ class Running(Logged):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill the command and all its descendants at once."""
         self.look()
         for process in self._seen.values():
             _end(process)
@@ -91,6 +95,7 @@ class Running(Logged):
         self._process.wait()
         if self._terminal is not None:
             os.close(self._terminal)
+            self._terminal = None
 
     @property
     def pid(self) -> int:

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InvalidWeights, NotFound, StoreUnavailable
+from pipeline.errors import AccessDenied, InvalidWeights, NotFound, StoreUnavailable
+from pipeline.progress import Progress
 from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
+
+
+class OutOfMemoryError(RuntimeError):
+    """What torch raises, by its name."""
 
 
 def shard(index: int, script: str = "ok") -> SourceShard:
     """Return a shard whose run follows ``script``."""
     return SourceShard(id=f"{index:06d}", name=script, kind=ShardKind.TAR, objects=(ObjectInfo(key="a.tar", size=1, etag="e"),))
-
-
-@dataclass
-class Totals:
-    """What a worker has done; the pipeline's own would load torch into every process of these tests."""
-
-    assets: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +31,7 @@ class ScriptedWork:
     starting: str = "ok"
     device: str = "cpu"
     threads: int = 1
+    halvings: int = 0
 
     def start(self) -> ScriptedWorker:
         note(self.folder, "start")
@@ -46,15 +43,15 @@ class ScriptedWork:
             os._exit(3)
         if self.starting == "hang":
             time.sleep(60)
-        return ScriptedWorker(self.folder)
+        return ScriptedWorker(self.folder, self.halvings)
 
 
 class ScriptedWorker:
     """Follows scripts."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self.progress = Totals()
+    def __init__(self, folder: str, halvings: int) -> None:
+        self._folder, self._halvings = folder, halvings
+        self.progress = Progress()
         self._at_work = 0
         self._lock = threading.Lock()
 
@@ -67,10 +64,7 @@ class ScriptedWorker:
         finally:
             with self._lock:
                 self._at_work -= 1
-        with self._lock:
-            self.progress.assets += 1
-            self.progress.pixels += 10
-            self.progress.bytes_in += 100
+        self.progress.add(pixels=10, bytes_in=100)
         report = ShardReport(shard_id=shard.id, entries=1, originals=0, pixels=10, bytes_in=100, bytes_out=50)
         if result is not None:
             object.__setattr__(report, "compared", result)
@@ -89,10 +83,18 @@ class ScriptedWorker:
             time.sleep(60)
         elif verb == "unavailable" and tries <= int(number):
             raise StoreUnavailable("s3://bucket/key", "it is down")
+        elif verb == "denied":
+            raise AccessDenied("s3://bucket/key", "ExpiredToken")
         elif verb == "missing":
             raise NotFound("s3://bucket/key")
         elif verb == "raise":
             raise ZeroDivisionError("no one thought of this")
+        elif verb == "memory" and self._halvings < int(number):
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        elif verb == "heavy" and self._halvings < int(number):
+            os._exit(9)
+        elif verb == "halvings":
+            return self._halvings
         elif verb == "die":
             time.sleep(0.2)
             os._exit(9)

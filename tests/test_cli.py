@@ -69,7 +69,8 @@ def built(folder: Path) -> str:
     return workshop.rescale(str(folder / "source"), folder / "archive").uri
 
 
-POOL = ["--actors", "--address", "--attempts", "--cpus-per-actor", "--device", "--gpus-per-actor", "--json", "--window"]
+POOL = ["--actors", "--address", "--attempts", "--cpus-per-actor", "--device", "--gpus-per-actor", "--json", "--may-grow"]
+POOL += ["--window"]
 
 SURFACE = {
     "rescale": [
@@ -88,6 +89,11 @@ SURFACE = {
     ],
     "inspect": ["archive", "key", "--entries", "--json", "--shards"],
     "verify": ["archive", *POOL, "--sample", "--seed"],
+    "submit": [
+        *["command", "arguments", "--address", "--detach", "--metadata", "--runtime-env"],
+        *["--entrypoint-cpus", "--entrypoint-memory", "--entrypoint-resource"],
+    ],
+    "jobs": ["job_id", "--address", "--json", "--stop"],
     "train": [
         "sources",
         "--address",

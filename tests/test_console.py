@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.console import SHOWN_FAILURES, Reporter, failure_lines, size
-from pipeline.pool import Snapshot
+from jobs.report import write_report
+from pipeline.pool import Notice, Snapshot
 from pipeline.records import Failure, ShardReport
+from pipeline.store import LocalStore
 
 REPORT = ShardReport(shard_id="000000000-a", entries=4, originals=1, pixels=2_000_000, bytes_in=5_000_000, bytes_out=700_000)
 
@@ -28,8 +32,10 @@ def test_a_terminal_shows_where_a_job_stands(monkeypatch: pytest.MonkeyPatch) ->
     reporter = Reporter("rescale", 3, json_lines=False)
     with reporter.running():
         bar: Any = reporter._bar
-        reporter.snapshot(Snapshot())
+        reporter.snapshot(Snapshot(room=1))
         assert bar.tasks[0].fields["state"] == "waiting for an actor to start"
+        reporter.snapshot(Snapshot(room=0))
+        assert bar.tasks[0].fields["state"] == "waiting for a node with room for an actor"
         reporter.done(REPORT)
         reporter.snapshot(Snapshot(assets=4, pixels=2_000_000, actors=1))
         assert bar.tasks[0].completed == 1
@@ -53,6 +59,57 @@ def test_a_terminal_gets_a_summary_with_the_first_failures(monkeypatch: pytest.M
     assert f"reason {SHOWN_FAILURES}[" not in shown
     assert "… and 2 more" in shown
     assert "archive: s3://bucket/[bold]archive" in shown
+
+
+def test_lines_say_where_and_of_which_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects whoever looks for a shard among forty nodes: lines name job, actor and node as far as they are known, failures
+    the key, and what is retried the reason; where one shard ended is not told of another."""
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    reporter = Reporter("rescale", 3, json_lines=True)
+    ids = {"ray_job": "02000000", "ray_session": "s", "submission": "iarn-rescale-1"}
+    failure = Failure(shard_id="000000-a", key="a.png", reason="cannot be decoded: it is cut off")
+    with reporter.running():
+        reporter.notice(Notice(event="joined", ray=ids))
+        reporter.notice(Notice(event="room", count=0, reason="waiting for a node"))
+        reporter.notice(Notice(event="actor up", actor="ab", node="10.0.0.1"))
+        reporter.notice(Notice(event="retry", actor="ab", node="10.0.0.1", shard="000000-a", reason="its node is gone"))
+        reporter.notice(Notice(event="ended", actor="cd", node="10.0.0.2", shard="000000-a", seconds=1.5))
+        reporter.done(replace(REPORT, failures=(failure,), kept={"undecodable": 1}))
+        reporter.done(Failure(shard_id="000001-b", key=None, reason="it is gone"))
+        reporter.snapshot(Snapshot(actors=2))
+    reporter.summary()
+    start, room, up, retry, ended, failed, quarantined, end = map(json.loads, terminal.getvalue().splitlines())
+    assert "ray_job" not in start
+    assert all(line["ray_job"] == "02000000" and line["job"] == "rescale" for line in (room, up, retry, ended, end))
+    assert (room["level"], up["level"], retry["level"]) == ("warning", "info", "warning")
+    assert (ended["actor"], ended["node"], ended["seconds"]) == ("cd", "10.0.0.2", 1.5)
+    assert (failed["shard"], failed["key"], failed["actor"]) == ("000000-a", "a.png", "cd")
+    assert "actor" not in quarantined
+    assert (end["quarantined"], end["kept"]) == (1, {"undecodable": 1})
+    assert end["failures_by_reason"] == {"undecodable": 1, "other": 1}
+    assert (reporter.retries, reporter.most_actors, reporter.ray) == (1, 2, ids)
+
+
+def test_a_report_tells_the_job_as_a_whole(tmp_path: Path) -> None:
+    """Protects the morning after two nights: totals are those of all runs, rates those of the last, and a run that resumes the
+    job writes the report anew."""
+    store = LocalStore(tmp_path)
+    for resumed in (False, True):
+        reporter = Reporter("rescale", 3, json_lines=True)
+        if resumed:
+            reporter.resume(REPORT)
+        reporter.done(replace(REPORT, shard_id="000001-b", kept={"does-not-pay": 1}))
+        reporter.done(Failure(shard_id="000002-c", key=None, reason="it is gone"))
+        write_report(store, reporter, digest="ab" * 32, settings={"scale": 2}, shards=3)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["shards"] == {"planned": 3, "done": 2, "quarantined": 1}
+    assert report["totals"] == {
+        "entries": 8, "originals": 2, "pixels": 4_000_000, "bytes_in": 10_000_000, "bytes_out": 1_400_000, "failures": 1
+    }  # fmt: skip
+    assert report["quarantined"] == ["000002-c"]
+    assert report["originals_by_reason"] == {"does-not-pay": 1}
+    assert report["this_run"]["shards"] == 1
+    assert (report["digest"], report["settings"]) == ("ab" * 32, {"scale": 2})
 
 
 def test_json_lines_are_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

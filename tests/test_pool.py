@@ -11,9 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray._private import state as ray_state
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from pipeline import pool
+from pipeline.actor import fault_of, node_is_lost
+from pipeline.cluster import Request
 from pipeline.errors import (
+    AccessDenied,
     ClusterUnavailable,
     DeviceUnavailable,
     EmptySource,
@@ -97,6 +102,15 @@ def test_a_shard_is_tried_again_only_where_that_can_help(tmp_path: Path, monkeyp
     assert reports["000005"].compared == int(os.environ.get("OMP_NUM_THREADS", 1)), "torch threads are the actor's CPUs"
 
 
+def test_ended_credentials_end_the_job(tmp_path: Path) -> None:
+    """Protects a night's list of failures: an object that is refused is one shard's matter, shard after shard is the job's."""
+    few = ["denied"] * (pool.MOST_DENIALS - 1)
+    reports, failures = run(tmp_path, [*few, "ok", *few], PoolOptions(actors=1, cpus_per_actor=1, window=1))
+    assert (len(reports), len(failures)) == (1, 2 * len(few))
+    with pytest.raises(AccessDenied, match="ExpiredToken"):
+        run(tmp_path, [*few, "denied", "ok"], PoolOptions(actors=1, cpus_per_actor=1, window=1))
+
+
 def test_an_unforeseen_error_is_recorded_and_leaves_its_actor(tmp_path: Path) -> None:
     """Protects the job from a device that will not recover: the next try has a fresh process, the others go on."""
     options = PoolOptions(actors=1, cpus_per_actor=1, attempts=2)
@@ -119,6 +133,69 @@ def test_a_shard_that_kills_its_actor_takes_no_other_with_it(tmp_path: Path) -> 
     assert failures["000001"].reason.endswith("(after 2 tries)")
     assert len(begun(tmp_path, "000001")) == 3, "a death in company is nobody's fault yet"
     assert len(begun(tmp_path, "000000")) == 2, "it was at work when its actor died, and then had one for itself"
+
+
+def test_what_takes_too_much_memory_is_tried_with_less(tmp_path: Path) -> None:
+    """Protects the largest images: a shard that memory was too small for is tried with half as much at once, alone, whoever
+    told of it; another has all again; what no halving helps is quarantined with its reason after some tries."""
+    options = PoolOptions(actors=1, cpus_per_actor=1, attempts=3)
+    reports, failures = run(tmp_path, ["memory:1", "heavy:1", "memory:9", "halvings"], options)
+    assert sorted(reports) == ["000000", "000001", "000003"]
+    assert reports["000003"].compared == 0
+    assert "CUDA out of memory" in failures["000002"].reason
+    assert failures["000002"].reason.endswith("(after 3 tries)")
+
+
+def test_a_lost_node_is_no_shards_fault(tmp_path: Path) -> None:
+    """Protects shards from blame: what Ray says of an actor that went with its node, or that cannot be reached, is told from a
+    death of its own and from one for memory; only a shard that loses node after node becomes a suspect."""
+    gone = ActorDiedError(None)
+    gone.error_msg = "The actor died because its node has died. Node Id: 85fa"
+    killed = ActorDiedError(None)
+    killed.error_msg = (
+        "Worker exit detail: Worker unexpectedly exits (1) killed by SIGKILL by OOM killer due to high memory usage."
+    )
+    assert [node_is_lost(error) for error in (gone, ActorUnavailableError("Socket closed", None), killed)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not node_is_lost(OutOfMemoryError("The node was low on memory"))
+    faults = [fault_of(error, shard(0)) for error in (gone, killed, OutOfMemoryError("the node runs low on memory"))]
+    assert [(fault.lost, fault.died, fault.memory) for fault in faults] == [(1, 0, 0), (0, 1, 0), (0, 1, 1)]
+    crew = pool._Crew(ScriptedWork(folder=str(tmp_path)), ONE, Request(actors=1, cpus=1, gpus=0), print, print)
+    attempt, suspects = pool._Attempt(shard(0)), []
+    for _ in range(5):
+        assert crew._judge(pool._Member(handle=None, starting=None), attempt, faults[0]) is None
+        suspects.append(attempt.alone)
+    assert suspects == [False, False, True, True, True]
+    assert isinstance(crew._judge(pool._Member(handle=None, starting=None), attempt, faults[0]), Failure)
+
+
+def test_a_cluster_that_may_grow_is_waited_for(tmp_path: Path) -> None:
+    """Protects jobs on clusters that start small: what finds no room waits, says so, and asks for one more actor, not for
+    one per shard; where there is room as well, a cluster can double and no more is asked for."""
+    notices, most = list[pool.Notice](), [0]
+
+    def watch(snapshot: Snapshot) -> None:
+        actors = [each for each in ray_state.actors().values() if each["State"] in ("PENDING_CREATION", "ALIVE")]
+        most.append(len(actors) - before)
+        if snapshot.room == 0 and len(most) > 4:
+            raise KeyboardInterrupt
+
+    before = sum(each["State"] in ("PENDING_CREATION", "ALIVE") for each in ray_state.actors().values())
+    shards = [shard(index, "sleep:0.1") for index in range(40)]
+    too_large = PoolOptions(cpus_per_actor=64, may_grow=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.run(ScriptedWork(folder=str(tmp_path)), shards, too_large, watch, notices.append))
+    assert max(most) == 1
+    assert [notice.reason for notice in notices if notice.event == "room"] == [
+        "waiting for a node with room for an actor of 64 CPUs and 0 GPUs"
+    ]
+    fitting = PoolOptions(cpus_per_actor=2, may_grow=True)
+    assert len(list(pool.run(ScriptedWork(folder=str(tmp_path)), shards, fitting, watch, notices.append))) == 40
+    assert max(most) <= 2 + 2
+    assert len(begun(tmp_path, "start")) == 2
 
 
 def test_a_killed_actor_is_replaced_and_its_shards_repeated(tmp_path: Path) -> None:
@@ -246,6 +323,13 @@ def test_senseless_options_are_refused(values: dict[str, float], words: str) -> 
     """Protects Ray from numbers that it would take, or refuse with a traceback."""
     with pytest.raises(InvalidOption, match=words):
         PoolOptions(**values)  # type: ignore[arg-type]
+
+
+def test_a_machine_alone_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects against a wait for nodes that cannot come: only a cluster that is joined may grow."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InvalidOption, match="--may-grow without --address"):
+        list(pool.run(ScriptedWork(folder=str(tmp_path)), [shard(0)], PoolOptions(may_grow=True)))
 
 
 def test_an_address_without_a_cluster_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
