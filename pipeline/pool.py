@@ -10,6 +10,7 @@ what is under way, two shards per actor that are next, and nothing else.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import (
     ClusterUnavailable,
+    CredentialsRefused,
     DeviceUnavailable,
     InvalidOption,
     PipelineError,
@@ -47,6 +49,8 @@ START_SECONDS = 900.0
 CONNECT_SECONDS = 10.0
 RETRY_SECONDS = 5.0
 """How long a shard waits after its store was out of reach the first time; four times as long after each further time."""
+STALL_MINUTES = 120.0
+"""Minutes an actor may finish no image: the largest that ``--pixel-limit`` lets in take less, floors included."""
 DEFAULT_CPUS = 2
 MOST_CPUS_PER_GPU = 8
 
@@ -60,7 +64,10 @@ class Progress(Protocol):
 
 
 class Worker(Protocol):
-    """Runs shards, several at once from as many threads."""
+    """Runs shards, several at once from as many threads.
+
+    One that has ``run_carefully`` as well is given by it what killed an actor before.
+    """
 
     @property
     def progress(self) -> Progress: ...
@@ -90,11 +97,14 @@ class PoolOptions:
     gpus_per_actor: float | None = None
     window: int = 2
     attempts: int = 3
+    stall_minutes: float = STALL_MINUTES
 
     def __post_init__(self) -> None:
         for option, value in (("--actors", self.actors), ("--window", self.window), ("--attempts", self.attempts)):
             if value is not None and value < 1:
                 raise InvalidOption(option, str(value), "give a number from 1.")
+        if not self.stall_minutes > 0:
+            raise InvalidOption("--stall-minutes", str(self.stall_minutes), "give minutes above 0, or inf.")
         for option, amount in (("--cpus-per-actor", self.cpus_per_actor), ("--gpus-per-actor", self.gpus_per_actor)):
             if amount is not None and not 0 <= amount < 1e6:
                 raise InvalidOption(option, str(amount), "give a number from 0.")
@@ -114,21 +124,27 @@ class Snapshot:
 
 @dataclass(eq=False)
 class _Attempt:
-    """A shard, how often it failed by its own fault, and whether it has to have an actor for itself."""
+    """A shard, how often it failed by its own fault, whether it has to have an actor for itself, and why that was killed."""
 
     shard: SourceShard
     tries: int = 0
     alone: bool = False
+    careful: bool = False
+    stalled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """What went wrong with a shard: whether trying again may help, and whether its actor can still be trusted."""
+    """What went wrong with a shard: whether trying again may help, and whether its actor can still be trusted.
+
+    ``ends`` is what the job ends with where trying again does not help, for every other shard would meet it as well.
+    """
 
     reason: str
     again: bool = False
     died: bool = False
     sick: bool = False
+    ends: PipelineError | None = None
 
 
 class _Actor:
@@ -142,10 +158,13 @@ class _Actor:
         self._worker = self._work.start()  # torch takes as many threads as Ray says by OMP_NUM_THREADS: the actor's CPUs
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator] # Ray ships no types
-    def run(self, shard: SourceShard) -> ShardReport | _Fault:
+    def run(self, shard: SourceShard, careful: bool) -> ShardReport | _Fault:
         assert self._worker is not None
+        run = getattr(self._worker, "run_carefully", self._worker.run) if careful else self._worker.run
         try:
-            return self._worker.run(shard)
+            return cast(ShardReport, run(shard))
+        except CredentialsRefused as error:  # those of a file or a role may be renewed by then
+            return _Fault(reason=str(error), again=True, ends=error)
         except PipelineError as error:
             return _Fault(reason=str(error), again=isinstance(error, StoreUnavailable))
         except Exception as error:  # nobody foresaw it: a fault of ours, or a device that will not recover
@@ -172,6 +191,7 @@ class _Member:
     up_since: float | None = None
     asked: Any = None
     totals: tuple[int, int, int] = (0, 0, 0)
+    moved: float = 0.0
 
 
 def run(
@@ -247,7 +267,8 @@ class _Crew:
             for member in sorted(self._members, key=lambda member: len(member.running)):
                 attempt = self._attempt_for(member)
                 if attempt is not None:
-                    member.running[member.handle.run.remote(attempt.shard)] = attempt
+                    member.running[member.handle.run.remote(attempt.shard, attempt.careful)] = attempt
+                    member.moved = time.monotonic()
 
     def _attempt_for(self, member: _Member) -> _Attempt | None:
         under_way = len(member.running)
@@ -274,6 +295,7 @@ class _Crew:
                 continue
             member = running[reference]
             attempt = member.running.pop(reference)
+            member.moved = max(member.moved, time.monotonic())
             result = _result(reference, attempt.shard)
             if isinstance(result, _Fault):
                 failure = self._judge(member, attempt, result)
@@ -286,6 +308,16 @@ class _Crew:
         for member in [member for member in self._members if member.starting is not None]:
             if member.up_since is not None and time.monotonic() - member.up_since > START_SECONDS:
                 self._count_false_start(member, f"an actor was not ready {START_SECONDS:g} s after its process began")
+        self._kill_stalled()
+
+    def _kill_stalled(self) -> None:
+        """Kill actors that finish nothing any more; what they had under way is then judged as after any death."""
+        for member in self._members:
+            if member.running and time.monotonic() - member.moved > 60 * self._options.stall_minutes:
+                for attempt in member.running.values():
+                    attempt.stalled = True
+                member.leaving, member.moved = True, math.inf
+                ray.kill(member.handle)
 
     def _judge(self, member: _Member, attempt: _Attempt, fault: _Fault) -> Failure | None:
         """Decide whether a shard is tried again; return its failure if not."""
@@ -296,8 +328,14 @@ class _Crew:
         if fault.died or fault.sick:
             member.leaving = attempt.alone = True
         if not fault.again or attempt.tries >= self._options.attempts:
+            if fault.ends is not None:
+                raise fault.ends
             tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
-            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{fault.reason}{tries}")
+            stalled = f"It finished no image within {self._options.stall_minutes:g} minutes." if attempt.stalled else None
+            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{stalled or fault.reason}{tries}")
+        # Whoever had company may be innocent; a shard that died alone shows its images to a process apart from now on.
+        attempt.careful |= fault.died and attempt.tries + 1 >= min(2, self._options.attempts)
+        attempt.stalled = False
         if attempt.alone:
             self._suspects.append(attempt)
         else:
@@ -336,7 +374,9 @@ class _Crew:
                 member.asked = member.handle.progress.remote()
             elif ray.wait([member.asked], timeout=0)[0]:
                 with suppress(RayError):  # its shards tell
-                    member.totals = ray.get(member.asked)
+                    totals_now = ray.get(member.asked)
+                    if totals_now != member.totals:
+                        member.totals, member.moved = totals_now, max(member.moved, time.monotonic())
                     member.up_since = member.up_since or time.monotonic()
                 member.asked = None
             totals = _sum(totals, member.totals)

@@ -9,17 +9,20 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pipeline import image, shards
+from pipeline.apart import DecoderApart
 from pipeline.archive import Archive
-from pipeline.commits import create_commit
+from pipeline.commits import create_commit, read_commit
 from pipeline.engine import Engine, choose_device
-from pipeline.errors import DamagedShard, ImageError
+from pipeline.errors import DamagedShard, ImageError, NotFound
 from pipeline.overlap import ahead
-from pipeline.records import Asset, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
+from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
@@ -129,33 +132,59 @@ class RescaleWorker:
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.
 
-        Every asset becomes one entry. Raises StoreError where source or archive fail; nothing is committed then.
+        Every asset becomes one entry. A shard that is committed already, by an actor that died before it could say so or by
+        another job, is not done again. Raises StoreError where source or archive fail; nothing is committed then.
         """
-        with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
+        return self._run(shard, careful=False)
+
+    def run_carefully(self, shard: SourceShard) -> ShardReport:
+        """Do what ``run`` does, one image after the other and each decoded in a process apart.
+
+        What ends its decoder, or never ends, is kept as it is with that as its reason, and the worker lives.
+        """
+        return self._run(shard, careful=True)
+
+    def _run(self, shard: SourceShard, *, careful: bool) -> ShardReport:
+        try:
+            commit = read_commit(self.archive.store, shard.id, self.archive.digest)
+        except NotFound:
+            commit = self._rescaled(shard, careful=careful)
+        return replace(commit.report, bytes_out=commit.byte_size)
+
+    def _rescaled(self, shard: SourceShard, *, careful: bool) -> Commit:
+        with ExitStack() as stack:
+            directory = stack.enter_context(spool())
+            threads = stack.enter_context(ThreadPoolExecutor(self._threads))
+            apart = stack.enter_context(DecoderApart()) if careful else None
             schema = shards.source_schema(self.source, shard)
             column = shards.source_image_column(self.source, shard, image_column=self.settings.image_column)
             tally = Tally()
             with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
                 try:
-                    for entry, failure in self._entries(shard, threads):
+                    for entry, failure in self._entries(shard, threads, apart):
                         writer.append(entry)
                         self._count(tally, shard, entry, failure)
                 except DamagedShard as error:  # all that could be read has been; the rest is the source's loss
                     tally.fail(shard.id, None, error)
-                commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
-        return replace(commit.report, bytes_out=commit.byte_size)
+                return create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
 
-    def _entries(self, shard: SourceShard, threads: Executor) -> Iterator[tuple[Entry, Failure | None]]:
+    def _entries(
+        self, shard: SourceShard, threads: Executor, apart: DecoderApart | None
+    ) -> Iterator[tuple[Entry, Failure | None]]:
         assets = shards.read_assets(self.source, shard, image_column=self.settings.image_column)
-        decoded = ahead(threads, self._decode, assets, limit=WINDOW_PIXELS, weigh=_asset_weight)
+        if apart is None:
+            decode = partial(self._decode, decode=image.decode)
+            decoded = ahead(threads, decode, assets, limit=WINDOW_PIXELS, weigh=_asset_weight)
+        else:  # one at a time, and not even their headers are read here
+            decoded = ahead(threads, partial(self._decode, decode=apart.decode), assets, limit=1)
         rescaled = map(self._rescale, decoded)
         return ahead(threads, self._finish, rescaled, limit=WINDOW_PIXELS, weigh=lambda item: _weight(item.decoded))
 
-    def _decode(self, asset: Asset) -> _Decoded:
+    def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
         if asset.data is None:
             return _Decoded(asset=asset, picture=None)
         try:
-            picture = image.decode(asset.data, pixel_limit=self.settings.pixel_limit)
+            picture = decode(asset.data, pixel_limit=self.settings.pixel_limit)
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)

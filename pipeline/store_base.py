@@ -21,8 +21,8 @@ BUFFER_SIZE = 4 * 2**20
 class Store(Protocol):
     """Objects below one URI; may be pickled, and used by many threads at once.
 
-    Any method may raise AccessDenied, StoreUnavailable, and NotFound with the store's own URI (S3: the bucket's) where that is
-    missing. A method with a key raises InvalidKey for one that is absolute, empty, or leads out of the store.
+    Any method may raise AccessDenied, CredentialsRefused, StoreUnavailable, and NotFound with the store's own URI (S3: the
+    bucket's) where that is missing. A method with a key raises InvalidKey for one that is absolute, empty, or leads out.
     """
 
     uri: str
