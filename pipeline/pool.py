@@ -333,8 +333,8 @@ class _Crew:
             tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
             stalled = f"It finished no image within {self._options.stall_minutes:g} minutes." if attempt.stalled else None
             return Failure(shard_id=attempt.shard.id, key=None, reason=f"{stalled or fault.reason}{tries}")
-        # Whoever had company may be innocent; a shard that died alone shows its images to a process apart from now on.
-        attempt.careful |= fault.died and attempt.tries + 1 >= min(2, self._options.attempts)
+        # Whoever had company in death may be innocent; other shards show their images to a process apart from now on.
+        attempt.careful |= attempt.stalled or (fault.died and attempt.tries + 1 >= min(2, self._options.attempts))
         attempt.stalled = False
         if attempt.alone:
             self._suspects.append(attempt)

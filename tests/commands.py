@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import psutil
 
-KEPT = ("PATH", "TMPDIR", "LANG")
+KEPT = ("PATH", "TMPDIR", "LANG", "PYTHONPATH")
 IARN = str(Path(sys.executable).with_name("iarn"))
 
 
@@ -142,6 +142,11 @@ class Running(Logged):
         """Do what a cluster does that wants its machine back."""
         self.look()
         self._process.terminate()
+
+    def poll(self) -> int | None:
+        """Return the command's status, None while it runs."""
+        self.look()
+        return self._process.poll()
 
     def ended(self, seconds: float = 180) -> int:
         """Wait for the command to end; return its status."""

@@ -134,7 +134,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
             if fault is Fault.LOSE_ANSWER:
                 self.close_connection = True
                 return
-            if fault is Fault.FLIP_BIT:
+            if fault is Fault.FLIP_BIT and data:
                 data = bytes([data[0] ^ 1]) + data[1:]
             if fault is Fault.NO_RANGE:
                 status = 200
