@@ -80,7 +80,7 @@ class Nodes:
         return sorted(found, key=lambda process: process.pid)
 
     def _arguments(self, cpus: int) -> dict[str, Any]:
-        return {"num_cpus": cpus, "object_store_memory": MEMORY, "node_ip_address": "127.0.0.1"}
+        return {"num_cpus": cpus, "object_store_memory": MEMORY}
 
 
 def kill(process: psutil.Process) -> None:

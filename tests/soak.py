@@ -1,8 +1,8 @@
 """A long job under faults drawn from a seed, and the account at its end: ``python -m tests.soak --seed 1``.
 
 Small images in tars on a real S3 server behind a faulty proxy, rescaled by the `iarn` command on a Ray of three logical nodes.
-Faults strike as the job goes on: actors killed, nodes lost and added, the driver killed, the server killed and started again, bad
-network, expired credentials. Whenever the command has ended it is given again, as its user would, until it ends with 0.
+Faults strike as the job goes on: actors killed, nodes lost and added, the driver killed, the server killed and started again,
+bad network, expired credentials. Whenever the command has ended it is given again, as its user would, until it ends with 0.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.store import open_store
 from tests import workshop
 from tests.accounting import Account, accounted_for
 from tests.commands import IARN, Running
@@ -118,29 +117,27 @@ class Soak:
         """Give the command until it ends with 0, while ``count`` faults strike, one every few shards."""
         kinds = [self.chance.choice(self.kinds()) for _ in range(count)]
         begun = time.monotonic()
-        commits = self._commits()
         while not self.statuses or self.statuses[-1] != 0:
-            assert time.monotonic() < end, f"out of time with {self.statuses}, {next(commits)} of {shards} shards"
+            assert time.monotonic() < end, f"out of time with {self.statuses}, {self._commits()} of {shards} shards"
             with Running(self.folder / str(len(self.statuses)), dict(os.environ), IARN, *command) as self.driver:
                 while (status := self.driver.poll()) is None:
                     time.sleep(0.2)
                     assert time.monotonic() < end, f"out of time:\n{self.driver.err[-3000:]}"
-                    if kinds and next(commits) >= (count - len(kinds) + 1) * shards // (count + 1):
+                    if kinds and self._commits() >= (count - len(kinds) + 1) * shards // (count + 1):
                         fault = kinds.pop(0)
                         self.faults.append(fault.__name__)
-                        self.say(f"{time.monotonic() - begun:6.1f} s  {next(commits):4d} shards  {fault.__name__}")
+                        self.say(f"{time.monotonic() - begun:6.1f} s  {self._commits():4d} shards  {fault.__name__}")
                         fault()
-                self.say(f"{time.monotonic() - begun:6.1f} s  {next(commits):4d} shards  the command ended with {status}")
+                self.say(f"{time.monotonic() - begun:6.1f} s  {self._commits():4d} shards  the command ended with {status}")
                 if status not in (0, -9):
                     self.say("          " + self.driver.err.strip().splitlines()[-1][:200])
                 assert status in (0, 1, 3, -9), self.driver.err[-3000:]
             self.statuses.append(None if status == -9 else status)
             self.expired.clear()
 
-    def _commits(self) -> Iterator[int]:
-        store = open_store(f"s3://{BUCKET}/archive")
-        while True:
-            yield sum(1 for _ in store.list("commits/"))
+    def _commits(self) -> int:
+        found = self.server.client.list_objects_v2(Bucket=BUCKET, Prefix="archive/commits/")
+        return len(found.get("Contents", ()))
 
 
 def soak(seed: int, *, images: int, faults: int, minutes: float, say: Callable[[str], None] = lambda _: None) -> Soaked:
