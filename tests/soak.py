@@ -129,8 +129,9 @@ class Soak:
                         self.say(f"{time.monotonic() - begun:6.1f} s  {self._commits():4d} shards  {fault.__name__}")
                         fault()
                 self.say(f"{time.monotonic() - begun:6.1f} s  {self._commits():4d} shards  the command ended with {status}")
-                if status not in (0, -9):
-                    self.say("          " + self.driver.err.strip().splitlines()[-1][:200])
+                for line in self.driver.err.splitlines():
+                    if '"quarantined"' in line or line.startswith("iarn: "):
+                        self.say(f"          {line[:400]}")
                 assert status in (0, 1, 3, -9), self.driver.err[-3000:]
             self.statuses.append(None if status == -9 else status)
             self.expired.clear()
