@@ -38,6 +38,7 @@ Cpus = Annotated[float | None, typer.Option(help="CPUs of an actor; 2, or its GP
 Gpus = Annotated[float | None, typer.Option(help="GPUs of an actor, fractions too; 1 where the cluster has GPUs.")]
 WindowSize = Annotated[int, typer.Option(help="Shards that an actor has under way at once.")]
 Attempts = Annotated[int, typer.Option(help="Tries of a shard before it is quarantined.")]
+Stall = Annotated[float, typer.Option("--stall-minutes", help="An actor that finishes no image for so long is killed.")]
 
 
 @app.command()
@@ -75,6 +76,7 @@ def rescale(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Rescale a source into an archive of LRs and latents. The same command again resumes it."""
@@ -93,7 +95,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, stall_minutes)
         return rescale(
             RescaleJob(
                 source=source,
@@ -130,6 +132,7 @@ def restore(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Restore images from an archive: all, or a selection. The same command again resumes it."""
@@ -154,7 +157,7 @@ def restore(
             pattern=glob,
             shards=frozenset(shard) if shard else None,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, stall_minutes)
         return restore(
             RestoreJob(
                 archive=archive, destination=destination, options=options, device=device, pool=pool, json_lines=json_lines
@@ -194,6 +197,7 @@ def verify(
     gpus_per_actor: Gpus = None,
     window: WindowSize = 2,
     attempts: Attempts = 3,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Check every digest of an archive, and the restore of a sample against the figures stored with it."""
@@ -201,7 +205,7 @@ def verify(
     def job() -> int:
         from jobs.verify import VerifyJob, verify
 
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, stall_minutes)
         return verify(VerifyJob(archive=archive, sample=sample, seed=seed, device=device, pool=pool, json_lines=json_lines))
 
     _run(job)
@@ -310,11 +314,19 @@ def main() -> None:
     app()
 
 
-def _pool(address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int) -> Any:
+def _pool(
+    address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int, stall: float
+) -> Any:
     from pipeline.pool import PoolOptions
 
     return PoolOptions(
-        address=address, actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus, window=window, attempts=attempts
+        address=address,
+        actors=actors,
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        window=window,
+        attempts=attempts,
+        stall_minutes=stall,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class HookedWork:
 
     def start(self) -> RescaleWorker:
         os.environ.update(self.environment)
+        tempfile.tempdir = None  # read anew
         S3Store.BACKOFF = 0.05
         if self.poisoned:
             poison.install()

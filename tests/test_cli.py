@@ -69,7 +69,17 @@ def built(folder: Path) -> str:
     return workshop.rescale(str(folder / "source"), folder / "archive").uri
 
 
-POOL = ["--actors", "--address", "--attempts", "--cpus-per-actor", "--device", "--gpus-per-actor", "--json", "--window"]
+POOL = [
+    "--actors",
+    "--address",
+    "--attempts",
+    "--cpus-per-actor",
+    "--device",
+    "--gpus-per-actor",
+    "--json",
+    "--stall-minutes",
+    "--window",
+]
 
 SURFACE = {
     "rescale": [
