@@ -245,7 +245,8 @@ class _Crew:
     def _look_ahead(self, shards: Iterator[SourceShard]) -> bool:
         """Hold as many shards as two per actor, and those whose time has come again; return whether any is left."""
         now = time.monotonic()
-        self._next.extend(attempt for due, attempt in self._later if due <= now)
+        for attempt in (attempt for due, attempt in self._later if due <= now):
+            (self._suspects if attempt.alone else self._next).append(attempt)
         self._later = [(due, attempt) for due, attempt in self._later if due > now]
         if self._later:  # a store is out of reach: no further shard is spent on it
             return True
@@ -336,9 +337,9 @@ class _Crew:
         # Whoever had company in death may be innocent; other shards show their images to a process apart from now on.
         attempt.careful |= attempt.stalled or (fault.died and attempt.tries + 1 >= min(2, self._options.attempts))
         attempt.stalled = False
-        if attempt.alone:
+        if fault.died or fault.sick:
             self._suspects.append(attempt)
-        else:
+        else:  # a store needs its time, also for a shard that has an actor for itself
             self._later.append((time.monotonic() + RETRY_SECONDS * 4 ** (attempt.tries - 1), attempt))
         return None
 

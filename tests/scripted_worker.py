@@ -89,6 +89,10 @@ class ScriptedWorker:
             time.sleep(60)
         elif verb == "unavailable" and tries <= int(number):
             raise StoreUnavailable("s3://bucket/key", "it is down")
+        elif verb == "die-then-unavailable":
+            if tries == 1:
+                os._exit(9)
+            raise StoreUnavailable("s3://bucket/key", "it is down")
         elif verb == "missing":
             raise NotFound("s3://bucket/key")
         elif verb == "raise":
