@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit readme-picture clean
+.PHONY: demo test lint types unit soak readme-picture clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m jobs.demo --samples samples --out demo-out
@@ -19,6 +19,11 @@ types: $(VENV)/dev.stamp
 
 unit: $(VENV)/dev.stamp
 	$(BIN)/pytest
+
+# A job of 5,000 images under 20 faults drawn from SEED, and its account: some 15 minutes.
+SEED ?= 1
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.soak --seed $(SEED)
 
 # Anew whenever the shipped weights change.
 readme-picture: $(VENV)/demo.stamp

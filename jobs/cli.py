@@ -44,6 +44,7 @@ MayGrow = Annotated[
     typer.Option("--may-grow", help="Nodes are still to come: wait for them, and show an autoscaler how many are wanted."),
 ]
 Dashboard = Annotated[str, typer.Option("--address", help="The dashboard of the cluster's head, as in http://head:8265.")]
+Stall = Annotated[float, typer.Option("--stall-minutes", help="An actor that finishes no image for so long is killed.")]
 
 
 @app.command()
@@ -82,6 +83,7 @@ def rescale(
     window: WindowSize = 2,
     attempts: Attempts = 3,
     may_grow: MayGrow = False,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Rescale a source into an archive of LRs and latents. The same command again resumes it."""
@@ -100,7 +102,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return rescale(
             RescaleJob(
                 source=source,
@@ -138,6 +140,7 @@ def restore(
     window: WindowSize = 2,
     attempts: Attempts = 3,
     may_grow: MayGrow = False,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Restore images from an archive: all, or a selection. The same command again resumes it."""
@@ -162,7 +165,7 @@ def restore(
             pattern=glob,
             shards=frozenset(shard) if shard else None,
         )
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return restore(
             RestoreJob(
                 archive=archive, destination=destination, options=options, device=device, pool=pool, json_lines=json_lines
@@ -203,6 +206,7 @@ def verify(
     window: WindowSize = 2,
     attempts: Attempts = 3,
     may_grow: MayGrow = False,
+    stall_minutes: Stall = 120.0,
     json_lines: Json = False,
 ) -> None:
     """Check every digest of an archive, and the restore of a sample against the figures stored with it."""
@@ -210,7 +214,7 @@ def verify(
     def job() -> int:
         from jobs.verify import VerifyJob, verify
 
-        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow)
+        pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return verify(VerifyJob(archive=archive, sample=sample, seed=seed, device=device, pool=pool, json_lines=json_lines))
 
     _run(job)
@@ -388,7 +392,14 @@ def main() -> None:
 
 
 def _pool(
-    address: str | None, actors: int | None, cpus: float | None, gpus: float | None, window: int, attempts: int, may_grow: bool
+    address: str | None,
+    actors: int | None,
+    cpus: float | None,
+    gpus: float | None,
+    window: int,
+    attempts: int,
+    may_grow: bool,
+    stall: float,
 ) -> Any:
     from pipeline.pool import PoolOptions
 
@@ -400,6 +411,7 @@ def _pool(
         window=window,
         attempts=attempts,
         may_grow=may_grow,
+        stall_minutes=stall,
     )
 
 

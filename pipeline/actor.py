@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from pipeline.cluster import first_line
-from pipeline.errors import AccessDenied, PipelineError, StoreUnavailable, WorkerLost
+from pipeline.errors import AccessDenied, CredentialsRefused, PipelineError, StoreUnavailable, WorkerLost
 from pipeline.records import ShardReport, SourceShard
 
 _NODE_GONE = re.compile(r"its node has died|node was (terminated|drained|preempted)|raylet (has )?died", re.IGNORECASE)
@@ -30,7 +30,10 @@ class Progress(Protocol):
 
 
 class Worker(Protocol):
-    """Runs shards, several at once from as many threads."""
+    """Runs shards, several at once from as many threads.
+
+    One that has ``run_carefully`` as well is given by it what killed an actor before.
+    """
 
     @property
     def progress(self) -> Progress: ...
@@ -76,7 +79,8 @@ class Fault:
 
     ``again``: trying again may help. ``died``: its process ended under it. ``lost``: its node, or the way there, is gone, which
     says nothing of the shard. ``sick``: the actor cannot be trusted any more. ``memory``: there was too little.
-    ``denied``: what the store said that refuses access.
+    ``denied``: what the store said that refuses access. ``ends``: what the job ends with where trying again does not help,
+    for every other shard would meet it as well.
     """
 
     reason: str
@@ -86,6 +90,7 @@ class Fault:
     sick: bool = False
     memory: bool = False
     denied: AccessDenied | None = None
+    ends: PipelineError | None = None
 
 
 class _Actor:
@@ -104,9 +109,13 @@ class _Actor:
         return Place(actor=actor[:8], node=node, node_id=context.get_node_id())
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator] # Ray ships no types
-    def run(self, shard: SourceShard, halvings: int) -> ShardReport | Fault:
+    def run(self, shard: SourceShard, halvings: int, careful: bool) -> ShardReport | Fault:
         try:
-            return self._worker_for(halvings).run(shard)
+            worker = self._worker_for(halvings)
+            run = getattr(worker, "run_carefully", worker.run) if careful else worker.run
+            return cast(ShardReport, run(shard))
+        except CredentialsRefused as error:  # those of a file or a role may be renewed by then
+            return Fault(reason=str(error), again=True, ends=error)
         except PipelineError as error:
             denied = error if isinstance(error, AccessDenied) else None
             return Fault(reason=str(error), again=isinstance(error, StoreUnavailable), denied=denied)

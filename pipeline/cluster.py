@@ -22,6 +22,8 @@ from pipeline.errors import ClusterUnavailable, DeviceUnavailable, InvalidOption
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """A local Ray's object store; only plans' shards and reports pass through it, never pixels."""
 CONNECT_SECONDS = 10.0
+STALL_MINUTES = 120.0
+"""Minutes an actor may finish no image: the largest that ``--pixel-limit`` lets in take less, floors included."""
 DEFAULT_CPUS = 2
 MOST_CPUS_PER_GPU = 8
 
@@ -40,11 +42,14 @@ class PoolOptions:
     window: int = 2
     attempts: int = 3
     may_grow: bool = False
+    stall_minutes: float = STALL_MINUTES
 
     def __post_init__(self) -> None:
         for option, value in (("--actors", self.actors), ("--window", self.window), ("--attempts", self.attempts)):
             if value is not None and value < 1:
                 raise InvalidOption(option, str(value), "give a number from 1.")
+        if not self.stall_minutes > 0:
+            raise InvalidOption("--stall-minutes", str(self.stall_minutes), "give minutes above 0, or inf.")
         for option, amount in (("--cpus-per-actor", self.cpus_per_actor), ("--gpus-per-actor", self.gpus_per_actor)):
             if amount is not None and not 0 <= amount < 1e6:
                 raise InvalidOption(option, str(amount), "give a number from 0.")

@@ -11,6 +11,7 @@
     │   ├── AlreadyExists
     │   ├── InvalidKey
     │   ├── AccessDenied
+    │   ├── CredentialsRefused      not for one object alone: they have expired, or are wrong
     │   ├── StoreUnavailable
     │   └── SourceChanged           an object is no longer the one that was planned
     ├── ShardError                  a source shard could not be read
@@ -19,6 +20,7 @@
     │   └── NoImageColumn
     ├── ImageError                  one asset cannot be rescaled; it is kept as an original, with this as its reason
     │   ├── UndecodableImage
+    │   ├── DecoderDied             it ended the process that decoded it
     │   ├── UnsupportedImage
     │   ├── ImageTooLarge
     │   ├── SizeNotReachable
@@ -151,6 +153,17 @@ class AccessDenied(StoreError):
         return f"{self.uri} refuses access ({self.detail}). Check the credentials and their permissions."
 
 
+class CredentialsRefused(StoreError):
+    """A store does not take the credentials, whatever they are used for: expired, revoked, wrong or missing."""
+
+    def __init__(self, uri: str, detail: str) -> None:
+        super().__init__(uri, detail)
+        self.uri, self.detail = uri, detail
+
+    def __str__(self) -> str:
+        return f"{self.uri}: the credentials are refused ({self.detail}). With fresh ones the same command resumes."
+
+
 class StoreUnavailable(StoreError):
     """A store failed, or gave other bytes than promised, after all retries."""
 
@@ -220,6 +233,17 @@ class ImageError(PipelineError):
 
 class UndecodableImage(ImageError):
     """The bytes are no whole picture in a format that can be read."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"cannot be decoded: {self.detail}"
+
+
+class DecoderDied(ImageError):
+    """The picture's bytes end the process that decodes them, or keep it for ever."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -315,7 +316,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise StoreUnavailable(str(path), _sentence(error)) from None
+        number = getattr(error, "errno", None)  # of a full disk, say; pyarrow's own text wraps it twice
+        raise StoreUnavailable(str(path), os.strerror(number) if number else _sentence(error)) from None
 
 
 def _sentence(error: BaseException) -> str:

@@ -11,6 +11,7 @@ nothing else.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,13 +72,19 @@ class Notice:
 
 @dataclass(eq=False)
 class _Attempt:
-    """A shard: how often it failed by its own fault, how often its node went, whether it has to have an actor for itself."""
+    """A shard: how often it failed by its own fault, how often its node went, and how it is to be tried the next time.
+
+    ``alone``: in an actor for itself; ``halvings``: with so much less at once; ``careful``: its images decoded in a process
+    apart.
+    """
 
     shard: SourceShard
     tries: int = 0
     lost: int = 0
     alone: bool = False
     halvings: int = 0
+    careful: bool = False
+    stalled: bool = False
     begun: float = 0.0
 
 
@@ -93,6 +100,7 @@ class _Member:
     up_since: float | None = None
     asked: Any = None
     reading: Reading = field(default_factory=Reading)
+    moved: float = 0.0
 
     def notice(self, event: str, **more: Any) -> Notice:
         """Return what happened here."""
@@ -201,7 +209,8 @@ class _Crew:
     def _look_ahead(self, shards: Iterator[SourceShard]) -> bool:
         """Hold as many shards as two per actor, and those whose time has come again; return whether any is left."""
         now = time.monotonic()
-        self._next.extend(attempt for due, attempt in self._later if due <= now)
+        for attempt in (attempt for due, attempt in self._later if due <= now):
+            (self._suspects if attempt.alone else self._next).append(attempt)
         self._later = [(due, attempt) for due, attempt in self._later if due > now]
         if self._later:  # a store is out of reach: no further shard is spent on it
             return True
@@ -231,8 +240,8 @@ class _Crew:
             for member in sorted(self._members, key=lambda member: len(member.running)):
                 attempt = self._attempt_for(member)
                 if attempt is not None:
-                    attempt.begun = time.monotonic()
-                    member.running[member.handle.run.remote(attempt.shard, attempt.halvings)] = attempt
+                    attempt.begun = member.moved = time.monotonic()
+                    member.running[member.handle.run.remote(attempt.shard, attempt.halvings, attempt.careful)] = attempt
 
     def _attempt_for(self, member: _Member) -> _Attempt | None:
         under_way = len(member.running)
@@ -259,12 +268,23 @@ class _Crew:
                 self._welcome(starting[reference])
                 continue
             member = running[reference]
+            member.moved = max(member.moved, time.monotonic())
             yield from self._conclude(member, member.running.pop(reference), reference)
             if member.leaving and not member.running:
                 self._let_go(member)
         for member in [member for member in self._members if member.starting is not None]:
             if member.up_since is not None and time.monotonic() - member.up_since > START_SECONDS:
                 self._count_false_start(member, f"an actor was not ready {START_SECONDS:g} s after its process began")
+        self._kill_stalled()
+
+    def _kill_stalled(self) -> None:
+        """Kill actors that finish nothing any more; what they had under way is then judged as after any death."""
+        for member in self._members:
+            if member.running and time.monotonic() - member.moved > 60 * self._options.stall_minutes:
+                for attempt in member.running.values():
+                    attempt.stalled = True
+                member.leaving, member.moved = True, math.inf
+                ray.kill(member.handle)
 
     def _conclude(self, member: _Member, attempt: _Attempt, reference: Any) -> Iterator[ShardReport | Failure]:
         """Yield what a shard came to, unless it is tried again."""
@@ -311,11 +331,17 @@ class _Crew:
         if died or fault.sick:
             member.leaving = attempt.alone = True
         if not fault.again or attempt.tries >= self._options.attempts:
+            if fault.ends is not None:
+                raise fault.ends
             tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
-            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{fault.reason}{tries}")
-        if attempt.alone:
+            stalled = f"It finished no image within {self._options.stall_minutes:g} minutes." if attempt.stalled else None
+            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{stalled or fault.reason}{tries}")
+        # Whoever had company in death may be innocent; other shards show their images to a process apart from now on.
+        attempt.careful |= attempt.stalled or (fault.died and attempt.tries + 1 >= min(2, self._options.attempts))
+        attempt.stalled = False
+        if died or fault.sick:
             self._suspects.append(attempt)
-        else:
+        else:  # a store needs its time, also for a shard that has an actor for itself
             self._later.append((time.monotonic() + RETRY_SECONDS * 4 ** (attempt.tries - 1), attempt))
         return None
 
@@ -366,6 +392,8 @@ class _Crew:
     def _read(self, member: _Member, reading: Reading) -> None:
         """Take what an actor has counted, which also says that its process is there."""
         member.up_since = member.up_since or time.monotonic()
+        if any(reading.counts.get(name) != member.reading.counts.get(name) for name in ("assets", "pixels", "bytes_in")):
+            member.moved = max(member.moved, time.monotonic())
         if member.place is not None:
             self._instruments.read(member.place.node, member.reading, reading)
             member.reading = reading

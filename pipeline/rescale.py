@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pipeline import image, shards
+from pipeline.apart import DecoderApart
 from pipeline.archive import Archive
-from pipeline.commits import create_commit
+from pipeline.commits import create_commit, read_commit
 from pipeline.engine import Engine, choose_device
-from pipeline.errors import DamagedShard, ImageError
+from pipeline.errors import DamagedShard, ImageError, NotFound
 from pipeline.overlap import ahead
 from pipeline.progress import Progress
 from pipeline.reasons import reason_class
-from pipeline.records import Asset, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
+from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
@@ -127,15 +130,36 @@ class RescaleWorker:
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.
 
-        Every asset becomes one entry. Raises StoreError where source or archive fail; nothing is committed then.
+        Every asset becomes one entry. A shard that is committed already, by an actor that died before it could say so or by
+        another job, is not done again. Raises StoreError where source or archive fail; nothing is committed then.
         """
-        with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
+        return self._run(shard, careful=False)
+
+    def run_carefully(self, shard: SourceShard) -> ShardReport:
+        """Do what ``run`` does, one image after the other and each decoded in a process apart.
+
+        What ends its decoder, or never ends, is kept as it is with that as its reason, and the worker lives.
+        """
+        return self._run(shard, careful=True)
+
+    def _run(self, shard: SourceShard, *, careful: bool) -> ShardReport:
+        try:
+            commit = read_commit(self.archive.store, shard.id, self.archive.digest)
+        except NotFound:
+            commit = self._rescaled(shard, careful=careful)
+        return replace(commit.report, bytes_out=commit.byte_size)
+
+    def _rescaled(self, shard: SourceShard, *, careful: bool) -> Commit:
+        with ExitStack() as stack:
+            directory = stack.enter_context(spool())
+            threads = stack.enter_context(ThreadPoolExecutor(self._threads))
+            apart = stack.enter_context(DecoderApart()) if careful else None
             schema = shards.source_schema(self.source, shard)
             column = shards.source_image_column(self.source, shard, image_column=self.settings.image_column)
             tally = Tally()
             with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
                 try:
-                    for entry, failure in self._entries(shard, threads):
+                    for entry, failure in self._entries(shard, threads, apart):
                         with self.progress.stage("write"):
                             writer.append(entry)
                         self._count(tally, shard, entry, failure)
@@ -144,21 +168,28 @@ class RescaleWorker:
                 with self.progress.stage("write"):
                     commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
         self.progress.wrote(commit.byte_size)
-        return replace(commit.report, bytes_out=commit.byte_size)
+        return commit
 
-    def _entries(self, shard: SourceShard, threads: Executor) -> Iterator[tuple[Entry, Failure | None]]:
+    def _entries(
+        self, shard: SourceShard, threads: Executor, apart: DecoderApart | None
+    ) -> Iterator[tuple[Entry, Failure | None]]:
         progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
         assets = progress.each("read", shards.read_assets(self.source, shard, image_column=self.settings.image_column))
-        decode, finish = progress.timed("decode", self._decode), progress.timed("encode", self._finish)
-        decoded = ahead(threads, decode, assets, limit=window, weigh=_asset_weight, queue=progress.queue("decode"))
+        decode = progress.timed("decode", partial(self._decode, decode=image.decode if apart is None else apart.decode))
+        queue = progress.queue("decode")
+        if apart is None:
+            decoded = ahead(threads, decode, assets, limit=window, weigh=_asset_weight, queue=queue)
+        else:  # one at a time, and not even their headers are read here
+            decoded = ahead(threads, decode, assets, limit=1, queue=queue)
+        finish = progress.timed("encode", self._finish)
         rescaled, weigh = map(self._rescale, decoded), lambda item: _weight(item.decoded)
         return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
-    def _decode(self, asset: Asset) -> _Decoded:
+    def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
         if asset.data is None:
             return _Decoded(asset=asset, picture=None)
         try:
-            picture = image.decode(asset.data, pixel_limit=self.settings.pixel_limit)
+            picture = decode(asset.data, pixel_limit=self.settings.pixel_limit)
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LARGEST_MEMBER = 2**31 - 1
 """Bytes of the largest image or sidecar: more does not fit one value of a Parquet column, nor safely into memory."""
 
+LONGEST_PADDING = 2**30
+"""Bytes of zeros that are read behind a tar's end mark: a compressed one may have as many as it likes, a thousand in one."""
+
 KEY_COLUMNS = ("key", "__key__", "id", "name", "filename")
 """Columns of a Parquet file that may name its rows, the first one that holds text in a row winning."""
 
@@ -134,6 +137,7 @@ class _Sample:
 
     stem: str
     members: dict[str, _Member] = field(default_factory=dict)
+    size: int = 0
 
     def image(self) -> str | None:
         """Return the suffix of the image: the first plain extension (``jpg`` before ``seg.png``), else the first image."""
@@ -182,11 +186,14 @@ def _read_tar(store: Store, info: ObjectInfo) -> Iterator[Asset]:
                 if member.data is None:
                     yield _asset(names, member.name, None, {}, member.note)
                     continue
-                if sample.members and (stem != sample.stem or suffix in sample.members):
+                if sample.members and (
+                    stem != sample.stem or suffix in sample.members or sample.size + len(member.data) > LARGEST_MEMBER
+                ):
                     yield _sample_asset(names, sample)
                     sample = _Sample("")
                 sample.stem = stem
                 sample.members[suffix] = member
+                sample.size += len(member.data)
         except DamagedShard:
             # The image of a sample without one may lie behind the damage: that sample is lost with it, not half kept.
             if sample.image() is not None:
@@ -219,11 +226,19 @@ def _tar_members(file: BinaryIO, info: ObjectInfo, uri: str) -> Iterator[_Member
             if not header.isdir() and not is_litter(name):
                 stored = None if plain is not file else info.size - header.offset_data
                 yield _member(tar, header, name, stored)
-        while rest := plain.read(2**20):
-            if rest.count(0) != len(rest):
-                raise tarfile.ReadError("more follows its end-of-archive mark, and was not read")
+        _check_padding(plain)
     except _BROKEN as error:
         raise DamagedShard(uri, str(error) or type(error).__name__) from None
+
+
+def _check_padding(plain: BinaryIO) -> None:
+    padding = 0
+    while rest := plain.read(2**20):
+        padding += len(rest)
+        if rest.count(0) != len(rest):
+            raise tarfile.ReadError("more follows its end-of-archive mark, and was not read")
+        if padding > LONGEST_PADDING:
+            raise tarfile.ReadError(f"more than {LONGEST_PADDING} bytes of padding follow its end-of-archive mark")
 
 
 def _member(tar: tarfile.TarFile, header: tarfile.TarInfo, name: str, stored: int | None) -> _Member:

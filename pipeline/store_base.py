@@ -21,8 +21,8 @@ BUFFER_SIZE = 4 * 2**20
 class Store(Protocol):
     """Objects below one URI; may be pickled, and used by many threads at once.
 
-    Any method may raise AccessDenied, StoreUnavailable, and NotFound with the store's own URI (S3: the bucket's) where that is
-    missing. A method with a key raises InvalidKey for one that is absolute, empty, or leads out of the store.
+    Any method may raise AccessDenied, CredentialsRefused, StoreUnavailable, and NotFound with the store's own URI (S3: the
+    bucket's) where that is missing. A method with a key raises InvalidKey for one that is absolute, empty, or leads out.
     """
 
     uri: str
@@ -162,6 +162,15 @@ def from_os_error(error: OSError, uri: str) -> PipelineError:
     return StoreUnavailable(uri, detail)
 
 
+# A header or a query of a signed request, a line of a credentials file, an element of an error's XML. The scope behind a
+# credential's slash is no secret, but a token or a secret may have slashes in it.
+_NAMED_SECRET = re.compile(
+    r"((?:Credential|AccessKey(?:Id)?|access_key_id)\s*[=:>]\s*)(?!\s)[^\s,&</%]+(?:%2F[^\s,&<]*)?"
+    r"|((?:Signature|Token|Secret(?:AccessKey)?|secret_access_key)\s*[=:>]\s*)(?!\s)[^\s,&<]+",
+    re.IGNORECASE,
+)
+
+
 @contextlib.contextmanager
 def opened_source(data: bytes | Path) -> Iterator[tuple[IO[bytes], int]]:
     """Give what is to be written as a file, and its size in bytes."""
@@ -176,6 +185,7 @@ def opened_source(data: bytes | Path) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def without_secrets(text: str) -> str:
-    """Return text of others without the user and password of a URL and without an access key's id."""
+    """Return text of others without the user and password of a URL, and without what is named as, or looks like, a secret."""
     text = re.sub(r"//(?:[^/\s]*|[^/:\s]+:\S+)@", "//…@", text)  # Amazon's secrets may have slashes
+    text = _NAMED_SECRET.sub(lambda match: f"{match[1] or match[2]}…", text)
     return re.sub(r"\bA[KS]IA[A-Z0-9]{12,}", "…", text)

@@ -18,6 +18,7 @@ from botocore.config import Config
 from pipeline.errors import (
     AccessDenied,
     AlreadyExists,
+    CredentialsRefused,
     InvalidKey,
     InvalidOption,
     NotFound,
@@ -59,7 +60,18 @@ _MISCONFIGURED = (
     vendor.InvalidS3AddressingStyleError,
     vendor.UnsupportedS3ConfigurationError,
 )
-_DENIED_CODES = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+_REFUSED_CODES = {
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+"""What is said of credentials, whatever object they were used for."""
 # The last one: the object was removed between the condition and the write.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchKey"}
 _VENDOR_ERRORS = (vendor.BotoCoreError, vendor.ClientError, urllib3.exceptions.HTTPError)
@@ -71,7 +83,7 @@ def _from_vendor_error(error: Exception, uri: str, bucket_uri: str) -> PipelineE
         return _from_client_error(error, uri, bucket_uri)
     name = type(error).__name__
     if isinstance(error, _DENIED):
-        return AccessDenied(uri, f"{name}: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        return CredentialsRefused(uri, f"{name}: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
     detail = without_secrets(str(error))
     if isinstance(error, _MISCONFIGURED):
         return InvalidOption("AWS configuration", name, detail)
@@ -85,7 +97,9 @@ def _from_client_error(error: vendor.ClientError, uri: str, bucket_uri: str) -> 
     if code != "NoSuchUpload" and status == 404:
         return NotFound(uri)
     # A refusal's message may repeat the access key's id, so only its code is shown.
-    if code in _DENIED_CODES or status in (401, 403):
+    if code in _REFUSED_CODES:
+        return CredentialsRefused(uri, f"{error.operation_name}: {code}")
+    if code in ("AccessDenied", "400") or status in (401, 403):  # a bare 400 is a HEAD's: an expired token, mostly
         return AccessDenied(uri, f"{error.operation_name}: {code}")
     message = without_secrets(str(error.response.get("Error", {}).get("Message", "")))
     if code == "KeyTooLongError":
@@ -105,7 +119,7 @@ class S3Store:
     """A bucket, or a prefix in one, as a store, on any server that honours If-Match and If-None-Match.
 
     Credentials, region and endpoint come by boto3's own means (environment, profiles, roles, AWS_ENDPOINT_URL) in the process
-    that uses the store; none of them is pickled. The client is made at the first use.
+    that uses the store; none of them is pickled. The client is made at the first use, and anew after refused credentials.
     """
 
     LIST_PAGE = 1000
@@ -176,6 +190,9 @@ class S3Store:
                 head = client.head_object(Bucket=self._bucket, Key=self._base + key)
         except NotFound:
             self._check_bucket()
+            raise
+        except AccessDenied:
+            self._ask_why(key)
             raise
         return ObjectInfo(key=key, size=head["ContentLength"], etag=head.get("ETag", "").strip('"'))
 
@@ -308,6 +325,11 @@ class S3Store:
             raise SourceChanged(f"{self.uri}/{key}", etag, found)
         return b""
 
+    def _ask_why(self, key: str) -> None:
+        """Raise what a GET's answer says, which has a body: that of a HEAD is a bare 400 or 403, credentials or not."""
+        with contextlib.suppress(NotFound, StoreUnavailable), self._calling(f"{self.uri}/{key}") as client:
+            client.get_object(Bucket=self._bucket, Key=self._base + key, Range="bytes=0-0")["Body"].close()
+
     def _check_bucket(self) -> None:
         """Raise NotFound with the bucket's URI if it is the bucket that is missing, which a HEAD's answer does not tell."""
         if self._bucket_seen:
@@ -327,12 +349,16 @@ class S3Store:
         try:
             yield self._client()
         except _VENDOR_ERRORS as error:
-            raise _from_vendor_error(error, uri, self._bucket_uri) from None
+            found = _from_vendor_error(error, uri, self._bucket_uri)
+            if isinstance(found, CredentialsRefused):
+                self._made = None  # the next use reads them anew, where a file or a role may have others by then
+            raise found from None
 
     def _client(self) -> S3Client:
         # A client may be shared by threads; making one may not.
         with self._lock:
-            if self._made is None:
+            client = self._made
+            if client is None:
                 config = Config(
                     retries={"mode": "standard", "total_max_attempts": self.ATTEMPTS},
                     max_pool_connections=self.CONNECTIONS,
@@ -340,7 +366,7 @@ class S3Store:
                     read_timeout=self.READ_TIMEOUT,
                 )
                 try:
-                    self._made = boto3.session.Session().client("s3", config=config)
+                    client = self._made = boto3.session.Session().client("s3", config=config)
                 except ValueError as error:  # botocore's word for an endpoint that is no URL
                     raise InvalidOption("AWS configuration", "endpoint", without_secrets(str(error))) from None
-            return self._made
+            return client

@@ -22,9 +22,22 @@ import numpy as np
 from pipeline import image, latent, originals
 from pipeline.coefficients import FRACTION
 from pipeline.engine import measure, score
-from pipeline.errors import DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.errors import DecoderDied, DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
 from pipeline.names import with_extension
-from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, LrCodec, Pixels, Quality, Settings, Size, Tier
+from pipeline.records import (
+    Asset,
+    Entry,
+    EntryKind,
+    Failure,
+    FloorMetric,
+    LrCodec,
+    OriginalCoding,
+    Pixels,
+    Quality,
+    Settings,
+    Size,
+    Tier,
+)
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
 """The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB."""
@@ -121,7 +134,7 @@ def build_entry(asset: Asset, picture: image.Picture, drafts: Iterable[Draft], s
 def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[Entry, Failure | None]:
     """Return the entry of an asset that keeps its own bytes, and a failure where an error and not a choice is why."""
     reason = "; ".join(str(part) for part in (error, asset.note) if part)
-    stored, coding = (None, None) if asset.data is None else originals.pack(asset.data)
+    stored, coding = (None, None) if asset.data is None else _packed(asset.data, error)
     entry = Entry(
         key=asset.key,
         kind=EntryKind.ORIGINAL,
@@ -133,8 +146,13 @@ def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[
         original_coding=coding,
         sidecars=asset.sidecars,
     )
-    failed = asset.data is None or isinstance(error, (UndecodableImage, ImageTooLarge, UnwritableImage))
+    failed = asset.data is None or isinstance(error, (UndecodableImage, DecoderDied, ImageTooLarge, UnwritableImage))
     return entry, Failure(shard_id="", key=asset.key, reason=reason) if failed else None
+
+
+def _packed(data: bytes, error: ImageError | None) -> tuple[bytes, OriginalCoding]:
+    # What ended one decoder is shown to no other in this process.
+    return (data, OriginalCoding.BYTES) if isinstance(error, DecoderDied) else originals.pack(data)
 
 
 def _latent(pixels: Pixels, draft: Draft, settings: Settings) -> tuple[bytes | None, Quality] | None:

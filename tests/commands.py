@@ -148,6 +148,11 @@ class Running(Logged):
         self.look()
         self._process.terminate()
 
+    def poll(self) -> int | None:
+        """Return the command's status, None while it runs."""
+        self.look()
+        return self._process.poll()
+
     def ended(self, seconds: float = 180) -> int:
         """Wait for the command to end; return its status."""
         end = time.monotonic() + seconds

@@ -85,6 +85,10 @@ class ScriptedWorker:
             raise StoreUnavailable("s3://bucket/key", "it is down")
         elif verb == "denied":
             raise AccessDenied("s3://bucket/key", "ExpiredToken")
+        elif verb == "die-then-unavailable":
+            if tries == 1:
+                os._exit(9)
+            raise StoreUnavailable("s3://bucket/key", "it is down")
         elif verb == "missing":
             raise NotFound("s3://bucket/key")
         elif verb == "raise":

@@ -70,7 +70,7 @@ def built(folder: Path) -> str:
 
 
 POOL = ["--actors", "--address", "--attempts", "--cpus-per-actor", "--device", "--gpus-per-actor", "--json", "--may-grow"]
-POOL += ["--window"]
+POOL += ["--stall-minutes", "--window"]
 
 SURFACE = {
     "rescale": [
@@ -275,7 +275,7 @@ def test_buckets_that_are_missing_or_refuse(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY + "-wrong")
     for arguments in (("rescale", s3_bucket, tmp_path / "archive", *options), ("restore", standing, f"{s3_bucket}/out")):
         words = refused(3, *arguments)
-        assert "refuses access" in words
+        assert "the credentials are refused" in words
         assert SECRET_KEY not in words
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

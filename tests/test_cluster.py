@@ -130,11 +130,11 @@ def test_a_job_outlives_a_node(night: Night) -> None:
     without blame, every asset has one entry, and the exit status of the job is that of the command."""
     assert night.status == 1, "one image is damaged"
     archive = Archive.open(open_store(str(night.archive)))
-    keys = [entry.key for shard in archive.plan.shards for entry in archive.entries(shard.id)]
+    keys = [entry.key for shard in archive.shards() for entry in archive.entries(shard.id)]
     assert sorted(keys) == sorted([*(f"{index:02d}.png" for index in range(SHARDS)), "damaged.png", "deep.png"])
     events = night.log.events
     ended = [event["shard"] for event in events if event["event"] == "shard"]
-    assert sorted(ended) == [shard.id for shard in archive.plan.shards], "each is told once"
+    assert sorted(ended) == [shard.id for shard in archive.shards()], "each is told once"
     retried = [event for event in events if event["event"] == "retry"]
     assert all("its node, or the way there, is gone" in event["reason"] for event in retried)
     up = {event["actor"] for event in events if event["event"] == "actor up"}
@@ -157,7 +157,7 @@ def test_the_morning_is_told_what_happened(night: Night) -> None:
     assert report["shards"] == {"planned": SHARDS, "done": SHARDS, "quarantined": 0}
     assert report["totals"]["entries"] == SHARDS + 2
     assert report["failures_by_reason"] == {"undecodable": 1}
-    originals = [entry for s in archive.plan.shards for entry in archive.entries(s.id) if entry.kind is EntryKind.ORIGINAL]
+    originals = [entry for s in archive.shards() for entry in archive.entries(s.id) if entry.kind is EntryKind.ORIGINAL]
     assert sum(report["originals_by_reason"].values()) == report["totals"]["originals"] == len(originals)
     assert {"undecodable", "unsupported"} <= report["originals_by_reason"].keys()
     assert report["this_run"]["most_actors"] == 2

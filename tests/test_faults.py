@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline import pool, spool
-from pipeline.archive import Archive
+from pipeline.errors import StoreUnavailable
 from pipeline.pool import PoolOptions, Snapshot
-from pipeline.records import ShardReport, Tier
+from pipeline.records import Failure, ShardReport, Tier
 from pipeline.rescale import RescaleWork
-from pipeline.store import open_store
 from tests import workshop
+from tests.accounting import accounted_for, planned
 from tests.commands import IARN, Running, ray_logs, run
+from tests.hooked_worker import HookedWork
 from tests.seaweed import SECRET_KEY, SeaweedServer
 from tests.test_jobs import bulky
 
@@ -48,17 +52,16 @@ def test_a_job_on_object_storage_survives_kill_9(
     assert 2 <= len(done) < len(samples)
     before = {key: objects.etag(key) for key in (*done, *objects.keys("archive/shards/"), "archive/plan.json")}
     for key in done:
-        objects.delete(f"source/{Path(key).stem[-2:]}.tar")
+        objects.delete(f"source/{Path(key).stem[-2:]}.tar")  # what is done is not read again
 
     second = run(tmp_path / "second", clean_environment, *command)
     assert second.ended() == 0, second.err
     assert second.event("start")["shards_done"] == len(done)
     assert second.event("end")["entries"] == 2 * len(samples)
-    assert len(objects.keys("archive/commits/")) == len(objects.keys("archive/shards/")) == len(samples)
     assert before == {key: objects.etag(key) for key in before}
-    opened = Archive.open(open_store(archive))
-    keys = [entry.key for shard in opened.shards() for entry in opened.entries(shard.id)]
-    assert sorted(keys) == sorted(sample.key for content in samples.values() for sample in content)
+    for shard, content in samples.items():
+        objects.put(f"source/{shard}.tar", workshop.tar_of(member for sample in content for member in sample.members.items()))
+    assert accounted_for(source, archive).entries == 2 * len(samples)
 
     third = run(tmp_path / "third", clean_environment, "restore", archive, out, "--to", "tar")
     assert third.ended() == 0, third.err
@@ -113,14 +116,96 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     results = list(pool.run(work, archive.shards(), PoolOptions(actors=1, cpus_per_actor=1), kill))
     assert len(killed) == 1
     assert all(isinstance(result, ShardReport) for result in results), results
-    assert sorted(result.shard_id for result in results) == [shard.id for shard in archive.shards()]
-    committed = list(archive.commits())
-    assert [commit.shard_id for commit in committed] == [shard.id for shard in archive.shards()]
-    for commit in committed:
-        data = (tmp_path / "archive" / "shards" / f"{commit.shard_id}.parquet").read_bytes()
-        assert hashlib.sha256(data).hexdigest() == commit.sha256
-    keys = [entry.key for shard in archive.shards() for entry in archive.entries(shard.id)]
-    assert sorted(keys) == sorted(f"{shard}/{index}.png" for shard in range(8) for index in range(2))
+    assert sorted(result.shard_id for result in results) == [shard.id for shard in planned(archive)]
+    assert accounted_for(str(tmp_path / "source"), archive.store.uri).entries == 16
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_drivers_on_one_plan_share_it(tmp_path: Path) -> None:
+    """Protects against the same command given twice at once: both end well with all shards, each is committed once."""
+    for shard in range(6):
+        workshop.as_tar(tmp_path / "source", [bulky(f"{shard}/{index}.png", shard) for index in range(2)], f"{shard}.tar")
+    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", tier=Tier.LEAN)
+    results: list[list[object]] = [[], []]
+
+    def drive(index: int) -> None:
+        work = RescaleWork(archive=archive.store.uri, device="cpu")
+        results[index] += pool.run(work, planned(archive), PoolOptions(actors=1, cpus_per_actor=1))
+
+    threads = [threading.Thread(target=drive, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for found in results:
+        assert sorted(result.shard_id for result in found if isinstance(result, ShardReport)) == sorted(
+            shard.id for shard in planned(archive)
+        )
+    account = accounted_for(str(tmp_path / "source"), archive.store.uri)
+    assert (account.entries, account.failures) == (12, [])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_under_the_archive_is_told_and_resumed_from(small_disk: Path, tmp_path: Path) -> None:
+    """Protects archives on a disk that fills up: what does not fit is told and leaves no part of itself, what is there is
+    whole, and with room the rest is done."""
+    for shard in range(4):
+        large = b"".join(workshop.noise(4 * shard + part) for part in range(4))
+        workshop.as_tar(tmp_path / "source", [workshop.Sample(key=f"{shard}.png", data=large)], f"{shard}.tar")
+    archive = workshop.begin(str(tmp_path / "source"), small_disk / "archive", tier=Tier.EXACT)
+    worker = workshop.rescaler(archive)
+    undone, told = [], set()
+    for shard in planned(archive):
+        try:
+            worker.run(shard)
+        except StoreUnavailable as error:
+            told.add(error.detail)
+            undone.append(shard)
+    assert told == {"No space left on device"}
+    assert 1 <= len(undone) < 4
+    source = str(tmp_path / "source")
+    accounted_for(source, archive.store.uri, undone=[shard.id for shard in undone])
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    for shard in undone:
+        worker.run(shard)
+    assert accounted_for(source, archive.store.uri).entries == 4
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_of_an_actor_is_told_and_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects jobs whose actors have no room for a shard before its upload: the sentence names the disk, small shards are
+    done, no local file is left, and with room the rest is done."""
+    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.1)
+    spooled = tmp_path / "spool"
+    spooled.mkdir()
+    source = tmp_path / "source"
+    large = b"".join(workshop.noise(part) for part in range(4))
+    workshop.as_tar(source, [workshop.Sample(key="big.png", data=large)], "big.tar")
+    workshop.as_tar(source, workshop.samples(2), "small.tar")
+    archive = workshop.begin(str(source), tmp_path / "archive", tier=Tier.EXACT)
+    hooked = HookedWork(archive=archive.store.uri, environment={"TMPDIR": str(spooled)}, file_bytes=1_000_000)
+    options = PoolOptions(actors=1, cpus_per_actor=1, attempts=2)
+    results = list(pool.run(hooked, planned(archive), options))
+    (failure,) = [result for result in results if isinstance(result, Failure)]
+    assert "File too large" in workshop.sentence(failure.reason)
+    assert "big" in failure.reason
+    accounted_for(str(source), archive.store.uri, undone=[failure.shard_id])
+    assert not list(spooled.iterdir())
+    assert all(isinstance(r, ShardReport) for r in pool.run(replace(hooked, file_bytes=None), planned(archive), options))
+    assert accounted_for(str(source), archive.store.uri).entries == 3
 
 
 def test_what_a_killed_process_left_on_the_disk_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

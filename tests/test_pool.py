@@ -198,6 +198,23 @@ def test_a_cluster_that_may_grow_is_waited_for(tmp_path: Path) -> None:
     assert len(begun(tmp_path, "start")) == 2
 
 
+def test_a_shard_alone_gives_its_store_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects what was under way when an actor died and then the store: its tries are not used up in a moment."""
+    monkeypatch.setattr(pool, "RETRY_SECONDS", 3600)
+    waited = 0
+
+    def watch(_: Snapshot) -> None:
+        nonlocal waited
+        waited += len(begun(tmp_path, "000000")) >= 2
+        if waited > 8:
+            raise EmptySource("there")
+
+    options = PoolOptions(actors=1, cpus_per_actor=1, window=1, attempts=4)
+    with pytest.raises(EmptySource):
+        list(pool.run(ScriptedWork(folder=str(tmp_path)), [shard(0, "die-then-unavailable")], options, watch))
+    assert len(begun(tmp_path, "000000")) == 2
+
+
 def test_a_killed_actor_is_replaced_and_its_shards_repeated(tmp_path: Path) -> None:
     """Protects the job from the loss of a process: kill -9 in the middle of a shard costs one repetition."""
     killed: set[int] = set()

@@ -423,3 +423,15 @@ def size_of(data: bytes | None) -> tuple[int, int] | None:
         return Image.open(io.BytesIO(data or b"")).size
     except UnidentifiedImageError:
         return None
+
+
+def test_a_committed_shard_is_not_done_again(tmp_path: Path) -> None:
+    """Protects time: what an actor committed before it died unheard, or another job, is told from its commit, source or not."""
+    archive = workshop.begin(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
+    (shard,) = archive.shards()
+    first = workshop.rescaler(archive).run(shard)
+    (tmp_path / "source/photos.tar").unlink()
+    again = workshop.rescaler(archive)
+    assert again.run(shard) == first
+    assert again.run_carefully(shard) == first
+    assert again.progress.assets == 0

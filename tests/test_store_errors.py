@@ -11,7 +11,16 @@ import urllib3.exceptions
 from botocore import exceptions as vendor
 
 from pipeline import store_s3
-from pipeline.errors import AccessDenied, InvalidKey, InvalidOption, NotFound, PipelineError, StoreError, StoreUnavailable
+from pipeline.errors import (
+    AccessDenied,
+    CredentialsRefused,
+    InvalidKey,
+    InvalidOption,
+    NotFound,
+    PipelineError,
+    StoreError,
+    StoreUnavailable,
+)
 
 
 def _client_error(code: str, status: int) -> vendor.ClientError:
@@ -28,11 +37,14 @@ def _client_error(code: str, status: int) -> vendor.ClientError:
         ("NoSuchUpload", 404, StoreUnavailable("s3://b/k", "GetObject: NoSuchUpload 404 Why.")),
         ("AccessDenied", 403, AccessDenied("s3://b/k", "GetObject: AccessDenied")),
         ("403", 403, AccessDenied("s3://b/k", "GetObject: 403")),
-        ("SignatureDoesNotMatch", 403, AccessDenied("s3://b/k", "GetObject: SignatureDoesNotMatch")),
-        ("InvalidAccessKeyId", 403, AccessDenied("s3://b/k", "GetObject: InvalidAccessKeyId")),
-        ("ExpiredToken", 400, AccessDenied("s3://b/k", "GetObject: ExpiredToken")),
-        ("InvalidToken", 400, AccessDenied("s3://b/k", "GetObject: InvalidToken")),
+        ("SignatureDoesNotMatch", 403, CredentialsRefused("s3://b/k", "GetObject: SignatureDoesNotMatch")),
+        ("InvalidAccessKeyId", 403, CredentialsRefused("s3://b/k", "GetObject: InvalidAccessKeyId")),
+        ("ExpiredToken", 400, CredentialsRefused("s3://b/k", "GetObject: ExpiredToken")),
+        ("InvalidToken", 400, CredentialsRefused("s3://b/k", "GetObject: InvalidToken")),
         ("401", 401, AccessDenied("s3://b/k", "GetObject: 401")),
+        ("400", 400, AccessDenied("s3://b/k", "GetObject: 400")),
+        ("RequestTimeTooSkewed", 403, CredentialsRefused("s3://b/k", "GetObject: RequestTimeTooSkewed")),
+        ("AuthorizationHeaderMalformed", 400, CredentialsRefused("s3://b/k", "GetObject: AuthorizationHeaderMalformed")),
         ("KeyTooLongError", 400, InvalidKey("s3://b", "k", "Why.")),
         ("SlowDown", 503, StoreUnavailable("s3://b/k", "GetObject: SlowDown 503 Why.")),
         ("InternalError", 500, StoreUnavailable("s3://b/k", "GetObject: InternalError 500 Why.")),
@@ -48,12 +60,12 @@ def test_answers_of_s3_are_translated(code: str, status: int, expected: Pipeline
 
 
 _EXPECTED = {
-    vendor.NoCredentialsError: AccessDenied,
-    vendor.PartialCredentialsError: AccessDenied,
-    vendor.CredentialRetrievalError: AccessDenied,
-    vendor.TokenRetrievalError: AccessDenied,
-    vendor.UnauthorizedSSOTokenError: AccessDenied,
-    vendor.LoginRefreshRequired: AccessDenied,
+    vendor.NoCredentialsError: CredentialsRefused,
+    vendor.PartialCredentialsError: CredentialsRefused,
+    vendor.CredentialRetrievalError: CredentialsRefused,
+    vendor.TokenRetrievalError: CredentialsRefused,
+    vendor.UnauthorizedSSOTokenError: CredentialsRefused,
+    vendor.LoginRefreshRequired: CredentialsRefused,
     vendor.ProfileNotFound: InvalidOption,
     vendor.NoRegionError: InvalidOption,
     vendor.InvalidRegionError: InvalidOption,

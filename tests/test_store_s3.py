@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from pipeline.errors import AccessDenied, AlreadyExists, InvalidOption, NotFound, StoreUnavailable
+from pipeline.errors import AlreadyExists, CredentialsRefused, InvalidOption, NotFound, StoreUnavailable
 from pipeline.store import Store, open_store
 from pipeline.store_s3 import S3Store
 from tests.faulty_proxy import Fault, FaultyProxy, faulty_proxy
@@ -256,7 +256,7 @@ def test_refused_credentials(s3_root: str, monkeypatch: pytest.MonkeyPatch, sett
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
     store = open_store(s3_root)
     for use in (*_uses(store), lambda: store.create("a", b""), lambda: store.replace("a", b""), lambda: store.delete("a")):
-        with pytest.raises(AccessDenied) as caught:
+        with pytest.raises(CredentialsRefused) as caught:
             use()
         text = f"{caught.value!s} {caught.value!r} {store!r}"
         assert not any(secret in text for secret in ("hunter2", "AKIA", SECRET_KEY, ACCESS_KEY))
