@@ -165,6 +165,12 @@ class Archive:
             return entry
         raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
 
+    @contextmanager
+    def shard_rows(self, shard_id: str, *, buffer_size: int = _FIND_BUFFER) -> Iterator[RowReader]:
+        """Give a shard's rows, its footer checked, to whoever goes by row groups; raises what :meth:`entries` does."""
+        with self._reader(shard_id, buffer_size) as reader:
+            yield reader
+
     def source_columns(self, shard_id: str) -> tuple[bytes | None, str | None]:
         """Return the serialised Arrow schema of a Parquet source and its image column, None where they were not kept."""
         with self._reader(shard_id, _FIND_BUFFER) as reader:

@@ -31,8 +31,8 @@ HOMES = {
 """Where alone a library may be imported: its errors and habits go no further."""
 
 EVERYWHERE = {"numpy"}
-TORCH = {"pipeline/engine.py", "jobs/train.py", "jobs/checkpoints.py", "jobs/evaluate.py"}
-"""Files outside iarn that know torch: the engine, training and measuring."""
+TORCH = {"pipeline/engine.py", "pipeline/dataset.py", "jobs/train.py", "jobs/checkpoints.py", "jobs/evaluate.py"}
+"""Files outside iarn that know torch: the engine, the dataset of an archive, training and measuring."""
 
 NETWORK = {"pipeline/engine.py", "pipeline/tiles.py"}
 """Files of the pipeline that know iarn: the engine, and the tiles that are cut along its lattice."""
