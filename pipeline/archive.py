@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -151,6 +152,19 @@ class Archive:
                         if key is None or matches(key):
                             lost(key, DamagedObject(reader.uri, error.detail))
 
+    def shards(self) -> Iterator[SourceShard]:
+        """Yield the plan's source shards in order."""
+        return iter(self.plan.shards)
+
+    def shards_done(self) -> Iterator[SourceShard]:
+        """Yield the source shards that are done, in order."""
+        done = commits.done(self.store)
+        return (shard for shard in self.shards() if shard.id in done)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield the commits in order, each of them read; raises what :func:`read_commit` does."""
+        return commits.commits(self.store, self.digest)
+
     def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
         """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
         done = commits.done(self.store)
@@ -251,6 +265,7 @@ class ShardWriter:
         self._path = directory / f"{shard.id}.parquet"
         self._rows = RowWriter(self._path, COLUMNS, metadata)
         self._count = 0
+        self._begun = time.time()
 
     def append(self, entry: Entry) -> None:
         """Add an entry; raises StoreUnavailable where the local disk is full."""
@@ -277,7 +292,15 @@ class ShardWriter:
         finally:
             self._path.unlink()
         report = replace(report, bytes_out=size)
-        return Commit(shard_id=self._shard_id, plan=self._archive.digest, sha256=digest, byte_size=size, report=report)
+        return Commit(
+            shard_id=self._shard_id,
+            plan=self._archive.digest,
+            sha256=digest,
+            byte_size=size,
+            report=report,
+            begun=round(self._begun, 3),
+            ended=round(time.time(), 3),
+        )
 
     def discard(self) -> None:
         """Give up: remove the local file."""

@@ -20,7 +20,6 @@ import numpy as np
 
 from pipeline import image
 from pipeline.archive import Archive
-from pipeline.commits import commits, done
 from pipeline.engine import Engine, choose_device
 from pipeline.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
 from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NothingSelected, NotKept
@@ -184,12 +183,11 @@ class _Opened:
 
     @cached_property
     def shard_ids(self) -> tuple[str, ...]:
-        committed = done(self.archive.store)
-        return tuple(shard.id for shard in self.archive.plan.shards if shard.id in committed)
+        return tuple(shard.id for shard in self.archive.shards_done())
 
     @cached_property
     def counts(self) -> tuple[tuple[str, int, int], ...]:
-        reports = {commit.shard_id: commit.report for commit in commits(self.archive.store, self.archive.digest)}
+        reports = {commit.shard_id: commit.report for commit in self.archive.commits()}
         return tuple((each, reports[each].entries, reports[each].originals) for each in self.shard_ids)
 
     @property
