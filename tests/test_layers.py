@@ -25,6 +25,7 @@ HOMES = {
     "ray": {"pipeline/pool.py", "pipeline/group.py"},
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},
+    "jinja2": {"jobs/archive_report.py"},
     "structlog": {"jobs/console.py"},
     "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
 }
