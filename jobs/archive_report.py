@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from jobs import charts
-from jobs.closeups import Closeup, closeups, data_uris
+from jobs.closeups import SIDE, Closeup, closeups, data_uris
 from jobs.console import size
 from jobs.figures import figures
 from pipeline.errors import AlreadyExists
@@ -27,6 +27,8 @@ from pipeline.store_base import local_errors
 TEMPLATE = "archive_report.html"
 MARK = '<meta name="generator" content="iarn report">'
 """Tells a report from other pages, which are not overwritten."""
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 PART_NAMES = {
     "lr": "LRs",
@@ -84,19 +86,21 @@ def render(found: Mapping[str, Any], pictures: Sequence[Closeup]) -> str:
     """Return the page of an archive's figures and of close-ups of its worst entries."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "size": size,
+        "size": size_together,
         "count": count,
         "span": span,
         "when": when,
         "share": share,
         "pixels": pixels,
         "pyid": id,
+        "until": until,
     }
     text = resources.files("jobs").joinpath(TEMPLATE).read_text(encoding="utf-8")
     names = {
         "mark": MARK,
         "title": found["totals"]["archive"].rstrip("/").rpartition("/")[2],
         "closeups": pictures,
+        "side": SIDE,
         "uris": data_uris(pictures),
         "part_names": PART_NAMES,
         "bytes": _bytes(found),
@@ -146,6 +150,11 @@ def _times(values: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def size_together(value: float) -> str:
+    """Return bytes in a person's unit, which is not parted from its number at the end of a line."""
+    return size(value).replace(" ", NBSP)
+
+
 def count(value: float) -> str:
     """Return a count with its thousands apart."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
@@ -153,7 +162,7 @@ def count(value: float) -> str:
 
 def pixels(value: float) -> str:
     """Return a count of pixels in megapixels."""
-    return f"{value / 1e6:,.1f} MPix".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{count(round(value / 1e6, 1))}{NBSP}MPix"
 
 
 def share(part: float, whole: float) -> str:
@@ -161,19 +170,29 @@ def share(part: float, whole: float) -> str:
     if not whole:
         return "\N{EN DASH}"
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= 99.5 or percent == 0 else "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %"
+    if 0 < percent < 0.1:
+        return f"<{NBSP}0.1{NBSP}%"
+    return f"{percent:.{int(0 < percent < 99.5)}f}{NBSP}%"
 
 
 def span(seconds: float) -> str:
     """Return a length of time as a person would say it."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{NBSP}s"
     minutes = math.floor(seconds / 60)
     if minutes < 60:
-        return f"{minutes} min {seconds - 60 * minutes:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+        return f"{minutes}{NBSP}min {seconds - 60 * minutes:.0f}{NBSP}s"
+    return f"{minutes // 60}{NBSP}h {minutes % 60}{NBSP}min"
 
 
 def when(moment: str) -> str:
     """Return a moment, ISO 8601 in UTC, to the minute."""
     return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M} UTC"
+
+
+def until(begun: str, ended: str) -> str:
+    """Return two moments as a stretch of time; the day is said once where it is one."""
+    first, last = datetime.fromisoformat(begun), datetime.fromisoformat(ended)
+    if first.date() != last.date():
+        return f"{when(begun)} to {when(ended)}"
+    return f"{first:%Y-%m-%d %H:%M} to {last:%H:%M} UTC" if f"{first:%H:%M}" != f"{last:%H:%M}" else when(begun)

@@ -16,7 +16,7 @@ from pipeline.reader import ArchiveReader, EntryReader
 from pipeline.records import Pixels, SourceShard
 from pipeline.store import open_store
 
-SIDE = 240
+SIDE = 192
 """Pixels of a close-up's sides at most."""
 
 GAIN = 8
@@ -122,7 +122,11 @@ def _closeup(archive: ArchiveReader, figures: Mapping[str, Any], source: bytes |
     if before is not None:
         panels.insert(0, Panel(name="before", alt=f"Before: {what}, where it is restored worst", pixels=before[rows, columns]))
         difference = _difference(before[rows, columns], restored[rows, columns])
-        panels.append(Panel(name=f"difference, {GAIN} times", alt=f"Difference of the two, {GAIN} times", pixels=difference))
+        panels.append(
+            Panel(
+                name=f"difference \N{MULTIPLICATION SIGN} {GAIN}", alt=f"Difference of the two, {GAIN} times", pixels=difference
+            )
+        )
     full_height, full_width = restored.shape[:2]
     part = THUMBNAIL / max(full_height, full_width)
     whole = image.resize(lr, (max(1, round(full_height * part)), max(1, round(full_width * part)))) if part < 1 else lr

@@ -277,6 +277,7 @@ class Times:
             "begun": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
             "ended": datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
+            "pixels": sum(span[2] for span in self.spans),
             "mpix_per_s": round(sum(span[2] for span in self.spans) / 1e6 / seconds, 3),
             "mpix_per_s_over_time": [round(value / 1e6 / step, 4) for value in pixels],
             "under_way_over_time": [round(value, 3) for value in busy],
@@ -315,8 +316,8 @@ def _lengths(reader: Any, part: str, group: int) -> list[int]:
 
 
 def _count(counter: Counter[str], reason: str) -> None:
-    """Count a reason by its sentence with the numbers taken out, so that sizes do not make reasons of their own."""
-    plain = re.sub(r"\d[\d.,]*", "N", reason)
+    """Count a reason by its sentence without sizes and large numbers, which would make each a reason of its own."""
+    plain = re.sub(r"\d+ x \d+|\d[\d.]{2,}", "\N{HORIZONTAL ELLIPSIS}", reason)
     counter[plain if plain in counter or len(counter) < MOST_REASONS else OTHERS] += 1
 
 

@@ -87,6 +87,7 @@ SURFACE = {
         "--to",
     ],
     "inspect": ["archive", "key", "--entries", "--json", "--shards"],
+    "report": ["archive", "--device", "--json", "--out", "--sample", "--worst"],
     "verify": ["archive", *POOL, "--sample", "--seed"],
     "train": [
         "sources",
