@@ -25,8 +25,8 @@ class ArchiveDataset(Dataset[Any]):
     """The rescaled entries of an archive in its order, each as what ``transform`` makes of it.
 
     Without ``transform`` an item is ``{"key": str, "lr": uint8 tensor (3, h, w)}``. ``parts`` are the fields of bytes that are
-    read: ``sidecars`` has captions and labels, and ``latent`` and ``alpha`` belong to what is to be restored. Picklable where
-    ``transform`` is.
+    read: ``sidecars`` has captions and labels; what is to be restored needs ``latent``, ``alpha`` and ``original`` as well.
+    Picklable where ``transform`` is.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ArchiveDataset(Dataset[Any]):
     ) -> None:
         self.archive = open_archive(archive) if isinstance(archive, str) else archive
         self._transform = transform or _plain_item
-        self._columns = columns_of(parts)
+        self._parts, self._columns = frozenset(parts), columns_of(parts)
         self._shard_ids, self._rows = [], []
         for shard_id, entries, originals in self.archive.shard_counts:
             # Which rows are rescaled ones; None for all, and where it is not all the column has to be read.
@@ -60,7 +60,7 @@ class ArchiveDataset(Dataset[Any]):
         place = index - (self._ends[number - 1] if number else 0)
         shard_id = self._shard_ids[number]
         row = self._open.row(shard_id, place if rows is None else rows[place])
-        return self._transform(EntryReader(self.archive, shard_id, from_row(row)))
+        return self._transform(EntryReader(self.archive, shard_id, from_row(row), self._parts))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_open"}

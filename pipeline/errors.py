@@ -8,7 +8,8 @@
     │   ├── NothingSelected         no entry matches what was asked for
     │   ├── NoSuchEntry             no entry has a key; a KeyError as well
     │   ├── AmbiguousKey            several shards have an entry of one key; a KeyError as well
-    │   └── NotKept                 an entry does not keep what was asked of it
+    │   ├── NotKept                 an entry does not keep what was asked of it
+    │   └── NotRead                 an entry was read without what was asked of it
     ├── StoreError                  an object could not be read or written
     │   ├── NotFound
     │   ├── AlreadyExists
@@ -138,6 +139,19 @@ class NotKept(UsageError):
 
     def __str__(self) -> str:
         return f"{self.key} keeps no {self.part}: {self.advice}."
+
+
+class NotRead(UsageError):
+    """An entry was read without parts that what was asked of it takes."""
+
+    def __init__(self, key: str, parts: tuple[str, ...]) -> None:
+        super().__init__(key, parts)
+        self.key, self.parts = key, parts
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} was read without its {', '.join(self.parts)}. Name them among the parts to read, or leave parts out."
+        )
 
 
 class StoreError(PipelineError):

@@ -22,12 +22,15 @@ from pipeline import image
 from pipeline.archive import Archive
 from pipeline.engine import Engine, choose_device
 from pipeline.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
-from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NothingSelected, NotKept
+from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NothingSelected, NotKept, NotRead
 from pipeline.keys import KeyIndex
 from pipeline.parquet import to_pandas
 from pipeline.records import Entry, EntryKind, Pixels, Plan, Size, Tier
 from pipeline.restore import RestoreOptions, check_restored_size, decode_lr_with_alpha, resized, restore_entry, restore_lr
 from pipeline.store import open_store
+
+_PIXEL_PARTS = ("lr", "latent", "alpha", "original")
+"""What a restored picture may be made of."""
 
 
 def open_archive(uri: str, *, device: str = "auto") -> ArchiveReader:
@@ -110,7 +113,7 @@ class ArchiveReader:
                 raise AmbiguousKey(self.uri, key, tuple(holders))
             shard = holders[0]
         try:
-            return EntryReader(self, shard, self._here.archive.read_entry(shard, key, parts=parts))
+            return EntryReader(self, shard, self._here.archive.read_entry(shard, key, parts=parts), frozenset(parts))
         except NothingSelected:
             raise NoSuchEntry(self.uri, key) from None
 
@@ -121,7 +124,7 @@ class ArchiveReader:
         """
         for shard_id in self._here.shard_ids:
             for entry in self._here.archive.entries(shard_id, wanted, parts=parts):
-                yield EntryReader(self, shard_id, entry)
+                yield EntryReader(self, shard_id, entry, frozenset(parts))
 
     def keys(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[str]:
         """Yield keys in byte order, each once, a page at a time: those that begin with ``prefix`` and come after ``after``."""
@@ -211,11 +214,12 @@ class _Opened:
 
 @dataclass(frozen=True, repr=False)
 class EntryReader:
-    """One entry: its figures, and its pixels at any size. ``record`` is the row as it is stored."""
+    """One entry: its figures, and its pixels at any size. ``record`` is the row as it is stored, with the ``parts`` read."""
 
     _archive: ArchiveReader = field(compare=False)
     shard: str
     record: Entry
+    parts: frozenset[str] = PARTS
 
     def __repr__(self) -> str:
         return f"<entry {self.key}, {self.tier}>"
@@ -257,10 +261,10 @@ class EntryReader:
 
     @property
     def lr_bytes(self) -> bytes:
-        """The LR's file, as stored; raises NotKept for originals."""
+        """The LR's file, as stored; raises NotKept for originals, NotRead."""
+        self._need("lr")
         if self.record.lr is None:
-            advice = "its source's own bytes do; see original()" if self.kind is EntryKind.ORIGINAL else "it was not read"
-            raise NotKept(self.key, "LR", advice)
+            raise NotKept(self.key, "LR", "the source's own bytes stand for it; original() gives them, restore() decodes them")
         return self.record.lr
 
     def lr(self) -> Pixels:
@@ -271,6 +275,7 @@ class EntryReader:
 
     def original(self) -> bytes | None:
         """Return the source's own bytes where they are kept (tier ``exact``, originals), else None; raises DamagedEntry."""
+        self._need("original")
         return source_bytes(self.record)
 
     def picture(
@@ -280,6 +285,7 @@ class EntryReader:
         if size is not None and (max_side is not None or scale is not None or min(size) < 1):
             raise InvalidOption("size", str(size), "give (height, width) in pixels from 1, and neither max_side nor scale.")
         options = RestoreOptions(max_side=max_side, scale=scale)
+        self._need(*_PIXEL_PARTS)
         picture = self._archive._restore(self.record, latent)
         own = (picture.pixels.shape[0], picture.pixels.shape[1])
         wanted = check_restored_size(own, size or options.size_for(own), self._archive.plan.settings.pixel_limit)
@@ -293,10 +299,15 @@ class EntryReader:
         At the original size, or with its longer side at most ``max_side``, or divided by ``scale`` (2 is half of it), or at
         exactly ``size``, (height, width); without the latent where ``latent`` is false. These are the pixels that `iarn
         restore --format png` writes; an entry kept as an original is decoded (that command writes its bytes). Raises
-        InvalidOption, SizeNotReachable, DamagedEntry, and ImageError for an original that cannot be decoded.
+        InvalidOption, NotRead, SizeNotReachable, DamagedEntry, and ImageError for an original that cannot be decoded.
         """
         picture = self.picture(max_side=max_side, scale=scale, size=size, latent=latent)
         return _with_alpha(picture.pixels, picture.alpha)
+
+    def _need(self, *parts: str) -> None:
+        """Raise NotRead rather than take what was not read for what is not there."""
+        if missing := tuple(part for part in parts if part not in self.parts):
+            raise NotRead(self.key, missing)
 
 
 def _with_alpha(pixels: Pixels, alpha: Pixels | None) -> Pixels:

@@ -46,11 +46,13 @@ def test_every_rescaled_entry_once(uri: str) -> None:
             dataset[index]
 
 
-def test_workers_read_for_themselves(uri: str) -> None:
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12 about forks, which DataLoader makes
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_read_for_themselves(uri: str, start: str) -> None:
     """Protects DataLoader: workers of another process give the same items, shuffled or not, labels with them."""
     dataset = ArchiveDataset(uri, square)
     alone = [dataset[index] for index in range(len(dataset))]  # opens files, which must not travel
-    loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=start, timeout=120)
     batches = list(loader)
     assert [len(labels) for _, labels in batches] == [4, 4, 1]
     assert torch.equal(torch.cat([pixels for pixels, _ in batches]), torch.stack([pixels for pixels, _ in alone]))

@@ -18,7 +18,7 @@ from PIL import Image
 import pipeline.reader
 from pipeline import image
 from pipeline.entries import COLUMNS, PARTS
-from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NotAnArchive, NotKept, SizeNotReachable
+from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NotAnArchive, NotKept, NotRead, SizeNotReachable
 from pipeline.keys import KeyIndex
 from pipeline.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.records import EntryKind, Tier
@@ -156,8 +156,11 @@ def test_parts_that_are_not_read(two_shards: Rescaled) -> None:
         assert entry.lr().shape[2] == 3
         assert not entry.record.sidecars
     assert len(list(archive.entries(["a/001.jpg", "b/001.jpg"], parts=()))) == 2
-    with pytest.raises(NotKept):
-        _ = archive.entry("b/001.jpg", parts=()).lr_bytes
+    bare = archive.entry("b/001.jpg", parts={"sidecars"})
+    for ask in (lambda: bare.lr_bytes, bare.lr, bare.original, bare.restore, archive.entry("b/001.jpg", parts={"lr"}).restore):
+        with pytest.raises(NotRead) as caught:  # and never the pixels that an entry without a latent would have
+            ask()
+        sentence(str(caught.value))
 
 
 def test_keys_are_listed_in_order(two_shards: Rescaled) -> None:
