@@ -19,7 +19,7 @@ from typing import Any
 from jobs.inspect import summarise
 from pipeline.archive import FORMAT_VERSION, Archive
 from pipeline.errors import InvalidOption
-from pipeline.records import Commit, SourceShard
+from pipeline.records import Commit
 
 COLUMNS = ("key", "kind", "tier", "reason", "width", "height", "byte_size", "psnr", "ssim")
 PARTS = {
@@ -141,11 +141,11 @@ class Survey:
     shards: int = 0
     _worst: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
 
-    def add_shard(self, archive: Archive, shard: SourceShard, size: int) -> None:
+    def add_shard(self, archive: Archive, shard_id: str, size: int) -> None:
         """Go through one shard's figures; ``size`` are the bytes of its object."""
         self.shards += 1
         told = 0
-        with archive.shard_rows(shard.id) as reader:
+        with archive.shard_rows(shard_id) as reader:
             for group in range(reader.num_row_groups):
                 rows = reader.row_group(group, COLUMNS)
                 chunks = reader.chunk_bytes(group)
@@ -156,7 +156,7 @@ class Survey:
                     if part in _HOLDERS and stored:
                         self._share_out(part, stored, rows, lambda part=part, group=group: _lengths(reader, part, group))
                 for row in rows:
-                    self._add_row(shard.id, row)
+                    self._add_row(shard_id, row)
         self.parts["structure"] += size - told
 
     def _share_out(self, part: str, stored: int, rows: list[dict[str, Any]], lengths: Any) -> None:
@@ -215,12 +215,12 @@ def figures(archive: Archive, *, sample: int | None = None, worst: int = 12) -> 
     done = totals["shards_done"]
     chosen = None if sample is None or sample >= done else set(random.Random(archive.digest).sample(range(done), sample))
     survey, failures, times = Survey(keep=worst), Counter[str](), Times()
-    for number, (shard, commit) in enumerate(zip(archive.shards_done(), archive.commits(), strict=True)):
+    for number, commit in enumerate(archive.commits()):
         for failure in commit.report.failures:
             _count(failures, failure.reason)
         times.add(commit)
         if chosen is None or number in chosen:
-            survey.add_shard(archive, shard, commit.byte_size)
+            survey.add_shard(archive, commit.shard_id, commit.byte_size)
     settings = asdict(archive.plan.settings)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
