@@ -28,6 +28,7 @@ _SCHEMA = """
 CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT NOT NULL);
 CREATE TABLE spans (low TEXT NOT NULL, high TEXT NOT NULL, shard INTEGER NOT NULL, row_group INTEGER NOT NULL);
 CREATE INDEX spans_by_low ON spans (low, high);
+CREATE INDEX spans_to_read ON spans (low, high) WHERE low < high;
 """
 
 
@@ -76,15 +77,14 @@ class KeyIndex:
 
     def _expand(self, condition: str, values: tuple[str, ...]) -> bool:
         """Put the keys of some spans in their place, those first that begin first; return whether there were any."""
-        query = f"SELECT number, id, row_group FROM spans JOIN shards ON number = shard WHERE low < high AND {condition}"
-        found = self._base.execute(f"{query} ORDER BY low LIMIT {_EXPANDED}", values).fetchall()
+        query = "SELECT number, id, row_group, spans.rowid FROM spans JOIN shards ON number = shard WHERE low < high AND"
+        found = self._base.execute(f"{query} {condition} ORDER BY low LIMIT {_EXPANDED}", values).fetchall()
         for (number, shard_id), spans in groupby(sorted(found), key=lambda row: row[:2]):
-            groups = [group for _, _, group in spans]
+            groups, row_ids = zip(*((group, (row_id,)) for _, _, group, row_id in spans), strict=True)
             with self._archive.shard_rows(shard_id, buffer_size=_KEYS_BUFFER) as reader:
                 rows = [(row["key"], row["key"], number, group) for group in groups for row in reader.rows(["key"], [group])]
             with self._base:
-                pairs = [(number, group) for group in groups]
-                self._base.executemany("DELETE FROM spans WHERE shard = ? AND row_group = ?", pairs)
+                self._base.executemany("DELETE FROM spans WHERE rowid = ?", row_ids)
                 self._base.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", rows)
         return bool(found)
 
