@@ -194,6 +194,25 @@ def inspect(
 
 
 @app.command()
+def report(
+    archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
+    out: Annotated[Path, typer.Option(help="The page, one file; an older report is replaced.")] = Path("report.html"),
+    figures: Annotated[bool, typer.Option("--json", help="The figures as well, as JSON beside the page.")] = False,
+    sample: Annotated[int | None, typer.Option(help="Look at the entries of so many shards alone; the page says so.")] = None,
+    worst: Annotated[int, typer.Option(help="Entries shown, those restored worst.")] = 12,
+    device: Device = "auto",
+) -> None:
+    """Write a page on an archive: bytes, quality, the worst entries to look at, what was kept and failed, times."""
+
+    def job() -> int:
+        from jobs.archive_report import ReportJob, report
+
+        return report(ReportJob(archive=archive, out=out, as_json=figures, sample=sample, worst=worst, device=device))
+
+    _run(job)
+
+
+@app.command()
 def verify(
     archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
     sample: Annotated[float, typer.Option(help="Share of entries to restore and compare with their stored figures.")] = 0.05,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -184,6 +185,12 @@ class Archive:
             return entry
         raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
 
+    @contextmanager
+    def shard_rows(self, shard_id: str, *, buffer_size: int = _FIND_BUFFER) -> Iterator[RowReader]:
+        """Give a shard's rows, its footer checked, to whoever goes by row groups; raises what :meth:`entries` does."""
+        with self._reader(shard_id, buffer_size) as reader:
+            yield reader
+
     def source_columns(self, shard_id: str) -> tuple[bytes | None, str | None]:
         """Return the serialised Arrow schema of a Parquet source and its image column, None where they were not kept."""
         with self._reader(shard_id, _FIND_BUFFER) as reader:
@@ -264,6 +271,7 @@ class ShardWriter:
         self._path = directory / f"{shard.id}.parquet"
         self._rows = RowWriter(self._path, COLUMNS, metadata)
         self._count = 0
+        self._begun = time.time()
 
     def append(self, entry: Entry) -> None:
         """Add an entry; raises StoreUnavailable where the local disk is full."""
@@ -290,7 +298,15 @@ class ShardWriter:
         finally:
             self._path.unlink()
         report = replace(report, bytes_out=size)
-        return Commit(shard_id=self._shard_id, plan=self._archive.digest, sha256=digest, byte_size=size, report=report)
+        return Commit(
+            shard_id=self._shard_id,
+            plan=self._archive.digest,
+            sha256=digest,
+            byte_size=size,
+            report=report,
+            begun=round(self._begun, 3),
+            ended=round(time.time(), 3),
+        )
 
     def discard(self) -> None:
         """Give up: remove the local file."""

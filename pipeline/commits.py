@@ -67,6 +67,8 @@ def read_commit(store: Store, shard_id: str, plan_digest: str) -> Commit:
             sha256=str(value["sha256"]),
             byte_size=int(value["byte_size"]),
             report=decode_report(value["report"]),
+            begun=_seconds(value.get("begun")),
+            ended=_seconds(value.get("ended")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedObject(uri, f"no commit can be read from it: {type(error).__name__} {error}") from None
@@ -151,6 +153,10 @@ def decode_report(value: dict[str, Any]) -> ShardReport:
     counts = {name: int(value[name]) for name in ("entries", "originals", "pixels", "bytes_in", "bytes_out")}
     kept = {str(name): int(count) for name, count in value.get("kept", {}).items()}
     return ShardReport(shard_id=str(value["shard_id"]), failures=tuple(failures), kept=kept, **counts)
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _key(shard_id: str) -> str:

@@ -5,7 +5,11 @@
     │   ├── InvalidOption           one option's value
     │   ├── PlanConflict            an archive was begun with other settings
     │   ├── EmptySource             nothing to rescale at a URI
-    │   └── NothingSelected         no entry matches what was asked for
+    │   ├── NothingSelected         no entry matches what was asked for
+    │   ├── NoSuchEntry             no entry has a key; a KeyError as well
+    │   ├── AmbiguousKey            several shards have an entry of one key; a KeyError as well
+    │   ├── NotKept                 an entry does not keep what was asked of it
+    │   └── NotRead                 an entry was read without what was asked of it
     ├── StoreError                  an object could not be read or written
     │   ├── NotFound
     │   ├── AlreadyExists
@@ -103,6 +107,53 @@ class NothingSelected(UsageError):
 
     def __str__(self) -> str:
         return f"No entry of {self.uri} matches {self.selection}. `iarn inspect {self.uri} --entries` lists what is there."
+
+
+class NoSuchEntry(UsageError, KeyError):
+    """No entry of an archive has a key."""
+
+    def __init__(self, uri: str, key: str) -> None:
+        super().__init__(uri, key)
+        self.uri, self.key = uri, key
+
+    def __str__(self) -> str:
+        return f"No entry of {self.uri} has the key {self.key!r}. `iarn inspect {self.uri} --entries` lists what is there."
+
+
+class AmbiguousKey(UsageError, KeyError):
+    """Several shards of an archive have an entry of one key; ``shards`` are their ids."""
+
+    def __init__(self, uri: str, key: str, shards: tuple[str, ...]) -> None:
+        super().__init__(uri, key, shards)
+        self.uri, self.key, self.shards = uri, key, shards
+
+    def __str__(self) -> str:
+        some = ", ".join(self.shards[:3]) + (f" and {len(self.shards) - 3} more" if len(self.shards) > 3 else "")
+        return f"{self.uri} has {len(self.shards)} entries of the key {self.key!r}, in the shards {some}. Name one of them too."
+
+
+class NotKept(UsageError):
+    """An entry does not keep what was asked of it."""
+
+    def __init__(self, key: str, part: str, advice: str) -> None:
+        super().__init__(key, part, advice)
+        self.key, self.part, self.advice = key, part, advice
+
+    def __str__(self) -> str:
+        return f"{self.key} keeps no {self.part}: {self.advice}."
+
+
+class NotRead(UsageError):
+    """An entry was read without parts that what was asked of it takes."""
+
+    def __init__(self, key: str, parts: tuple[str, ...]) -> None:
+        super().__init__(key, parts)
+        self.key, self.parts = key, parts
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} was read without its {', '.join(self.parts)}. Name them among the parts to read, or leave parts out."
+        )
 
 
 class StoreError(PipelineError):

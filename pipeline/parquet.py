@@ -289,6 +289,31 @@ class RowReader:
                 ranges.append((told.min, told.max) if told is not None and told.has_min_max else None)
         return ranges
 
+    def group_rows(self) -> list[int]:
+        """Return how many rows each row group has."""
+        with self._guard():
+            return [self._footer.row_group(group).num_rows for group in range(self.num_row_groups)]
+
+    def chunk_bytes(self, group: int) -> dict[str, int]:
+        """Return the bytes that each column takes in a row group, as stored, by the column's name; structs are one column."""
+        sizes: dict[str, int] = {}
+        with self._guard():
+            row_group = self._footer.row_group(group)
+            for index in range(row_group.num_columns):
+                chunk = row_group.column(index)
+                name = chunk.path_in_schema.partition(".")[0]
+                sizes[name] = sizes.get(name, 0) + chunk.total_compressed_size
+        return sizes
+
+    def table(self, columns: Sequence[str]) -> Any:
+        """Return the named columns of all rows as one Arrow table, which is in memory as a whole."""
+        names = self._names(columns)
+        with self._guard():
+            table = self._file.read(columns=names, use_threads=False).select([name.partition(".")[0] for name in names])
+        if table.num_rows != self.num_rows:
+            raise DamagedShard(self.uri, f"{table.num_rows} rows are there, its footer tells of {self.num_rows}")
+        return table
+
     def _names(self, columns: Sequence[str] | None) -> list[str]:
         names = list(self.columns if columns is None else columns)
         if missing := [name for name in names if not {name, name.split(".")[0]} & set(self.columns)]:
@@ -309,6 +334,17 @@ class RowReader:
             raise
         except _BROKEN as error:
             raise DamagedShard(self.uri, _sentence(error)) from None
+
+
+def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence[str]) -> Any:
+    """Return tables of :meth:`RowReader.table`, each with the values of further text columns, as one pandas DataFrame."""
+    parts = []
+    for table, constants in tables:
+        for name, value in constants.items():
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+        parts.append(table.select(list(columns)).replace_schema_metadata(None))
+    empty = pa.table({name: pa.array([], pa.null()) for name in columns})
+    return (pa.concat_tables(parts) if parts else empty).to_pandas()
 
 
 @contextmanager

@@ -362,13 +362,19 @@ class ShardReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """The small object that says a source shard is done under a plan."""
+    """The small object that says a source shard is done under a plan.
+
+    ``begun`` and ``ended`` are when its object was written, in seconds since 1970 (UTC); None where nobody saw it,
+    and no part of what tells two commits apart.
+    """
 
     shard_id: str
     plan: str
     sha256: str
     byte_size: int
     report: ShardReport
+    begun: float | None = field(default=None, compare=False)
+    ended: float | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

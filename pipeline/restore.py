@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -218,21 +218,17 @@ class RestoreWorker:
         restored, weigh = map(self._restore, opened), lambda item: _entry_weight(item.entry)
         return ahead(threads, encode, restored, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
-    def _from_original(self, entry: Entry) -> bool:
-        """Whether what was kept of the source, and not the LR, is what the image comes from."""
-        return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and self.options.use_latent)
-
     def _as_it_was(self, entry: Entry) -> bool:
         """Whether what was kept of the source is written as it is: always for an entry that has nothing else."""
         same_form = self.options.format == SOURCE_FORMAT and not self.options.resized
-        return entry.kind is EntryKind.ORIGINAL or (self._from_original(entry) and same_form)
+        return entry.kind is EntryKind.ORIGINAL or (from_original(entry, self.options.use_latent) and same_form)
 
     def _open(self, entry: Entry) -> _Opened:
         try:
             if self.options.lr and entry.lr is not None:
                 check_lr(entry)
                 return _Opened(entry=entry)
-            if self.options.lr or self._from_original(entry):
+            if self.options.lr or from_original(entry, self.options.use_latent):
                 source = source_bytes(entry)
                 pixels = original_pixels(entry) if source is None and entry.original is not None else None
                 return _Opened(entry=entry, source=source, restored=pixels)
@@ -264,7 +260,9 @@ class RestoreWorker:
             form, quality = output_format(self.options.format, picture), self.options.quality
             if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
                 form, quality = image.lossless_format(form), 100
-            picture = resized(picture, self._size(picture))
+            size = (picture.pixels.shape[0], picture.pixels.shape[1])
+            wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
+            picture = resized(picture, wanted)
             try:
                 data = image.encode(picture, format=form, quality=quality)
             except UnwritableImage:  # sides or metadata beyond the format's limits
@@ -274,15 +272,6 @@ class RestoreWorker:
             return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
         except PipelineError as error:
             return _Written(entry=entry, key=entry.key, data=None, error=error)
-
-    def _size(self, picture: image.Picture) -> Size:
-        """Return the size to write a picture at; SizeNotReachable for more pixels than the archive lets in."""
-        size = (picture.pixels.shape[0], picture.pixels.shape[1])
-        wanted, limit = self.options.size_for(size), self.archive.plan.settings.pixel_limit
-        if wanted[0] * wanted[1] > max(limit, size[0] * size[1]):
-            advice = f"that is more than the archive's limit of {limit} pixels; give a larger --scale"
-            raise SizeNotReachable(size[1], size[0], wanted[1], wanted[0], advice)
-        return wanted
 
     def _picture(self, opened: _Opened) -> image.Picture:
         if opened.restored is not None:
@@ -296,12 +285,50 @@ def restore_state(destination: str, digest: str) -> Store:
     return open_store(f"{destination.rstrip('/')}/{STATE_PREFIX}/{digest[:16]}", create=True)
 
 
+def from_original(entry: Entry, use_latent: bool) -> bool:
+    """Return whether what was kept of the source, and not the LR, is what an entry's image comes from."""
+    return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and use_latent)
+
+
+def restore_entry(
+    entry: Entry, network: Callable[[Entry, Pixels], Pixels], *, use_latent: bool = True, pixel_limit: int
+) -> image.Picture:
+    """Return the whole picture of one entry, upright, at its original size: what ``iarn restore`` writes, before it is written.
+
+    ``network`` is asked for what :func:`restore_lr` gives, where the image comes from the LR. An entry kept as an original is
+    decoded. Raises DamagedEntry, and ImageError for an original that cannot be decoded.
+    """
+    if not from_original(entry, use_latent):
+        check_lr(entry)
+        restored = network(entry, decode_lr(entry))
+    elif (source := source_bytes(entry)) is not None:
+        return image.decode(source, pixel_limit=pixel_limit)
+    elif entry.original is None:  # a sample that never had an image
+        raise UndecodableImage("the file is empty")
+    else:
+        restored = original_pixels(entry)
+    return finish_picture(entry, restored, use_latent=use_latent)
+
+
+def check_restored_size(original: Size, wanted: Size, pixel_limit: int) -> Size:
+    """Return the size to write a picture at; SizeNotReachable for more pixels than the archive lets in."""
+    if wanted[0] * wanted[1] > max(pixel_limit, original[0] * original[1]):
+        advice = f"that is more than the archive's limit of {pixel_limit} pixels; give a larger --scale"
+        raise SizeNotReachable(original[1], original[0], wanted[1], wanted[0], advice)
+    return wanted
+
+
 def decode_lr(entry: Entry) -> Pixels:
-    """Return the LR's pixels; DamagedEntry where they cannot be decoded."""
+    """Return the LR's pixels (h, w, 3); DamagedEntry where they cannot be decoded."""
+    return decode_lr_with_alpha(entry)[0]
+
+
+def decode_lr_with_alpha(entry: Entry) -> tuple[Pixels, Pixels | None]:
+    """Return the LR's pixels and its alpha (h, w), None where it is opaque; DamagedEntry where they cannot be decoded."""
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "the entry has none")
     try:
-        return image.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))[0]
+        return image.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "LR", error.detail) from None
 

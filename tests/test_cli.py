@@ -88,6 +88,7 @@ SURFACE = {
         "--to",
     ],
     "inspect": ["archive", "key", "--entries", "--json", "--shards"],
+    "report": ["archive", "--device", "--json", "--out", "--sample", "--worst"],
     "verify": ["archive", *POOL, "--sample", "--seed"],
     "submit": [
         *["command", "arguments", "--address", "--detach", "--metadata", "--runtime-env"],

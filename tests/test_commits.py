@@ -26,7 +26,9 @@ REPORT = ShardReport(
         Failure(shard_id="000000001-a", key=None, reason="cut"),
     ),
 )
-COMMIT = Commit(shard_id="000000001-a", plan="ab" * 32, sha256="cd" * 32, byte_size=6, report=REPORT)
+COMMIT = Commit(
+    shard_id="000000001-a", plan="ab" * 32, sha256="cd" * 32, byte_size=6, report=REPORT, begun=1.7e9 + 0.125, ended=1.7e9 + 60
+)
 
 
 @pytest.fixture
@@ -44,9 +46,21 @@ class Unreadable(LocalStore):
 def test_a_commit_comes_back(store: LocalStore) -> None:
     """Protects every field, failures included, through JSON."""
     assert create_commit(store, COMMIT) == COMMIT
-    assert read_commit(store, COMMIT.shard_id, COMMIT.plan) == COMMIT
+    found = read_commit(store, COMMIT.shard_id, COMMIT.plan)
+    assert (found, found.begun, found.ended) == (COMMIT, COMMIT.begun, COMMIT.ended)
     assert list(commits(store, COMMIT.plan, 2)) == [COMMIT]
     assert decode_report(decode_json(b'{"format_version":3,' + encode_report(REPORT)[1:].encode(), "report")) == REPORT
+
+
+def test_a_commit_without_times_is_read(store: LocalStore) -> None:
+    """Protects archives of older releases: a commit that tells no times is one all the same."""
+    values = decode_json(encode_json({"format_version": 3, **COMMIT.to_json()}), "commit")
+    store.create(
+        "commits/000000/000000001-a.json",
+        encode_json({name: values[name] for name in values if name not in ("begun", "ended")}),
+    )
+    found = read_commit(store, COMMIT.shard_id, COMMIT.plan)
+    assert (found, found.begun, found.ended) == (COMMIT, None, None)
 
 
 def test_done_reads_no_object(tmp_path: Path, store: LocalStore) -> None:

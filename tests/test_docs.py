@@ -128,3 +128,40 @@ def test_python_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.Monk
     rescale(source, tmp_path / "small")
     monkeypatch.chdir(tmp_path)
     exec(compiled, {})
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that has an archive `small` of a few captioned pictures, as the working directory."""
+    pictures = [
+        Sample(key=f"cats/{n:03d}.jpg", data=saved(photo(64, 80, seed=n), "JPEG"), sidecars={"txt": b"a cat"}) for n in range(5)
+    ]
+    rescale(as_folder(tmp_path / "photos", pictures), tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_page_on_python_runs() -> None:
+    """Protects docs/python.md: its examples run one after the other (DataLoader's workers are for test_dataset.py)."""
+    pytest.importorskip("datasets")
+    names: dict[str, object] = {}
+    for code in blocks(ROOT / "docs" / "python.md", "python"):
+        if "import ray" not in code:
+            exec(compile(code.replace("num_workers=2", "num_workers=0"), "python.md", "exec"), names)
+    assert names["entry"].key == "cats/004.jpg"  # type: ignore[attr-defined]
+    assert names["thumbnail"][8:12] == b"WEBP"  # type: ignore[index]
+    assert len(names["frame"]) == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.usefixtures("small", "ray_cluster")
+def test_the_page_on_python_runs_on_ray() -> None:
+    """Protects the recipe for Ray Data: it decodes every LR into a batch."""
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    (code,) = [code for code in blocks(ROOT / "docs" / "python.md", "python") if "import ray" in code]
+    names: dict[str, object] = {}
+    exec(compile(code, "python.md", "exec"), names)
+    assert tuple(names["batch"]["pixels"].shape)[1:] == (16, 16, 3)  # type: ignore[index]

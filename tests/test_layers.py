@@ -27,14 +27,15 @@ HOMES = {
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},
+    "jinja2": {"jobs/archive_report.py"},
     "structlog": {"jobs/console.py"},
     "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
 }
 """Where alone a library may be imported: its errors and habits go no further."""
 
 EVERYWHERE = {"numpy"}
-TORCH = {"pipeline/engine.py", "jobs/train.py", "jobs/checkpoints.py", "jobs/evaluate.py"}
-"""Files outside iarn that know torch: the engine, training and measuring."""
+TORCH = {"pipeline/engine.py", "pipeline/dataset.py", "jobs/train.py", "jobs/checkpoints.py", "jobs/evaluate.py"}
+"""Files outside iarn that know torch: the engine, the dataset of an archive, training and measuring."""
 
 NETWORK = {"pipeline/engine.py", "pipeline/tiles.py"}
 """Files of the pipeline that know iarn: the engine, and the tiles that are cut along its lattice."""
