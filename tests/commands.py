@@ -32,6 +32,7 @@ def home() -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="iarn-test-"))
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("AWS_")}
     (folder / "home").mkdir()
+    kept["PATH"] = f"{Path(IARN).parent}:{kept['PATH']}"  # a job of a cluster finds `iarn` as on a node
     try:
         yield kept | {"HOME": str(folder / "home"), "RAY_TMPDIR": str(folder / "ray"), "OMP_NUM_THREADS": "1"}
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import coder
-from pipeline.coefficients import to_coefficients
+from pipeline.coefficients import to_coefficients, to_difference
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -90,6 +92,14 @@ def test_the_bytes_of_a_picture_stay_what_they_are() -> None:
     frequency = np.add.outer(np.arange(8), np.arange(8))[None, :, :, None, None]
     values = (np.arange(3 * 64 * 63).reshape(3, 8, 8, 9, 7) * 7919 % 241 - 120) // (1 + frequency * frequency)
     assert hashlib.sha256(write(values.astype(np.int16))).hexdigest()[:16] == "92bdb82a8fc73242"
+    pixels = to_difference(values.astype(np.int64) * 900, 70, 52)
+    assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "a2e2a6b05310d771"
+
+
+def test_decoding_a_latent_knows_no_torch() -> None:
+    """Protects archives from devices and releases: what decodes a latent computes nothing by torch, on no GPU."""
+    program = "import sys, pipeline.latent; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_many_threads_read_the_same() -> None:
