@@ -150,13 +150,13 @@ def walk(grid: tuple[int, int], take: Take, model: Model) -> Values:
             scale, weight = model.beside[colour, ZONES[diagonal]]
             planes = np.zeros((len(rows), n * m), np.int16)
             for blocks in halves:
-                part = forecast[:, blocks]
                 if blocks is halves[1]:
-                    beside = around.beside(colour, rows, columns)[:, blocks]
-                    part = (part * scale + beside * (weight * FORECAST_UNIT)) >> 8
-                sites = Sites(colour=colour, rows=rows, columns=columns, blocks=blocks)
+                    forecast *= scale
+                    forecast += around.beside(colour, rows, columns) * (weight * FORECAST_UNIT)
+                    forecast >>= 8
+                contexts = np.take(table, forecast, mode="clip")[:, blocks].ravel()
                 if len(blocks):  # there is one block, or more
-                    found = take(table[np.minimum(part, _FORECAST_MOST).ravel()], sites)
+                    found = take(contexts, Sites(colour=colour, rows=rows, columns=columns, blocks=blocks))
                     planes[:, blocks] = found.reshape(len(rows), -1)
                     around.see(colour, rows, columns, planes)
             values[colour, rows, columns] = planes.reshape(-1, n, m)

@@ -23,6 +23,8 @@ FRACTION = 64
 LARGEST = 2**12 * FRACTION
 """The largest of them: no difference of 8-bit images has larger ones, and sums of the way back stay below 2^53."""
 
+_STRIP_BLOCKS = 512
+
 _UNIT = 2**13
 """What 1 is in the matrices of the way back."""
 
@@ -52,11 +54,17 @@ def to_difference(coefficients: NDArray[np.int64], height: int, width: int) -> N
     """Return the difference (h, w, 3), in whole levels, that coefficients (3, 8, 8, n, m) in 64ths of a level stand for."""
     n, m = block_grid(height, width)
     dct, colour = np.rint(_dct() * _UNIT), np.rint(_COLOUR * _UNIT)
-    x = coefficients.transpose(0, 2, 3, 4, 1).astype(np.float64, order="C").reshape(-1, BLOCK) @ dct
-    x = x.reshape(COLOURS, BLOCK, n, m, BLOCK).transpose(0, 4, 2, 3, 1).reshape(-1, BLOCK) @ dct
-    x = _divided(x, _UNIT).reshape(COLOURS, BLOCK, n, m, BLOCK).transpose(2, 1, 3, 4, 0).reshape(-1, COLOURS)
-    x = _divided(x @ colour, _UNIT * _UNIT * FRACTION)
-    return x.reshape(n * BLOCK, m * BLOCK, COLOURS)[:height, :width].astype(np.int16)
+    difference = np.empty((n * BLOCK, m * BLOCK, COLOURS), np.int16)
+    rows = max(1, _STRIP_BLOCKS // m)
+    for top in range(0, n, rows):  # strips that a processor's cache holds
+        strip = coefficients[:, :, :, top : top + rows]
+        count = strip.shape[3]
+        x = strip.transpose(0, 2, 3, 4, 1).astype(np.float64, order="C").reshape(-1, BLOCK) @ dct
+        x = x.reshape(COLOURS, BLOCK, count, m, BLOCK).transpose(0, 4, 2, 3, 1).reshape(-1, BLOCK) @ dct
+        x = _divided(x, _UNIT).reshape(COLOURS, BLOCK, count, m, BLOCK).transpose(2, 1, 3, 4, 0).reshape(-1, COLOURS)
+        x = _divided(x @ colour, _UNIT * _UNIT * FRACTION)
+        difference[top * BLOCK : (top + count) * BLOCK] = x.reshape(count * BLOCK, m * BLOCK, COLOURS)
+    return difference[:height, :width]
 
 
 @cache
@@ -69,5 +77,7 @@ def _dct() -> NDArray[np.float64]:
 
 
 def _divided(x: NDArray[np.float64], divisor: int) -> NDArray[np.float64]:
-    """Return whole numbers over a power of two, rounded (halves up): exact in float64."""
-    return np.floor(x / divisor + 0.5)
+    """Return whole numbers over a power of two, rounded (halves up): exact in float64. ``x`` is used up."""
+    x *= 1 / divisor
+    x += 0.5
+    return np.floor(x, out=x)

@@ -249,13 +249,12 @@ def _decode_tile(payload: bytes, restored: Pixels, step: int) -> Pixels:
 
 def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes) -> Pixels:
     """Return ``restored`` with what the values stand for; in whole numbers, so that every machine finds the same pixels."""
-    coefficients = values.astype(np.int64) * step
-    for colour, own in enumerate(values):
-        for size in range(1, _SHIFTS + 1):
-            shift = step * shifts[(_SHIFTS if colour else 0) + size - 1] // _SHIFT_UNIT
-            magnitudes = np.abs(own)
-            chosen = magnitudes == size if size < _SHIFTS else magnitudes >= size
-            coefficients[colour][chosen] -= np.sign(own[chosen]) * np.int64(shift)
+    coefficients = values.astype(np.int64)
+    coefficients *= step
+    for colours, own in ((slice(0, 1), shifts[:_SHIFTS]), (slice(1, None), shifts[_SHIFTS:])):
+        nearer = [step * each // _SHIFT_UNIT for each in own]
+        table = np.array([*nearer[::-1], 0, *(-each for each in nearer)], np.int64)  # for -3 and less, -2, ... 3 and more
+        coefficients[colours] += table[np.clip(values[colours], -_SHIFTS, _SHIFTS) + _SHIFTS]
     np.clip(coefficients, -LARGEST, LARGEST, out=coefficients)
     total = to_difference(coefficients, restored.shape[0], restored.shape[1])
     total += restored
