@@ -34,6 +34,7 @@ import ray
 
 from jobs import rescale
 from pipeline import commits, pool
+from pipeline.actor import Place, Reading
 from pipeline.archive import Archive
 from pipeline.errors import AlreadyExists, NotFound
 from pipeline.plans import FORMAT_VERSION, encode_json
@@ -323,6 +324,9 @@ class SimulatedRay:
         made = SimpleNamespace(remote=lambda work: self._actor())  # noqa: ARG005
         return lambda _: SimpleNamespace(options=lambda **__: made)
 
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_job_id=lambda: "simulated", get_session_name=lambda: "simulated")
+
     def kill(self, handle: Any) -> None:
         pass
 
@@ -345,7 +349,8 @@ class SimulatedRay:
         def answer(value: Any) -> Any:
             return SimpleNamespace(remote=lambda: Due(0.0, lambda: value))
 
-        return SimpleNamespace(start=answer(None), progress=answer((0, 0, 0)), run=SimpleNamespace(remote=run))
+        place = Place(actor="simulated", node="127.0.0.1", node_id="simulated")
+        return SimpleNamespace(start=answer(place), progress=answer(Reading()), run=SimpleNamespace(remote=run))
 
     def _commit(self, shard: SourceShard) -> ShardReport:
         index = int(shard.id[:9])
@@ -359,8 +364,10 @@ class Counts:
     """Running totals of a stand-in worker."""
 
     assets: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
+    queued: dict[str, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, float]:
+        return {"assets": self.assets}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,6 +377,7 @@ class Idle:
     seconds: float
     device: str = "cpu"
     threads: int = 1
+    halvings: int = 0
 
     def start(self) -> IdleWorker:
         return IdleWorker(self.seconds)

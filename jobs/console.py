@@ -26,6 +26,8 @@ FAILURES = "failures.jsonl"
 MOST_LISTED = 100_000
 """Failures that a job remembers for its list, some 50 MB; it counts all, and the commits have them."""
 SHOWN_IDS = ("ray_job", "submission")
+NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids")
+"""Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -43,7 +45,10 @@ class Totals:
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
     """The first of those that failed."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """All that failed, by class of reason."""
     quarantined: int = 0
+    quarantined_ids: list[str] = field(default_factory=list)
 
     def add(self, report: ShardReport, shards: int = 1) -> None:
         """Count a report, which may be the sums of several shards'."""
@@ -59,6 +64,7 @@ class Totals:
     def fail(self, failures: Sequence[Failure]) -> None:
         """Count failures, and keep them while there are not too many."""
         self.failed += len(failures)
+        self.reasons.update(by_class(failure.reason for failure in failures))
         self.failures += failures[: MOST_LISTED - len(self.failures)]
 
 
@@ -138,6 +144,7 @@ class Reporter:
         if isinstance(result, Failure):
             self.totals.fail((result,))
             self.totals.quarantined += 1
+            self.totals.quarantined_ids += [result.shard_id][: MOST_LISTED - len(self.totals.quarantined_ids)]
             self._say("warning", "quarantined", **where, reason=result.reason)
             return
         self.totals.add(result)
@@ -150,9 +157,9 @@ class Reporter:
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
         totals, seconds = self.totals, self.seconds
-        counts = {each.name: getattr(totals, each.name) for each in fields(totals) if each.name not in ("failed", "failures")}
+        counts = {each.name: getattr(totals, each.name) for each in fields(totals) if each.name not in NOT_TOLD}
         if self._log is not None:
-            reasons = by_class(failure.reason for failure in totals.failures)
+            reasons = dict(totals.reasons.most_common())
             ended = {"failures": totals.failed, "failures_by_reason": reasons, "seconds": round(seconds, 2)}
             self._log.info("end", **counts, **ended, **more)
             return

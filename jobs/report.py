@@ -12,12 +12,11 @@ from importlib.metadata import version
 from typing import Any
 
 from jobs.console import Reporter, Totals
-from pipeline.reasons import by_class
 from pipeline.store import Store
 
 REPORT = "report.json"
 LISTED = 1000
-"""Quarantined shards that a report names; failures.jsonl has all."""
+"""Quarantined shards that a report names."""
 
 
 def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Mapping[str, Any], shards: int) -> None:
@@ -35,9 +34,9 @@ def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Map
         "settings": settings,
         "shards": {"planned": shards, "done": totals.shards, "quarantined": totals.quarantined},
         "totals": _counts(totals),
-        "failures_by_reason": by_class(failure.reason for failure in totals.failures),
+        "failures_by_reason": dict(totals.reasons.most_common()),
         "originals_by_reason": dict(totals.kept.most_common()),
-        "quarantined": [failure.shard_id for failure in totals.failures if failure.key is None][:LISTED],
+        "quarantined": totals.quarantined_ids[:LISTED],
         "this_run": {
             "shards": totals.shards - reporter.resumed.shards,
             "seconds": round(seconds, 3),

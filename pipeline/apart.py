@@ -18,7 +18,7 @@ from pipeline import image, originals
 from pipeline.errors import DecoderDied, ImageError
 
 DECODE_SECONDS = 600
-"""How long one picture may take; the largest that ``--pixel-limit`` lets in by itself takes a tenth of it or less."""
+"""How long one picture may take to be decoded."""
 
 
 class DecoderApart:

@@ -6,8 +6,8 @@ block, in the four blocks beside it and in the colours before; the logarithm of 
 has a table of how often a value comes, from training and then from the waves before. An entropy coder writes what the tables
 leave open (asymmetric numeral systems, Duda, arXiv:1311.2540).
 
-Encoder and decoder walk the same waves, and neither tables nor contexts depend on anything but whole numbers, so bytes written
-on one machine decode to the same values on every other.
+Encoder and decoder walk the same waves; tables and contexts are whole numbers, and the library is given their quotients, which
+IEEE 754 rounds alike everywhere. So bytes written on one machine decode to the same values on every other.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ LARGEST = 15
 LIMIT = 2**15 - 1
 """The largest magnitude there is."""
 
-PRIOR_STRENGTH = 48.0
+PRIOR_STRENGTH = 48
 """Values seen that a table from training weighs as much as."""
 
 MODEL_KEY = "coder.npz"
 
 _ESCAPE = 2 * LARGEST + 1
+_SEEN = 1024  # what a value seen adds to its table
 _LENGTHS = 15
 _END = 0xA5C3  # written behind the last wave: a stream of other waves ends elsewhere
 _FORECAST_MOST = 2**14 - 1
@@ -96,12 +97,16 @@ class Model:
         """Return the context of every forecast from 0 to the largest told apart."""
         return np.searchsorted(self.edges, np.arange(_FORECAST_MOST + 1), side="right").astype(np.uint8)
 
-    def tables(self) -> NDArray[np.float64]:
-        """Return (context, symbol) how often each symbol is expected, as many values as training weighs."""
+    def tables(self) -> NDArray[np.int64]:
+        """Return (context, symbol) how often each symbol is expected, in 1024ths of a value, as many as training weighs.
+
+        Whole numbers, whose sums are the same in any order.
+        """
         sides = self.counts[:, 1 : LARGEST + 1] / 2.0
-        tables: NDArray[np.float64] = np.hstack([sides[:, ::-1], self.counts[:, :1], sides, self.counts[:, -1:]]) + 0.02
-        tables *= PRIOR_STRENGTH / tables.sum(axis=1, keepdims=True)
-        return tables
+        tables = np.hstack([sides[:, ::-1], self.counts[:, :1], sides, self.counts[:, -1:]])
+        share = tables / self.counts.sum(axis=1, keepdims=True)
+        whole: NDArray[np.int64] = np.maximum(1, np.rint(share * (PRIOR_STRENGTH * _SEEN))).astype(np.int64)
+        return whole
 
     def save(self) -> bytes:
         """Return the bytes of a model file."""
@@ -220,7 +225,7 @@ class _Tables:
 
     def __init__(self, model: Model) -> None:
         self._tables = model.tables()
-        self._lengths = np.full(_LENGTHS, 1.0)
+        self._lengths = np.ones(_LENGTHS, np.int64)
 
     def of(self, context: int) -> Any:
         return _categorical(self._tables[context])
@@ -231,13 +236,13 @@ class _Tables:
     def see(self, contexts: Contexts, symbols: NDArray[np.int32]) -> None:
         width = self._tables.shape[1]
         seen = np.bincount(contexts.astype(np.intp) * width + symbols, minlength=self._tables.size)
-        self._tables += seen.reshape(self._tables.shape)
+        self._tables += _SEEN * seen.reshape(self._tables.shape)
 
     def see_lengths(self, lengths: NDArray[np.int32]) -> None:
         self._lengths += np.bincount(lengths, minlength=_LENGTHS)
 
 
-def _categorical(counts: NDArray[np.float64]) -> Any:
+def _categorical(counts: NDArray[np.int64]) -> Any:
     return constriction.stream.model.Categorical(counts / counts.sum(), perfect=False)
 
 
@@ -260,6 +265,8 @@ class Writer:
     def put(self, contexts: Contexts, values: NDArray[np.int32]) -> None:
         """Add a wave."""
         magnitudes = np.abs(values)
+        if int(magnitudes.max()) > LIMIT:
+            raise ValueError(f"a value of {int(magnitudes.max())} cannot be coded, {LIMIT} is the largest; give a larger step")
         symbols = np.where(magnitudes > LARGEST, _ESCAPE, values + LARGEST).astype(np.int32)
         order, runs = _by_context(contexts)
         by_context = symbols[order]
@@ -320,6 +327,8 @@ class Reader:
             chosen = np.flatnonzero(lengths == length)
             bits = self._coder.decode(constriction.stream.model.Uniform(2 << int(length)), len(chosen))
             magnitudes = (bits >> 1) + (1 << length) + LARGEST
+            if int(magnitudes.max()) > LIMIT:
+                raise ValueError(f"a value of {int(magnitudes.max())} was found, {LIMIT} is the largest")
             values[chosen] = np.where(bits & 1, -magnitudes, magnitudes)
         return values
 

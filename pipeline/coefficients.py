@@ -24,6 +24,7 @@ LARGEST = 2**12 * FRACTION
 """The largest of them: no difference of 8-bit images has larger ones, and sums of the way back stay below 2^53."""
 
 _STRIP_BLOCKS = 512
+_MOST = 2**14  # of a difference: far above 8 bits, so that what adds to it cannot wrap
 
 _UNIT = 2**13
 """What 1 is in the matrices of the way back."""
@@ -62,7 +63,7 @@ def to_difference(coefficients: NDArray[np.int64], height: int, width: int) -> N
         x = strip.transpose(0, 2, 3, 4, 1).astype(np.float64, order="C").reshape(-1, BLOCK) @ dct
         x = x.reshape(COLOURS, BLOCK, count, m, BLOCK).transpose(0, 4, 2, 3, 1).reshape(-1, BLOCK) @ dct
         x = _divided(x, _UNIT).reshape(COLOURS, BLOCK, count, m, BLOCK).transpose(2, 1, 3, 4, 0).reshape(-1, COLOURS)
-        x = _divided(x @ colour, _UNIT * _UNIT * FRACTION)
+        x = np.clip(_divided(x @ colour, _UNIT * _UNIT * FRACTION), -_MOST, _MOST)
         difference[top * BLOCK : (top + count) * BLOCK] = x.reshape(count * BLOCK, m * BLOCK, COLOURS)
     return difference[:height, :width]
 

@@ -28,6 +28,9 @@ from pipeline.records import Pixels, Size
 TILE = 1024
 """Pixels along a tile's side."""
 
+LEAST_TILE, LARGEST_TILE = 256, 4096
+"""Sides of tiles that are read: smaller ones cost seconds a megapixel, larger ones memory."""
+
 FINEST_STEP, COARSEST_STEP = FRACTION // 2, 512 * FRACTION
 """Bounds of a search for a floor, in 64ths of a level: a finer one stores what no 8-bit picture shows."""
 
@@ -63,9 +66,11 @@ Difference = NDArray[np.int16]
 def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE) -> bytes:
     """Code what ``restored`` misses of ``image``, both uint8 (H, W, 3); the same pixels give the same bytes on one machine.
 
-    A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 1 to
-    65535, is in 64ths of a level. Raises ValueError where shapes differ or are not (H, W, 3).
+    A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 32 to
+    65535, is in 64ths of a level. Raises ValueError where it is another, or shapes differ or are not (H, W, 3).
     """
+    if not FINEST_STEP <= step <= 65535:
+        raise ValueError(f"step {step} was given; from {FINEST_STEP} to 65535 can be coded")
     return _encode(image, restored, step, tile)[0]
 
 
@@ -91,7 +96,7 @@ def encode_to_floor(
     """Return the coarsest latent found whose result reaches ``floor``, and that result; None where the finest does not.
 
     ``decibels`` says how close a result is to ``image``, the more the closer; ``usual`` is what a step of 12 levels brings of
-    them. Some four trials, TRIALS at most; none where ``restored`` reaches the floor itself.
+    them. Five or six trials, TRIALS and one more at most; none where ``restored`` reaches the floor itself.
     """
     if decibels(restored) >= floor:
         return _encode(restored, restored, COARSEST_STEP, TILE)
@@ -157,10 +162,11 @@ def _parse(latent: bytes) -> tuple[Size, int, int, list[memoryview]]:
     _, version, height, width, tile, step = _HEADER.unpack_from(body)
     if version != _VERSION:
         raise DamagedLatent(f"version {version} of its coding was found, this program reads {_VERSION}")
-    count = math.ceil(height / tile) * math.ceil(width / tile) if tile else 0
+    sane = LEAST_TILE <= tile <= LARGEST_TILE and step
+    count = math.ceil(height / tile) * math.ceil(width / tile) if sane else 0
     start = _HEADER.size + 4 * count
     if not count or len(body) < start:
-        raise DamagedLatent(f"no tiles of {tile} pixels make up {width} x {height}")
+        raise DamagedLatent(f"no tiles of {tile} pixels and a step of {step} make up {width} x {height}")
     tiles = []
     for length in struct.unpack_from(f">{count}I", body, _HEADER.size):
         tiles.append(body[start : start + length])

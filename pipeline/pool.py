@@ -23,6 +23,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.actor import Fault, Place, Reading, Work, cause_of_death, last_line, node_is_lost, remote_actor, result_of, summed
+from pipeline.apart import DECODE_SECONDS
 from pipeline.cluster import PoolOptions, Request, cluster, ray_job, request_for, room_for
 from pipeline.errors import InvalidOption, PipelineError, StoreUnavailable, WorkerNotStarted
 from pipeline.instruments import Instruments
@@ -280,7 +281,10 @@ class _Crew:
     def _kill_stalled(self) -> None:
         """Kill actors that finish nothing any more; what they had under way is then judged as after any death."""
         for member in self._members:
-            if member.running and time.monotonic() - member.moved > 60 * self._options.stall_minutes:
+            limit = 60 * self._options.stall_minutes
+            if any(attempt.careful for attempt in member.running.values()):  # a picture apart ends by itself, and first
+                limit = max(limit, 2 * DECODE_SECONDS)
+            if member.running and time.monotonic() - member.moved > limit:
                 for attempt in member.running.values():
                     attempt.stalled = True
                 member.leaving, member.moved = True, math.inf
@@ -319,7 +323,8 @@ class _Crew:
             member.leaving = True
             attempt.lost += 1
             if attempt.lost < self._options.attempts:
-                self._next.appendleft(attempt)
+                attempt.stalled = False
+                (self._suspects if attempt.alone else self._next).appendleft(attempt)
                 return None
         died = fault.died or fault.lost  # a shard that loses node after node may be what ends them
         alone = attempt.alone or self._options.window == 1
@@ -334,8 +339,10 @@ class _Crew:
             if fault.ends is not None:
                 raise fault.ends
             tries = f" (after {attempt.tries} tries)" if attempt.tries > 1 else ""
-            stalled = f"It finished no image within {self._options.stall_minutes:g} minutes." if attempt.stalled else None
-            return Failure(shard_id=attempt.shard.id, key=None, reason=f"{stalled or fault.reason}{tries}")
+            stalled = f"It finished no image within {self._options.stall_minutes:g} minutes."
+            return Failure(
+                shard_id=attempt.shard.id, key=None, reason=f"{stalled if attempt.stalled and died else fault.reason}{tries}"
+            )
         # Whoever had company in death may be innocent; other shards show their images to a process apart from now on.
         attempt.careful |= attempt.stalled or (fault.died and attempt.tries + 1 >= min(2, self._options.attempts))
         attempt.stalled = False

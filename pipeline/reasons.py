@@ -12,6 +12,7 @@ from collections.abc import Iterable
 OTHER = "other"
 
 REASONS = {
+    "stalled": r"^It finished no image within",
     "undecodable": r"^cannot be decoded:",
     "unsupported": r"^not rescaled: .*8-bit grey, RGB and palette pictures of one frame are",
     "too-large": r"pixels are more than the limit of \d+",

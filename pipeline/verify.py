@@ -13,13 +13,24 @@ from pipeline.archive import Archive
 from pipeline.commits import read_commit
 from pipeline.engine import Engine, choose_device, measure
 from pipeline.entries import check_entry, source_bytes
-from pipeline.errors import ArchiveError, PipelineError, ShardError, StoreError, StoreUnavailable
+from pipeline.errors import (
+    AccessDenied,
+    ArchiveError,
+    CredentialsRefused,
+    PipelineError,
+    ShardError,
+    StoreError,
+    StoreUnavailable,
+)
 from pipeline.progress import Progress
 from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, OriginalCoding, Pixels, ShardReport, SourceShard
 from pipeline.rescale import halved
 from pipeline.restore import decode_lr, finish_picture, original_pixels, restore_lr
 from pipeline.store import open_store
 from pipeline.tiles import TILE_POINTS
+
+NO_WORD = (StoreUnavailable, CredentialsRefused, AccessDenied)
+"""What a store says that is no word about the archive in it."""
 
 TOLERANCE_DB = 0.1
 """A restore on another device differs by single 8-bit levels, which moves its PSNR by less than this."""
@@ -71,8 +82,8 @@ class VerifyWorker:
         try:
             with self.progress.stage("read"):
                 self.archive.check_shard(shard.id, commit)
-        except StoreUnavailable:
-            raise  # that is no word about the archive; the pool tries again
+        except NO_WORD:
+            raise  # the pool tries again, or ends the job
         except (ArchiveError, StoreError) as error:
             faults.append((None, str(error)))
         try:  # what is damaged above shows here which entries it took
@@ -93,7 +104,7 @@ class VerifyWorker:
                     faults.append((entry.key, str(error)))
             if entries != commit.report.entries and not faults:
                 faults.append((None, f"{entries} entries found, {commit.report.entries} committed"))
-        except StoreUnavailable:
+        except NO_WORD:
             raise  # as above
         except (ArchiveError, StoreError) as error:
             if (None, str(error)) not in faults:

@@ -36,6 +36,7 @@ class HookedWork:
     file_bytes: int | None = None
     device: str = "cpu"
     threads: int = 1
+    halvings: int = 0
 
     def start(self) -> RescaleWorker:
         os.environ.update(self.environment)
@@ -46,7 +47,7 @@ class HookedWork:
             rescale.DecoderApart = partial(DecoderApart, DECODE_SECONDS)
         if self.file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
-        worker = RescaleWork(archive=self.archive, device="cpu", threads=self.threads).start()
+        worker = RescaleWork(archive=self.archive, device="cpu", threads=self.threads, halvings=self.halvings).start()
         if self.pause is not None:
             worker.engine = _Pausing(worker.engine, Path(self.pause))
         return worker

@@ -70,7 +70,7 @@ def test_the_length_is_near_the_ideal_of_its_own_tables() -> None:
         symbols = np.where(np.abs(wave) > coder.LARGEST, tables.shape[1] - 1, wave + coder.LARGEST)
         share = tables / tables.sum(axis=1, keepdims=True)
         ideal -= float(np.log2(share[contexts, symbols]).sum())
-        np.add.at(tables, (contexts, symbols), 1)
+        np.add.at(tables, (contexts, symbols), 1024)
     rest = sum(int((np.abs(wave) > coder.LARGEST).sum()) for _, wave in seen) * 16
     assert ideal / 8 <= len(data) + 4 <= 1.05 * (ideal + rest) / 8
 
@@ -91,7 +91,7 @@ def test_the_bytes_of_a_picture_stay_what_they_are() -> None:
     """Protects archives: with other bytes for the same values old latents cannot be read, and their version has to rise."""
     frequency = np.add.outer(np.arange(8), np.arange(8))[None, :, :, None, None]
     values = (np.arange(3 * 64 * 63).reshape(3, 8, 8, 9, 7) * 7919 % 241 - 120) // (1 + frequency * frequency)
-    assert hashlib.sha256(write(values.astype(np.int16))).hexdigest()[:16] == "92bdb82a8fc73242"
+    assert hashlib.sha256(write(values.astype(np.int16))).hexdigest()[:16] == "03093ff479389772"
     pixels = to_difference(values.astype(np.int64) * 900, 70, 52)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "a2e2a6b05310d771"
 
@@ -117,6 +117,20 @@ def test_many_threads_read_the_same() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_values_beyond_the_largest_are_refused_on_either_side() -> None:
+    """Protects readers from a writer with a fault: what no 8-bit picture has neither wraps nor leaves a table's bounds."""
+    contexts = np.zeros(1, np.uint8)
+    with pytest.raises(ValueError, match="cannot be coded"):
+        coder.Writer(coder.shipped()).put(contexts, np.array([coder.LIMIT + 1], np.int32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "LIMIT", coder.LIMIT + 1)
+        writer = coder.Writer(coder.shipped())
+        writer.put(contexts, np.array([coder.LIMIT], np.int32))
+        data = writer.finish()
+    with pytest.raises(ValueError, match="was found"):
+        coder.Reader(data, coder.shipped()).get(contexts)
 
 
 @settings(max_examples=200)

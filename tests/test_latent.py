@@ -6,6 +6,7 @@ import math
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,15 @@ from pipeline.records import Pixels
 from tests.pictures import photo
 
 encode = partial(latent.encode, step=15 * FRACTION)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_tiles() -> Iterator[None]:
+    """Let tiles be small, so that small pictures have many of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent, "LEAST_TILE", 1)
+        yield
+
 
 SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.jpg"))
 
@@ -213,6 +223,24 @@ def test_streams_that_are_none_are_refused() -> None:
     turned = resealed(encode(image, blurred(image), tile=64), 5, struct.pack(">II", 50, 60))
     with pytest.raises(DamagedLatent, match="is not of"):
         latent.apply(turned, photo(50, 60))
+
+
+@pytest.mark.parametrize(("tile", "step"), [(1, 960), (255, 960), (4097, 960), (2**32 - 1, 960), (1024, 0)])
+def test_tiles_that_nobody_writes_are_refused(tile: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects readers from streams that a right check sum hides: hours for tiny tiles, all memory for huge ones."""
+    monkeypatch.setattr(latent, "LEAST_TILE", 256)
+    image = photo(40, 50)
+    stream = encode(image, blurred(image))
+    with pytest.raises(DamagedLatent, match="no tiles of"):
+        latent.apply(resealed(stream, 13, struct.pack(">IH", tile, step)), image)
+
+
+def test_steps_that_cannot_be_coded_are_refused() -> None:
+    """Protects callers: a step too fine for whole values, or none, is told."""
+    image = photo(20, 30)
+    for step in (0, 31, 65536):
+        with pytest.raises(ValueError, match="can be coded"):
+            encode(image, blurred(image), step=step)
 
 
 def test_other_shapes_are_refused() -> None:
