@@ -52,7 +52,7 @@ _ESCAPE = 2 * LARGEST + 1
 _SEEN = 1024  # what a value seen adds to its table
 _LENGTHS = 15
 _END = 0xA5C3  # written behind the last wave: a stream of other waves ends elsewhere
-_FORECAST_MOST = 2**14 - 1
+FORECAST_MOST = 2**14 - 1
 _SEEN_MOST = 255  # what a magnitude counts as in forecasts at most, so that sums fit
 _PAD = 2
 
@@ -63,7 +63,7 @@ class _Planes(Enum):
     OWN, BESIDE, BEFORE, FIRST = range(4)
 
 
-_FEATURES = (
+FEATURES = (
     (_Planes.OWN, ((-1, 0), (0, -1))),
     (_Planes.OWN, ((-1, -1),)),
     (_Planes.OWN, ((-2, 0), (0, -2))),
@@ -95,7 +95,7 @@ class Model:
 
     def context_table(self) -> Contexts:
         """Return the context of every forecast from 0 to the largest told apart."""
-        return np.searchsorted(self.edges, np.arange(_FORECAST_MOST + 1), side="right").astype(np.uint8)
+        return np.searchsorted(self.edges, np.arange(FORECAST_MOST + 1), side="right").astype(np.uint8)
 
     def tables(self) -> NDArray[np.int64]:
         """Return (context, symbol) how often each symbol is expected, in 1024ths of a value, as many as training weighs.
@@ -143,7 +143,7 @@ def walk(grid: tuple[int, int], take: Take, model: Model) -> Values:
     """Return the values that ``take`` gives for the waves of ``grid`` (n, m) blocks."""
     n, m = grid
     values = np.zeros((COLOURS, BLOCK, BLOCK, n, m), np.int16)
-    around = _Around(grid)
+    around = Around(grid)
     table = model.context_table()
     odd = np.add.outer(np.arange(n), np.arange(m)).ravel() % 2 == 1
     halves = np.flatnonzero(~odd), np.flatnonzero(odd)
@@ -168,7 +168,7 @@ def walk(grid: tuple[int, int], take: Take, model: Model) -> Values:
     return values
 
 
-class _Around:
+class Around:
     """Magnitudes seen so far, and for each plane the sums over the four blocks beside a block."""
 
     def __init__(self, grid: tuple[int, int]) -> None:
@@ -206,7 +206,7 @@ class _Around:
 
     def feature(self, feature: int, colour: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.int16]:
         """Return one of what forecasts are made of, (frequencies, n, m); there is none of colours before the first."""
-        planes, offsets = _FEATURES[feature]
+        planes, offsets = FEATURES[feature]
         if planes is _Planes.FIRST or planes is _Planes.BEFORE:
             if not colour:
                 return np.zeros((len(rows), *self._grid), np.int16)
