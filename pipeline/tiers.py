@@ -40,7 +40,8 @@ from pipeline.records import (
 )
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
-"""The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at x2 and x4)."""
+"""The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at
+x2 and x4)."""
 
 MARGIN = 0.01
 """Decibels above the floor that are aimed at: a restore on another device differs by single levels."""
