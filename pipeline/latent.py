@@ -199,8 +199,8 @@ def _encode_tile(image: Pixels, restored: Pixels, step: int, *, dry: bool) -> tu
 
 def _quantise(coefficients: NDArray[np.float32], step: float, *, dry: bool) -> tuple[coder.Values, bytes]:
     """Return values, multiples of ``step``, each the cheaper of the two around its coefficient, and their bytes."""
-    model, writer = coder.shipped(), coder.Writer(coder.shipped())
-    threshold = _thresholds()
+    model, threshold = coder.shipped(), _thresholds()
+    writer = None if dry else coder.Writer(model)
 
     def take(contexts: coder.Contexts, sites: coder.Sites) -> NDArray[np.int32]:
         wave = sites.of(coefficients) * np.float32(1 / step)
@@ -210,12 +210,12 @@ def _quantise(coefficients: NDArray[np.float32], step: float, *, dry: bool) -> t
         at = contexts * np.int32(threshold.shape[1]) + np.minimum(lower, coder.LARGEST)
         lower += magnitudes > threshold.ravel()[at]
         values = np.where(wave < 0, -lower, lower)
-        if not dry:
+        if writer is not None:
             writer.put(contexts, values)
         return values
 
     values = coder.walk((coefficients.shape[3], coefficients.shape[4]), take, model)
-    return values, b"" if dry else writer.finish()
+    return values, b"" if writer is None else writer.finish()
 
 
 @cache

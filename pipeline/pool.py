@@ -311,7 +311,7 @@ class _Crew:
         yield failure
 
     def _check_access(self, result: ShardReport | Fault) -> None:
-        """Raise AccessDenied where a store refuses shard after shard: credentials have ended, and no shard is at fault."""
+        """Raise AccessDenied where a store refuses shard after shard: permissions have gone, and no shard is at fault."""
         denied = None if isinstance(result, ShardReport) else result.denied
         self._denials = self._denials + 1 if denied else 0
         if denied and self._denials >= MOST_DENIALS:
