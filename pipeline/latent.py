@@ -49,6 +49,9 @@ CLOSE_ENOUGH = 0.02
 DECIBELS_PER_OCTAVE = 4.5
 """What half the step usually brings, around 40 dB."""
 
+LEAST_SLOPE = 0.5
+"""Decibels per octave that a search believes in, at least."""
+
 BIT_PRICE = 0.065
 """What a bit may cost, in squared errors of a step: of two values the one is taken that costs less in all. Measured with
 details of BSD100 at x4, bytes at 40 and 42 dB: 0 (plain rounding below 0.63 of a step) 1, 0.04 0.98, 0.06 0.975, 0.1 0.98."""
@@ -107,29 +110,35 @@ def encode_to_floor(
 def search_step(decibels: Callable[[int], float], floor: float, *, usual: float) -> int | None:
     """Return the coarsest step tried whose ``decibels`` reach ``floor``, or None where the finest misses it.
 
-    Follows the slope between the steps on either side of the floor, or the usual one while there is none, over the steps'
-    logarithm.
+    Follows the slope between the steps on either side of the floor over the steps' logarithm; while there is none, the slope
+    of the two latest trials, and the usual one at first.
     """
-    finest, coarsest = math.log2(FINEST_STEP), math.log2(COARSEST_STEP)
     aim = floor + CLOSE_ENOUGH / 2
     at = math.log2(USUAL_STEP) + (usual - aim) / DECIBELS_PER_OCTAVE
+    slope = DECIBELS_PER_OCTAVE
+    tried: dict[int, float] = {}
     reached: tuple[float, float] | None = None  # the coarsest step that reaches the floor, and the finest that does not
     missed: tuple[float, float] | None = None
-    for _ in range(TRIALS):
-        at = min(max(at, finest), coarsest)
-        value = decibels(round(2**at))
+    while len(tried) < TRIALS:
+        step = min(max(int(2**at), FINEST_STEP), COARSEST_STEP)
+        if step in tried:
+            break
+        at, latest = math.log2(step), next(reversed(tried.items()), None)
+        value = tried[step] = decibels(step)
+        if latest is not None and math.isfinite(latest[1] - value):
+            slope = min(max((latest[1] - value) / (at - math.log2(latest[0])), LEAST_SLOPE), DECIBELS_PER_OCTAVE)
         if value >= floor:
             reached = at, value
         else:
             missed = at, value
-        if (value < floor and at == finest) or (value >= floor and (value <= floor + CLOSE_ENOUGH or at == coarsest)):
+        if floor <= value <= floor + CLOSE_ENOUGH:
             break
         if reached and missed:
             share = (reached[1] - aim) / (reached[1] - missed[1]) if math.isfinite(reached[1]) else 0.5
             at = reached[0] + min(max(share, 0.05), 0.95) * (missed[0] - reached[0])
         else:
-            at += min(max((value - aim) / DECIBELS_PER_OCTAVE, -FARTHEST), FARTHEST)
-    if reached is None and at != finest and decibels(FINEST_STEP) >= floor:
+            at += min(max((value - aim) / slope, -FARTHEST), FARTHEST)
+    if reached is None and FINEST_STEP not in tried and decibels(FINEST_STEP) >= floor:
         return FINEST_STEP
     return None if reached is None else round(2 ** reached[0])
 
