@@ -4,8 +4,8 @@
     python benchmarks/rate_distortion.py samples --limit 2 --scales 2 --out build/bytes      # to try it
 
 Archives are made by the pipeline itself, in this process; another process restores them to PNG files and measures those
-against the sources. What is measured is remembered in --cache, so that a run that was stopped goes on. Says on standard error
-where it is, and writes OUT/bytes.md last.
+against the sources, and verify restores and checks all of each archive. What is measured is remembered in --cache, so that a
+run that was stopped goes on. Says on standard error where it is, and writes OUT/bytes.md last.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from pipeline.image import Picture, decode, encode_lr, image_extensions
 from pipeline.records import Entry, LrCodec, Pixels, Settings, Size, TargetSize, Tier
 from pipeline.rescale import RescaleWork
 from pipeline.restore import RestoreOptions, RestoreWork, renamed
+from pipeline.verify import VerifyWork
 
 ROOT = Path(__file__).resolve().parent.parent
 PIXEL_LIMIT = 512_000_000
@@ -485,6 +486,7 @@ def restored(scratch: str, targets: Sequence[str], device: str) -> dict[str, dic
         for shard in worker.archive.shards():
             if failures := worker.run(shard).failures:
                 raise SystemExit(f"rate_distortion: {failures[0].key} was not restored: {failures[0].reason}")
+        verified(work.archive, device, known)
         found[target] = {}
         for path in sorted(Path(scratch, "source").iterdir()):
             written = Path(work.destination, renamed(path.name, "png"))
@@ -493,6 +495,18 @@ def restored(scratch: str, targets: Sequence[str], device: str) -> dict[str, dic
             found[target][path.name] = compare(*pair)
         shutil.rmtree(work.destination)
     return found
+
+
+def verified(archive: str, device: str, known: dict[object, Any]) -> None:
+    """Check an archive as `iarn verify --sample 1` does, or end with what it finds."""
+    worker = VerifyWork(archive=archive, sample=1, device=device, threads=1).start()
+    worker.engine = cast(Engine, Remembering(worker.engine, known))
+    for shard in worker.archive.shards():
+        report = worker.run(shard)
+        if report.failures:
+            raise SystemExit(f"rate_distortion: verify says of {report.failures[0].key}: {report.failures[0].reason}")
+        if report.compared < report.entries - report.originals:
+            raise SystemExit(f"rate_distortion: verify compared {report.compared} of {report.entries} entries")
 
 
 def code_digest() -> str:
@@ -619,7 +633,8 @@ What archives take, against what image codecs take at the same quality. Everythi
 kept as its source for its size alone. Their bytes are all that an entry stores for its image: LR, latent, alpha, original,
 ICC, EXIF and XMP. Another process restored them to PNG files as `iarn restore --format png` does, from the stored bytes
 alone, and measured those against the sources: PSNR over RGB, PSNR of the limited-range BT.601 luma, SSIM of the luma, on
-whole images, means over them. An image that comes back exactly counts as its floor in a mean, or as {EXACT_DB:g} dB where
+whole images, means over them; then it checked all of each archive as `iarn verify --sample 1` does, which found nothing
+wrong. An image that comes back exactly counts as its floor in a mean, or as {EXACT_DB:g} dB where
 there is none. *Bpp*: bits per source pixel, the folder's bytes over its pixels.
 
 **Codecs** coded the whole image, at several qualities each, with log(bytes) drawn straight between them: AVIF 4:4:4 at speed
