@@ -121,6 +121,14 @@ class StepReport:
     use: Use
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16; a CPU that does not emulates it, at several times float32's cost."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # the only words that torch has for it
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
 class Trainer:
     """A network, its moving average and its optimiser, advanced by :meth:`step`.
 

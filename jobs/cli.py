@@ -319,7 +319,9 @@ def train(
     evaluation: Annotated[str | None, typer.Option("--eval", help="Images to evaluate on, never trained on.")] = None,
     eval_steps: Annotated[int, typer.Option(help="Steps between evaluations.")] = 1000,
     save_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 120.0,
-    precision: Annotated[str, typer.Option(help="bfloat16 (autocast) or float32.")] = "bfloat16",
+    precision: Annotated[
+        str, typer.Option(help="bfloat16 (autocast), float32, or auto: bfloat16 where the device computes in it.")
+    ] = "auto",
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile blocks first; done on GPUs unless told.")
     ] = None,
@@ -335,8 +337,8 @@ def train(
         from jobs.train import TrainingJob, train
         from pipeline.errors import InvalidOption
 
-        if precision not in ("bfloat16", "float32"):
-            raise InvalidOption("--precision", precision, "give bfloat16 or float32.")
+        if precision not in ("auto", "bfloat16", "float32"):
+            raise InvalidOption("--precision", precision, "give auto, bfloat16 or float32.")
         recipe = read_config(config, steps=steps, batch=batch, seed=seed)
         path = train(
             TrainingJob(
@@ -344,7 +346,7 @@ def train(
                 out=out,
                 config=recipe,
                 device=device,
-                bfloat16=precision == "bfloat16",
+                bfloat16=None if precision == "auto" else precision == "bfloat16",
                 compiled=compiled,
                 start_from=start_from,
                 evaluation=evaluation,

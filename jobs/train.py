@@ -29,7 +29,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from iarn.training import StepReport, Trainer, TrainingConfig, Use
+from iarn.training import StepReport, Trainer, TrainingConfig, Use, computes_in_bfloat16
 from iarn.weights import pack
 from jobs.checkpoints import LOG, WEIGHTS, load, save, start_from
 from jobs.evaluate import evaluate, load_images
@@ -54,7 +54,8 @@ class TrainingJob:
     out: Path
     config: TrainingConfig
     device: str = "auto"
-    bfloat16: bool = True
+    bfloat16: bool | None = None
+    """Whether steps autocast; None does so where the device computes in bfloat16."""
     compiled: bool | None = None
     """Whether blocks are compiled first; None does so on GPUs."""
     start_from: Path | None = None
@@ -115,7 +116,8 @@ def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: s
     """Train as one of ``workers``; the first of them logs, evaluates and saves."""
     device = choose_device(device_name)
     compiled = device.type == "cuda" if job.compiled is None else job.compiled
-    trainer = Trainer(job.config, device, autocast=job.bfloat16, compiled=compiled, worker=worker, workers=workers)
+    autocast = computes_in_bfloat16(device) if job.bfloat16 is None else job.bfloat16
+    trainer = Trainer(job.config, device, autocast=autocast, compiled=compiled, worker=worker, workers=workers)
     state = load(job.config, job.out)
     if state is not None:
         trainer.load_state_dict(state)

@@ -460,7 +460,7 @@ def test_evaluate_prints_figures(tmp_path: Path, weights: Path) -> None:
         (None, [], "it cannot be read as TOML"),
         ("", ["--steps", "0"], "needs steps and batch of at least 1"),
         ("", ["--eval-steps", "0"], "--eval-steps 0: give a number from 1"),
-        ("", ["--precision", "int3"], "--precision int3: give bfloat16 or float32"),
+        ("", ["--precision", "int3"], "--precision int3: give auto, bfloat16 or float32"),
     ],
 )
 def test_a_senseless_training_is_refused(tmp_path: Path, recipe: str | None, options: list[str], words: str) -> None:
