@@ -17,8 +17,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+# Half of the time is waiting for processes that start and end, so two run side by side, each with servers of its own.
 unit: $(VENV)/dev.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # A job of 5,000 images under 20 faults drawn from SEED, and its account: some 15 minutes.
 SEED ?= 1

@@ -34,7 +34,8 @@ def home() -> Iterator[dict[str, str]]:
     (folder / "home").mkdir()
     kept["PATH"] = f"{Path(IARN).parent}:{kept['PATH']}"  # a job of a cluster finds `iarn` as on a node
     try:
-        yield kept | {"HOME": str(folder / "home"), "RAY_TMPDIR": str(folder / "ray"), "OMP_NUM_THREADS": "1"}
+        places = {"HOME": str(folder / "home"), "RAY_TMPDIR": str(folder / "ray")}
+        yield kept | places | {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -150,7 +150,12 @@ def soak(seed: int, *, images: int, faults: int, minutes: float, say: Callable[[
         proxy = stack.enter_context(faulty_proxy(server.endpoint))
         for name in OVERRIDING_VARIABLES:
             os.environ.pop(name, None)
-        environment = {**server.environment(), "RAY_AUTH_MODE": "disabled", "RAY_memory_monitor_refresh_ms": "0"}
+        environment = {
+            **server.environment(),
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_worker_niceness": "0",
+        }
         environment |= {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": proxy.endpoint}
         nodes = stack.enter_context(Nodes(NODES, environment))
         server.client.create_bucket(Bucket=BUCKET)

@@ -67,7 +67,8 @@ def test_a_shard_that_hangs_without_end_is_quarantined(tmp_path: Path) -> None:
     account = accounted_for(str(tmp_path / "source"), archive.store.uri, undone=[failure.shard_id])
     assert account.entries == 0
     (tmp_path / "pause").unlink()
-    assert all(isinstance(result, ShardReport) for result in pool.run(work, planned(archive), options))
+    patient = PoolOptions(actors=1, cpus_per_actor=1, window=1, attempts=1)
+    assert all(isinstance(result, ShardReport) for result in pool.run(work, planned(archive), patient))
     assert accounted_for(str(tmp_path / "source"), archive.store.uri).entries == 2
 
 

@@ -195,7 +195,7 @@ def test_a_cluster_that_may_grow_is_waited_for(tmp_path: Path) -> None:
     fitting = PoolOptions(cpus_per_actor=2, may_grow=True)
     assert len(list(pool.run(ScriptedWork(folder=str(tmp_path)), shards, fitting, watch, notices.append))) == 40
     assert max(most) <= 2 + 2
-    assert len(begun(tmp_path, "start")) == 2
+    assert 1 <= len(begun(tmp_path, "start")) <= 2, "the first may be done before the second has started"
 
 
 def test_a_shard_alone_gives_its_store_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
