@@ -32,6 +32,9 @@ from pipeline.records import Failure, ShardReport, SourceShard
 
 __all__ = ["Notice", "PoolOptions", "Snapshot", "cluster", "run"]
 
+COLLECT_SECONDS = 0.03
+"""How often at most what has ended is collected: all of it at once, for looking costs a driver more than a shard does."""
+
 POLL_SECONDS = 0.5
 WATCHES_PER_SECOND = 25
 """Actors that are asked for their progress, at most: asking each after every shard would be most of a driver's work."""
@@ -158,7 +161,7 @@ class _Crew:
         self._room, self._surveyed = -1, 0.0
         self._retired: dict[str, float] = {}
         self._false_starts = self._denials = 0
-        self._watched = 0.0
+        self._watched = self._collected = 0.0
 
     def run(self, shards: Iterator[SourceShard]) -> Iterator[ShardReport | Failure]:
         self._survey()
@@ -263,7 +266,12 @@ class _Crew:
         if not starting and not running:  # all that is left has to wait
             time.sleep(POLL_SECONDS)
             return
-        ready, _ = ray.wait([*starting, *running], num_returns=1, timeout=POLL_SECONDS)
+        time.sleep(max(0.0, self._collected + COLLECT_SECONDS - time.monotonic()))
+        references = [*starting, *running]
+        ready, _ = ray.wait(references, num_returns=1, timeout=POLL_SECONDS)
+        if ready:
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        self._collected = time.monotonic()
         for reference in ready:
             if reference in starting:
                 self._welcome(starting[reference])
