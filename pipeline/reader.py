@@ -251,12 +251,12 @@ class EntryReader:
 
     @property
     def psnr(self) -> float | None:
-        """PSNR of the restore over RGB in dB, measured when the entry was written; None for originals."""
+        """PSNR of the restore over RGB in dB, measured when the entry was written; None for originals and where it was not."""
         return self.record.psnr
 
     @property
     def ssim(self) -> float | None:
-        """SSIM of the restore's luma, measured when the entry was written; None for originals."""
+        """SSIM of the restore's luma, measured when the entry was written; None for originals and where it was not."""
         return self.record.ssim
 
     @property

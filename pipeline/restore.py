@@ -241,7 +241,7 @@ class RestoreWorker:
         if opened.lr is None or self.engine is None:
             return opened
         try:
-            with self._turn, self.progress.stage("network"):
+            with self._turn, self.progress.engine(), self.progress.stage("network"):
                 return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
         except DamagedEntry as error:
             return _Opened(entry=opened.entry, error=error)
