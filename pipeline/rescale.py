@@ -10,7 +10,6 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from pipeline.commits import create_commit, read_commit
 from pipeline.engine import Engine, choose_device, measure
 from pipeline.entries import drawn
 from pipeline.errors import DamagedShard, ImageError, NotFound
-from pipeline.overlap import ahead
+from pipeline.overlap import OneThread, ahead
 from pipeline.progress import Progress
 from pipeline.reasons import reason_class
 from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier, Verification
@@ -131,7 +130,7 @@ class RescaleWorker:
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
         self._halvings = work.halvings
-        self._turn = threading.Lock()
+        self._one = OneThread("engine")
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.
@@ -188,7 +187,7 @@ class RescaleWorker:
         else:  # one at a time, and not even their headers are read here
             decoded = ahead(threads, decode, assets, limit=1, queue=queue)
         finish = progress.timed("encode", self._finish)
-        rescaled, weigh = map(self._rescale, decoded), lambda item: _weight(item.decoded)
+        rescaled, weigh = self._one.over(self._rescale, decoded), lambda item: _weight(item.decoded)
         return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
@@ -212,7 +211,7 @@ class RescaleWorker:
         if picture is None:
             return _Rescaled(decoded=decoded)
         size, grey, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), picture.grey, []
-        with self._turn, self.progress.engine():
+        with self.progress.engine():
             if clean is None or tier is Tier.FLOOR:
                 with self.progress.stage("network"):
                     draft = Draft(lr=self.engine.downscale(picture.pixels, decoded.lr_size, grey=grey))
