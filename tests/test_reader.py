@@ -334,7 +334,7 @@ def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(parquet, "checked_footer", lambda file, uri: read.append(uri) or checked(file, uri))
     archive = open_archive(result.uri, device="cpu")
     assert [archive[key].key for key in list(archive.keys())] == sorted(archive.keys())
-    assert len(read) == 1
+    assert len([uri for uri in read if "/shards/" in uri]) == 1
     footers = Footers(10)
     footers.keep("a", 1, "footer of a", 6)
     assert (footers.get("a", 1), footers.get("a", 2)) == ("footer of a", None)
