@@ -3,6 +3,7 @@
     python benchmarks/pipeline.py                                   # 200 images in tars, x2, lean, both ways, without Ray
     python benchmarks/pipeline.py --device cuda --threads 16        # on a GPU; Ray need not be installed
     python benchmarks/pipeline.py --source s3 --ray --tier balanced --verify full
+    python benchmarks/pipeline.py --codecs                          # a core's seconds for decoding and encoding alone
 
 The images are the eight samples, repeated under other names (``--side`` makes them smaller). *Bare* is the engine alone: the
 calls that what is stored needs, one image after the other, decoded before. *Job* is everything from the first byte read to the
@@ -44,6 +45,7 @@ from iarn.weights import shipped
 from pipeline import image
 from pipeline.archive import Archive
 from pipeline.engine import Engine, choose_device
+from pipeline.engine import measure as measure_quality
 from pipeline.outputs import named_outputs
 from pipeline.progress import BUSY, STAGES, UP
 from pipeline.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
@@ -102,6 +104,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     device = choose_device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}", flush=True)
+    if options.codecs:
+        return [codecs(options)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = samples(options.side)
@@ -136,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--repeat", type=int, default=3)
     found.add_argument("--ray", action="store_true", help="by `iarn` with one actor; threads are the command's own")
     found.add_argument("--weights", type=Path)
+    found.add_argument("--codecs", action="store_true", help="measure nothing but decoding and encoding, on one core")
     return found
 
 
@@ -214,6 +219,35 @@ def measure(options: argparse.Namespace, source: str, base: str, files: list[byt
                 verbs[name].runs.append(run)
                 verbs[name].pixels = pixels
     return verbs
+
+
+def codecs(options: argparse.Namespace) -> dict[str, Any]:
+    """Print and return a core's seconds per MPix of source images, medians over the samples, for all but the network."""
+    found: dict[str, list[float]] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        for _ in range(options.repeat):
+            begun = time.thread_time()
+            result = work()
+            found.setdefault(name, []).append((time.thread_time() - begun) / mpix)
+        return result
+
+    for data in samples(options.side).values():
+        mpix = (image.pixel_count(data) or 0) / 1e6
+        picture = timed("decode JPEG", lambda data=data: image.decode(data, pixel_limit=10**9))
+        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        lr_size = TargetSize.parse(scale=options.scale).resolve(size)
+        lr = image.resize(picture.pixels, lr_size)
+        for codec in (LrCodec.WEBP, LrCodec.JXL, LrCodec.PNG):
+            timed(f"LR as {codec}", lambda lr=lr, c=codec: image.encode_lr(lr, codec=c, grey=False, alpha=None, icc=None))
+        clean, _ = timed("clean LR as AVIF", lambda lr=lr: image.encode_clean_lr(lr, alpha=None, icc=None))
+        timed("decode clean LR", lambda clean=clean: image.decode_lr(clean))
+        for form in ("jpeg", "png"):
+            timed(f"restored as {form}", lambda picture=picture, form=form: image.encode(picture, format=form, quality=95))
+        timed("measure", lambda picture=picture: measure_quality(picture.pixels, picture.pixels[::-1]))
+    row = {name: round(median(seconds), 4) for name, seconds in found.items()}
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def calls(name: str, engine: Engine, settings: Settings, files: list[bytes]) -> Iterator[float]:
