@@ -199,7 +199,8 @@ def measure(options: argparse.Namespace, source: str, base: str, files: list[byt
         max_ratio=None,
     )
     weights = options.weights.read_bytes() if options.weights else shipped()
-    engine = Engine(weights, choose_device(options.device))
+    with ThreadPoolExecutor(1) as thread:
+        engine = thread.submit(Engine, weights, choose_device(options.device)).result()
     bare = {name: calls(name, engine, settings, files) for name in ("rescale", "restore")}
     verbs = {name: Verb() for name in bare if options.only in (None, name)}
     for passing in bare.values():

@@ -23,6 +23,10 @@ class OneThread:
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Return ``function()``, computed in the thread."""
+        return self._thread.submit(function).result()
+
     def over(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)``, each computed in the thread when it is asked for."""
         for item in items:

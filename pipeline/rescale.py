@@ -124,13 +124,12 @@ class RescaleWorker:
         self.archive = Archive.open(open_store(work.archive))
         self.source: Store = open_store(self.archive.plan.source)
         self.settings = self.archive.plan.settings
-        self.engine = Engine(
-            self.archive.model_bytes(), choose_device(work.device), tile_points=halved(TILE_POINTS, work.halvings)
-        )
+        points = halved(TILE_POINTS, work.halvings)
+        self._one = OneThread("engine")
+        self.engine = self._one.call(lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points))
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
         self._halvings = work.halvings
-        self._one = OneThread("engine")
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.

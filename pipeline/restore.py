@@ -156,14 +156,16 @@ class RestoreWorker:
         self.destination = open_store(work.destination, create=True)
         self.digest = work.options.digest(self.archive.digest)
         self.state = restore_state(work.destination, self.digest)
+        self._one = OneThread("engine")
         self.engine: Engine | None = None
         if not work.options.lr:
             points = halved(TILE_POINTS, work.halvings)
-            self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
+            self.engine = self._one.call(
+                lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
+            )
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
         self._halvings = work.halvings
-        self._one = OneThread("engine")
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Restore the selected entries of one shard, named by :func:`named_outputs`, and commit that they are.
