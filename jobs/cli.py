@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.records import FloorMetric, LrCodec, Settings, TargetSize, Tier
+from pipeline.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
 
 app = typer.Typer(
     help="Turn image archives into small, usable pictures plus a compact latent, and restore the originals on demand.",
@@ -72,6 +72,12 @@ def rescale(
     lr_codec: Annotated[
         LrCodec, typer.Option(help="webp, png, jxl: without loss; auto: AVIF where a latent stands beside the LR, else webp.")
     ] = LrCodec.AUTO,
+    verify: Annotated[
+        Verification,
+        typer.Option(
+            help="Of a lean archive, which entries are restored and measured: full, sample (1 in 20, drawn by key), none."
+        ),
+    ] = Verification.FULL,
     pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
     image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
@@ -101,6 +107,7 @@ def rescale(
             lr_codec=lr_codec,
             pixel_limit=pixel_limit,
             image_column=image_column,
+            verify=verify,
         )
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return rescale(

@@ -79,6 +79,8 @@ class Reporter:
         self._place: dict[str, Any] = {}
         self.ray: dict[str, str] = {}
         self.most_actors = self.retries = 0
+        self.stages: dict[str, float] = {}
+        self.busy_share: float | None = None
         self.totals = Totals()
         self.resumed = Totals()
 
@@ -107,18 +109,21 @@ class Reporter:
         now = time.monotonic()
         seconds = max(now - self._begun, 1e-3)
         self.most_actors = max(self.most_actors, snapshot.actors)
+        self.stages, self.busy_share = dict(snapshot.stages), snapshot.busy_share
         if self._bar is not None:
             state = (
                 f"{snapshot.assets} images  {snapshot.pixels / 1e6 / seconds:.1f} MPix/s  "
                 f"{size(self.totals.bytes_in)} → {size(self.totals.bytes_out)}  {self.totals.failed} failures"
             )
+            if snapshot.busy_share is not None:
+                state += f"  engines {snapshot.busy_share:.0%} busy"
             waiting = "waiting for an actor to start" if snapshot.room else "waiting for a node with room for an actor"
             self._bar.update(self._task, completed=self.totals.shards, state=state if snapshot.actors else waiting)
         elif self._log is not None and now - self._beat > HEARTBEAT_SECONDS:
             self._beat = now
             rate = round(snapshot.pixels / 1e6 / seconds, 2)
             counts = {"shards": self.totals.shards, "images": snapshot.assets, "actors": snapshot.actors, "room": snapshot.room}
-            self._log.info("progress", **counts, mpix_per_s=rate)
+            self._log.info("progress", **counts, mpix_per_s=rate, busy_share=_rounded(snapshot.busy_share))
 
     def notice(self, notice: Notice) -> None:
         """Tell what happened beside the results; where a shard ended goes with its own line."""
@@ -161,7 +166,7 @@ class Reporter:
         if self._log is not None:
             reasons = dict(totals.reasons.most_common())
             ended = {"failures": totals.failed, "failures_by_reason": reasons, "seconds": round(seconds, 2)}
-            self._log.info("end", **counts, **ended, **more)
+            self._log.info("end", **counts, **ended, **self.times, **more)
             return
         console = Console(stderr=True, highlight=False)
         fresh = (totals.pixels - self.resumed.pixels) / 1e6
@@ -169,6 +174,9 @@ class Reporter:
             f"{totals.entries} entries ({totals.originals} kept as originals) in {totals.shards} of {self._shards} shards, "
             f"{size(totals.bytes_in)} → {size(totals.bytes_out)}, {fresh:.1f} MPix in {seconds:.1f} s"
         )
+        if self.busy_share is not None and (whole := sum(self.stages.values())):
+            shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in self.stages.items() if seconds)
+            console.print(f"engines {self.busy_share:.0%} busy; of all work {shares}")
         for reason, count in totals.kept.most_common():
             console.print(f"  {count} kept as originals: {reason}", markup=False)
         for failure in totals.failures[:SHOWN_FAILURES]:
@@ -182,6 +190,18 @@ class Reporter:
     def seconds(self) -> float:
         """How long the job has run."""
         return time.monotonic() - self._begun
+
+    @property
+    def times(self) -> dict[str, Any]:
+        """Where this run's time went: the share in which engines worked, the seconds of stages, and verify's share of those."""
+        if self.busy_share is None:
+            return {}
+        whole = sum(self.stages.values())
+        return {
+            "busy_share": _rounded(self.busy_share),
+            "verify_share": _rounded(self.stages.get("verify", 0.0) / whole if whole else None),
+            "seconds_by_stage": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+        }
 
     def _say(self, level: str, event: str, **values: Any) -> None:
         if self._log is not None:
@@ -225,6 +245,10 @@ def sayer() -> Callable[[dict[str, Any]], None]:
         log.info(values.pop("event"), **values)
 
     return say
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)
 
 
 def size(count: float) -> str:

@@ -139,6 +139,7 @@ class Survey:
     tiers: dict[str, Share] = field(default_factory=dict)
     originals: Counter[str] = field(default_factory=Counter)
     shards: int = 0
+    unmeasured: int = 0
     _worst: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
 
     def add_shard(self, archive: Archive, shard_id: str, size: int) -> None:
@@ -178,6 +179,9 @@ class Survey:
             return
         share.pixels += row["width"] * row["height"]
         psnr, ssim = row["psnr"], row["ssim"]
+        if psnr is None:
+            self.unmeasured += 1
+            return
         self.psnr.add(psnr)
         self.ssim.add(ssim)
         share.similarity, share.measured = share.similarity + ssim, share.measured + 1
@@ -231,6 +235,7 @@ def figures(archive: Archive, *, sample: int | None = None, worst: int = 12) -> 
         "settings": {name: value for name, value in settings.items() if name != "target"},
         "parts": {part: survey.parts[part] for part in (*PARTS, "structure")},
         "tiers": [survey.tiers[tier].figures(tier) for tier in sorted(survey.tiers)],
+        "unmeasured": survey.unmeasured,
         "psnr": survey.psnr.figures(3, 48),
         "ssim": survey.ssim.figures(5, 48),
         "worst": survey.worst,

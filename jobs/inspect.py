@@ -84,6 +84,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "tier": settings.tier if settings.floor is None else f"{settings.tier} of {settings.floor:g} ({settings.floor_metric})",
         "max_ratio": settings.max_ratio,
         "lr_codec": settings.lr_codec,
+        "verify": settings.verify,
         "model": plan.model,
         "shards": plan.shard_count,
         "shards_done": totals.shards,
@@ -125,7 +126,7 @@ def _line(row: dict[str, Any]) -> str:
     if row["kind"] == "original":
         return f"{row['key']}  original  {size(source['bytes'])}  {row['reason'] or ''}"
     sizes = f"{source['width']}x{source['height']} → {lr['width']}x{lr['height']}"
-    figures = "identical" if row["psnr"] == "identical" else f"{row['psnr']:.2f} dB"
+    figures = {"identical": "identical", None: "not measured"}.get(row["psnr"]) or f"{row['psnr']:.2f} dB"
     return f"{row['key']}  {row['tier']}  {sizes}  {size(source['bytes'])} → {size(sum(row['bytes'].values()))}  {figures}"
 
 

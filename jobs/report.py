@@ -43,6 +43,7 @@ def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Map
             "mpix_per_s": round(fresh / 1e6 / max(seconds, 1e-3), 3),
             "most_actors": reporter.most_actors,
             "retries": reporter.retries,
+            **reporter.times,
         },
         "ray": reporter.ray,
     }

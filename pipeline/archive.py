@@ -33,6 +33,7 @@ from pipeline.parquet import RowReader, RowWriter
 from pipeline.parts import read_parts, write_parts
 from pipeline.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest, shard_differences
 from pipeline.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
+from pipeline.seal import Footers
 from pipeline.store import Store
 from pipeline.store_base import BUFFER_SIZE, local_errors
 
@@ -46,10 +47,13 @@ _HASH_CHUNK = 2**20
 
 
 class Archive:
-    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles."""
+    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles.
 
-    def __init__(self, store: Store, plan: Plan, digest: str) -> None:
-        self.store, self.plan, self.digest = store, plan, digest
+    Where there are ``footers``, those of shards are kept there for whoever asks for one entry after the other.
+    """
+
+    def __init__(self, store: Store, plan: Plan, digest: str, footers: Footers | None = None) -> None:
+        self.store, self.plan, self.digest, self._footers = store, plan, digest, footers
 
     @classmethod
     def begin(cls, store: Store, *, source: str, settings: Settings, model: bytes, shards: Iterable[SourceShard]) -> Archive:
@@ -180,7 +184,7 @@ class Archive:
                 yield shard.id, entry
 
     def read_entry(self, shard_id: str, key: str, *, parts: Collection[str] = PARTS) -> Entry:
-        """Return one entry, having read the shard's footer and the entry's row group; raises NothingSelected."""
+        """Return one entry, having read its row group, and the footer unless it is kept; raises NothingSelected."""
         for entry in self.entries(shard_id, (key,), parts=parts):
             return entry
         raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
@@ -214,7 +218,7 @@ class Archive:
     def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
         key = _shard_key(shard_id)
         with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
-            reader = RowReader(file, self._uri(key), sealed=True)
+            reader = RowReader(file, self._uri(key), sealed=True, footers=self._footers)
             self._check_footer(reader, shard_id)
             yield reader
 

@@ -90,6 +90,11 @@ def _check_digest(entry: Entry, part: str, data: bytes | None, expected: str | N
             raise DamagedEntry(entry.key, part, f"SHA-256 {expected[:16]}… expected, {found[:16]}… found")
 
 
+def drawn(key: str, share: float, *, seed: int = 0) -> bool:
+    """Return whether a sample of ``share`` (0 to 1) of all keys has this one; a larger share of one seed has it as well."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "big") < share * 2**64
+
+
 def columns_of(parts: Collection[str]) -> list[str]:
     """Return the columns to read for the given parts and everything small."""
     if unknown := set(parts) - PARTS:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ray.util.metrics import Counter, Gauge
 
 from pipeline.actor import Reading
+from pipeline.progress import BUSY as BUSY_SECONDS
 from pipeline.progress import QUEUES, STAGES
 
 COUNTED = {
@@ -58,7 +59,7 @@ class Instruments:
             _grow(counter, grown.get(name, 0), {"job": self._verb, "node": node})
         for stage in STAGES:
             _grow(self._seconds, grown.get(stage, 0), {"job": self._verb, "node": node, "stage": stage})
-        self._at_work[node] = self._at_work.get(node, 0) + grown.get("network", 0)
+        self._at_work[node] = self._at_work.get(node, 0) + grown.get(BUSY_SECONDS, 0)
 
     def survey(self, readings: Mapping[str, list[Reading]], *, waiting: int, under_way: int) -> None:
         """Take what all workers show now, by their nodes, with how many actors wait for room and shards are under way."""

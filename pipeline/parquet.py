@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DamagedEntry, DamagedShard, PipelineError, StoreUnavailable
-from pipeline.seal import add_seal, checked_footer
+from pipeline.seal import Footers, add_seal, checked_footer
 
 GROUP_BYTES = 256 * 1024
 """Payload of a row group. One entry is read by reading its row group, so a group holds one large picture or a few small
@@ -194,14 +194,15 @@ class RowWriter:
 class RowReader:
     """Read the rows of a Parquet file with bounded memory; ``file`` stays the caller's to close.
 
-    ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged. Raises
-    DamagedShard, here and in every method, where the file is broken; errors of ``file`` itself pass through.
+    ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged; where
+    ``footers`` have a sealed file's, it is not read again. Raises DamagedShard, here and in every method, where the file is
+    broken; errors of ``file`` itself pass through.
     """
 
-    def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False) -> None:
+    def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False, footers: Footers | None = None) -> None:
         self.uri = uri
         with self._guard():
-            footer = pq.read_metadata(pa.BufferReader(checked_footer(file, uri))) if sealed else None
+            footer = _sealed_footer(file, uri, footers) if sealed else None
             self._file = pq.ParquetFile(
                 file,
                 metadata=footer,
@@ -334,6 +335,17 @@ class RowReader:
             raise
         except _BROKEN as error:
             raise DamagedShard(self.uri, _sentence(error)) from None
+
+
+def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
+    size = file.seek(0, os.SEEK_END)
+    footer = None if footers is None else footers.get(uri, size)
+    if footer is None:
+        data = checked_footer(file, uri)
+        footer = pq.read_metadata(pa.BufferReader(data))
+        if footers is not None:
+            footers.keep(uri, size, footer, len(data))
+    return footer
 
 
 def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence[str]) -> Any:

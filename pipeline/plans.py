@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pipeline.errors import DamagedObject, InvalidOption, UnsupportedFormat
-from pipeline.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier
+from pipeline.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier, Verification
 
 FORMAT_VERSION = 3
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
@@ -43,7 +43,10 @@ def decode_json(data: bytes, uri: str) -> dict[str, Any]:
 
 def encode_plan(plan: Plan) -> bytes:
     """Return ``plan.json``: the same plan gives the same bytes."""
-    return encode_json({"format_version": FORMAT_VERSION, **asdict(plan)})
+    value = asdict(plan)
+    if plan.settings.verify is Verification.FULL:  # as plans said it before there was a choice: the same bytes and digest
+        del value["settings"]["verify"]
+    return encode_json({"format_version": FORMAT_VERSION, **value})
 
 
 def plan_digest(data: bytes) -> str:
@@ -102,9 +105,9 @@ def _settings(value: dict[str, Any]) -> Settings:
     target: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in value["target"].items()}
     if sum(part is not None for part in target.values()) != 1:
         raise ValueError("not exactly one target size")
-    if missing := {field.name for field in fields(Settings)} - value.keys():
+    if missing := {field.name for field in fields(Settings)} - value.keys() - {"verify"}:
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
-    words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric}
+    words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
     return Settings(target=TargetSize(**target), **rest)
 

@@ -27,6 +27,7 @@ from pipeline.apart import DECODE_SECONDS
 from pipeline.cluster import PoolOptions, Request, cluster, ray_job, request_for, room_for
 from pipeline.errors import InvalidOption, PipelineError, StoreUnavailable, WorkerNotStarted
 from pipeline.instruments import Instruments
+from pipeline.progress import BUSY, STAGES, UP
 from pipeline.reasons import by_class
 from pipeline.records import Failure, ShardReport, SourceShard
 
@@ -40,6 +41,8 @@ WATCHES_PER_SECOND = 25
 """Actors that are asked for their progress, at most: asking each after every shard would be most of a driver's work."""
 SURVEY_SECONDS = 1.0
 """How often the cluster is asked which nodes it has, and the metrics are set."""
+LAST_WORDS_SECONDS = 1.0
+"""How long actors that are let go may take to say what they counted last."""
 START_SECONDS = 900.0
 """How long an actor may load its network once its process is up; waiting for room in a busy cluster has no limit."""
 RETRY_SECONDS = 5.0
@@ -51,13 +54,18 @@ MOST_DENIALS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Where a job stands while shards are under way; ``actors`` counts those that have started, ``room`` those that fit."""
+    """Where a job stands while shards are under way; ``actors`` counts those that have started, ``room`` those that fit.
+
+    ``stages`` are the seconds of each over all threads, ``busy_share`` that of the actors' time in which their engines work.
+    """
 
     assets: int = 0
     pixels: int = 0
     bytes_in: int = 0
     actors: int = 0
     room: int = 0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    busy_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +181,8 @@ class _Crew:
             if time.monotonic() - self._watched >= len(self._members) / WATCHES_PER_SECOND:
                 self._watched = time.monotonic()
                 self._watch(self._snapshot())
+        self._hear_out(self._members)
+        self._watch(self._snapshot())
 
     def dismiss(self) -> None:
         for member in list(self._members):
@@ -235,7 +245,9 @@ class _Crew:
             self._members.append(_Member(handle=handle, starting=handle.start.remote()))
         if self._exhausted and not self._later:
             idle = [member for member in self._members if not member.running]
-            for member in sorted(idle, key=lambda member: member.starting is not None)[left:]:
+            leaving = sorted(idle, key=lambda member: member.starting is not None)[left:]
+            self._hear_out(leaving)
+            for member in leaving:
                 self._let_go(member)
 
     def _assign(self) -> None:
@@ -401,8 +413,22 @@ class _Crew:
                     self._read(member, ray.get(member.asked))
                 member.asked = None
             totals = summed(totals, member.reading.counts)
-        counts = {name: int(totals.get(name, 0)) for name in ("assets", "pixels", "bytes_in")}
-        return Snapshot(**counts, actors=sum(member.starting is None for member in self._members), room=self._room)
+        return Snapshot(
+            **{name: int(totals.get(name, 0)) for name in ("assets", "pixels", "bytes_in")},
+            actors=sum(member.starting is None for member in self._members),
+            room=self._room,
+            stages={stage: totals.get(stage, 0.0) for stage in STAGES},
+            busy_share=totals[BUSY] / totals[UP] if totals.get(UP) else None,
+        )
+
+    def _hear_out(self, members: Iterable[_Member]) -> None:
+        """Read what members have counted to the end, of those that answer soon."""
+        asked = {member.handle.progress.remote(): member for member in members if member.starting is None}
+        if not asked:
+            return
+        for answer in ray.wait(list(asked), num_returns=len(asked), timeout=LAST_WORDS_SECONDS)[0]:
+            with suppress(RayError):  # it died; its shards have told
+                self._read(asked[answer], ray.get(answer))
 
     def _read(self, member: _Member, reading: Reading) -> None:
         """Take what an actor has counted, which also says that its process is there."""

@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
-STAGES = ("read", "decode", "network", "encode", "write")
-"""The way of an image through a worker. Only ``network`` is one at a time; the seconds of the others add up over threads."""
+STAGES = ("read", "decode", "network", "verify", "encode", "write")
+"""The way of an image through a worker; ``verify`` is the restore that is made to be measured, and the measuring.
+
+What the engine does is one image at a time; the seconds of all else add up over threads."""
+
+BUSY, UP = "busy", "up"
+"""Seconds that a worker's engine was at work, of those that the worker has been there."""
 
 QUEUES = ("decode", "encode")
 """What is under way or ready ahead of the network, and behind it."""
@@ -27,9 +33,12 @@ class Progress:
     pixels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    busy: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     queued: dict[str, int] = field(default_factory=lambda: dict.fromkeys(QUEUES, 0))
+    _begun: float = field(default_factory=time.perf_counter, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _here: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     def add(self, *, pixels: int, bytes_in: int) -> None:
         """Count one asset."""
@@ -47,24 +56,37 @@ class Progress:
         """Return all totals by name, those of the stages in seconds."""
         with self._lock:
             totals = {"assets": self.assets, "pixels": self.pixels, "bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
-            return totals | self.seconds
+            return totals | self.seconds | {BUSY: self.busy, UP: time.perf_counter() - self._begun}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the seconds of the block to a stage."""
+        """Count the seconds of the block to a stage, but for those of a stage within it, which are that one's."""
+        begun, outer = time.perf_counter(), getattr(self._here, "within", 0.0)
+        self._here.within = 0.0
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - begun
+            with self._lock:
+                self.seconds[name] += seconds - self._here.within
+            self._here.within = outer + seconds
+
+    @contextmanager
+    def engine(self) -> Iterator[None]:
+        """Count the seconds of the block as those of the engine at work, whatever stages they are."""
         begun = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
-                self.seconds[name] += time.perf_counter() - begun
+                self.busy += time.perf_counter() - begun
 
-    def timed(self, name: str, function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    def timed(self, name: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         """Return ``function`` with its seconds counted to a stage."""
 
-        def call(item: Item) -> Result:
+        def call(*items: Arguments.args, **named: Arguments.kwargs) -> Result:
             with self.stage(name):
-                return function(item)
+                return function(*items, **named)
 
         return call
 

@@ -27,7 +27,11 @@ from pipeline.keys import KeyIndex
 from pipeline.parquet import to_pandas
 from pipeline.records import Entry, EntryKind, Pixels, Plan, Size, Tier
 from pipeline.restore import RestoreOptions, check_restored_size, decode_lr_with_alpha, resized, restore_entry, restore_lr
+from pipeline.seal import Footers
 from pipeline.store import open_store
+
+FOOTER_BYTES = 16 * 2**20
+"""Of footers that a reader keeps, as they are stored: of some 8,000 large entries, or 100,000 small ones."""
 
 _PIXEL_PARTS = ("lr", "latent", "alpha", "original")
 """What a restored picture may be made of."""
@@ -49,7 +53,8 @@ class ArchiveReader:
 
     def __init__(self, uri: str, *, device: str = "auto") -> None:
         self._device = device
-        self._archive = Archive.open(open_store(uri))
+        archive = Archive.open(open_store(uri))
+        self._archive = Archive(archive.store, archive.plan, archive.digest, Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, device)
 
     def __getstate__(self) -> tuple[str, str]:
@@ -160,7 +165,7 @@ class ArchiveReader:
     def _here(self) -> _Opened:
         """What is open in this process: after a fork neither locks nor connections may be shared with the parent."""
         if self._opened.process != os.getpid():
-            archive = Archive(open_store(self.uri), self._archive.plan, self._archive.digest)
+            archive = Archive(open_store(self.uri), self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened
 
@@ -251,12 +256,12 @@ class EntryReader:
 
     @property
     def psnr(self) -> float | None:
-        """PSNR of the restore over RGB in dB, measured when the entry was written; None for originals."""
+        """PSNR of the restore over RGB in dB, measured when the entry was written; None for originals and where it was not."""
         return self.record.psnr
 
     @property
     def ssim(self) -> float | None:
-        """SSIM of the restore's luma, measured when the entry was written; None for originals."""
+        """SSIM of the restore's luma, measured when the entry was written; None for originals and where it was not."""
         return self.record.ssim
 
     @property

@@ -64,6 +64,14 @@ class LrCodec(StrEnum):
     JXL = "jxl"
 
 
+class Verification(StrEnum):
+    """Which entries of a lean archive are restored while they are written, to measure them: all, a share of them, none."""
+
+    FULL = "full"
+    SAMPLE = "sample"
+    NONE = "none"
+
+
 class ShardKind(StrEnum):
     """What a source shard is made of."""
 
@@ -235,6 +243,7 @@ class Settings:
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
+    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all.
     """
 
     target: TargetSize
@@ -245,6 +254,7 @@ class Settings:
     lr_codec: LrCodec = LrCodec.AUTO
     pixel_limit: int = 512_000_000
     image_column: str | None = None
+    verify: Verification = Verification.FULL
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -263,6 +273,10 @@ class Settings:
             raise InvalidOption("--max-ratio", f"{self.max_ratio:g}", "give a number above 0; inf lets entries be of any size.")
         if self.pixel_limit < 1:
             raise InvalidOption("--pixel-limit", str(self.pixel_limit), "give a count of pixels from 1.")
+        if self.verify is not Verification.FULL and self.tier is not Tier.LEAN:
+            why = "makes its latents of the restore" if self.tier.keeps_latent else "comes back exactly and is not restored"
+            advice = f"give it with --tier lean; {self.tier} {why}."
+            raise InvalidOption("--verify", self.verify, advice)
 
     def differences(self, other: Settings) -> tuple[str, ...]:
         """Return a sentence for each setting in which ``other`` is not the same."""

@@ -3,12 +3,13 @@
     assets -> decode -> downscale -> restore -> encode and measure (tiers) -> shard, commit
              (threads)  (the engine, one image at a time)  (threads)
 
+A lean archive is restored only to be measured, all of it or a share (settings.verify).
+
 Decoding and encoding run in threads ahead of and behind the engine; what is under way is bounded by pixels.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,12 +21,13 @@ from pipeline import image, shards
 from pipeline.apart import DecoderApart
 from pipeline.archive import Archive
 from pipeline.commits import create_commit, read_commit
-from pipeline.engine import Engine, choose_device
+from pipeline.engine import Engine, choose_device, measure
+from pipeline.entries import drawn
 from pipeline.errors import DamagedShard, ImageError, NotFound
-from pipeline.overlap import ahead
+from pipeline.overlap import OneThread, ahead
 from pipeline.progress import Progress
 from pipeline.reasons import reason_class
-from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier
+from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier, Verification
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
@@ -33,6 +35,9 @@ from pipeline.tiles import TILE_POINTS
 
 WINDOW_PIXELS = 32_000_000
 """Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more."""
+
+VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
+"""Of the entries of a lean archive, drawn by their keys, those that are restored and measured."""
 
 LEAST_WEIGHT = 4096
 """What an asset of next to no pixels and bytes takes of that window."""
@@ -119,13 +124,12 @@ class RescaleWorker:
         self.archive = Archive.open(open_store(work.archive))
         self.source: Store = open_store(self.archive.plan.source)
         self.settings = self.archive.plan.settings
-        self.engine = Engine(
-            self.archive.model_bytes(), choose_device(work.device), tile_points=halved(TILE_POINTS, work.halvings)
-        )
+        points = halved(TILE_POINTS, work.halvings)
+        self._one = OneThread("engine")
+        self.engine = self._one.call(lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points))
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
         self._halvings = work.halvings
-        self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.
@@ -182,7 +186,7 @@ class RescaleWorker:
         else:  # one at a time, and not even their headers are read here
             decoded = ahead(threads, decode, assets, limit=1, queue=queue)
         finish = progress.timed("encode", self._finish)
-        rescaled, weigh = map(self._rescale, decoded), lambda item: _weight(item.decoded)
+        rescaled, weigh = self._one.over(self._rescale, decoded), lambda item: _weight(item.decoded)
         return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
@@ -205,22 +209,30 @@ class RescaleWorker:
         picture, clean, tier = decoded.picture, decoded.clean, self.settings.tier
         if picture is None:
             return _Rescaled(decoded=decoded)
-        size, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), []
-        with self._turn, self.progress.stage("network"):
+        size, grey, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), picture.grey, []
+        with self.progress.engine():
             if clean is None or tier is Tier.FLOOR:
-                lr = self.engine.downscale(picture.pixels, decoded.lr_size, grey=picture.grey)
-                asked = tier in (Tier.LEAN, Tier.FLOOR)
-                drafts.append(Draft(lr=lr, restored=self.engine.restore(lr, size, grey=picture.grey) if asked else None))
+                with self.progress.stage("network"):
+                    draft = Draft(lr=self.engine.downscale(picture.pixels, decoded.lr_size, grey=grey))
+                if tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key)):
+                    with self.progress.stage("network" if tier is Tier.FLOOR else "verify"):
+                        draft = replace(draft, restored=self.engine.restore(draft.lr, size, grey=grey))
+                drafts.append(draft)
             if clean is not None:
-                restored = self.engine.restore(clean.lr, size, grey=picture.grey, clean=True)
+                with self.progress.stage("network"):
+                    restored = self.engine.restore(clean.lr, size, grey=grey, clean=True)
                 drafts.append(replace(clean, restored=restored))
         return _Rescaled(decoded=decoded, drafts=tuple(drafts))
+
+    def _verifies(self, key: str) -> bool:
+        return drawn(key, VERIFIED_SHARE[self.settings.verify])
 
     def _finish(self, rescaled: _Rescaled) -> tuple[Entry, Failure | None]:
         asset, picture, error = rescaled.decoded.asset, rescaled.decoded.picture, rescaled.decoded.error
         if picture is not None:
             try:
-                return build_entry(asset, picture, rescaled.drafts, self.settings), None
+                timed = self.progress.timed("verify", measure)
+                return build_entry(asset, picture, rescaled.drafts, self.settings, measure=timed), None
             except ImageError as fault:  # its source is smaller, or a codec cannot hold it, or not without loss
                 error = fault
         return original_entry(asset, error, self.settings.tier)

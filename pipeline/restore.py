@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -35,7 +34,7 @@ from pipeline.errors import (
 )
 from pipeline.names import with_extension
 from pipeline.outputs import Output, OutputKind, open_output
-from pipeline.overlap import ahead
+from pipeline.overlap import OneThread, ahead
 from pipeline.progress import Progress
 from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Tally, halved
@@ -157,14 +156,16 @@ class RestoreWorker:
         self.destination = open_store(work.destination, create=True)
         self.digest = work.options.digest(self.archive.digest)
         self.state = restore_state(work.destination, self.digest)
+        self._one = OneThread("engine")
         self.engine: Engine | None = None
         if not work.options.lr:
             points = halved(TILE_POINTS, work.halvings)
-            self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
+            self.engine = self._one.call(
+                lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
+            )
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
         self._halvings = work.halvings
-        self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Restore the selected entries of one shard, named by :func:`named_outputs`, and commit that they are.
@@ -215,7 +216,7 @@ class RestoreWorker:
         entries = progress.each("read", self.archive.entries(shard.id, self.options.wanted, lost=lost))
         decode, encode = progress.timed("decode", self._open), progress.timed("encode", self._write)
         opened = ahead(threads, decode, entries, limit=window, weigh=_entry_weight, queue=progress.queue("decode"))
-        restored, weigh = map(self._restore, opened), lambda item: _entry_weight(item.entry)
+        restored, weigh = self._one.over(self._restore, opened), lambda item: _entry_weight(item.entry)
         return ahead(threads, encode, restored, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _as_it_was(self, entry: Entry) -> bool:
@@ -241,7 +242,7 @@ class RestoreWorker:
         if opened.lr is None or self.engine is None:
             return opened
         try:
-            with self._turn, self.progress.stage("network"):
+            with self.progress.engine(), self.progress.stage("network"):
                 return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
         except DamagedEntry as error:
             return _Opened(entry=opened.entry, error=error)

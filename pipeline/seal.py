@@ -1,4 +1,4 @@
-"""A check sum for a Parquet footer, which the format has none of; pages have theirs.
+"""A check sum for a Parquet footer, which the format has none of (pages have theirs); and footers kept for the next question.
 
 Of 7,000 bits flipped in a footer, 2,288 went unnoticed, 53 of them with other values, and one more made pyarrow end the whole
 process. So a seal stands right before the footer, where readers do not look: four letters, and the CRC-32 of all that follows.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
+from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.errors import DamagedShard
 
@@ -50,3 +52,35 @@ def checked_footer(file: BinaryIO, uri: str) -> bytes:
     if seal != _SEAL.pack(_SEAL_MARK, zlib.crc32(footer)):
         raise DamagedShard(uri, "its footer does not have the check sum that it was written with")
     return _END_MARK + footer
+
+
+class Footers:
+    """Parsed footers of files that do not change, those used last: up to ``limit`` bytes of them as they are stored.
+
+    Any thread may use it. Pickled it is empty.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size, self._turn = limit, 0, threading.Lock()
+        self._held: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Footers], tuple[int]]:
+        return type(self), (self._limit,)
+
+    def get(self, uri: str, size: int) -> Any | None:
+        """Return the footer of the file at ``uri`` if it was kept and the file still has ``size`` bytes."""
+        with self._turn:
+            footer, _ = self._held.get((uri, size), (None, 0))
+            if footer is not None:
+                self._held.move_to_end((uri, size))
+            return footer
+
+    def keep(self, uri: str, size: int, footer: Any, length: int) -> None:
+        """Keep the footer, of ``length`` bytes, of a file of ``size``; those that were not used for longest go."""
+        with self._turn:
+            _, before = self._held.pop((uri, size), (None, 0))
+            self._held[(uri, size)] = (footer, length)
+            self._size += length - before
+            while self._size > self._limit:
+                _, (_, gone) = self._held.popitem(last=False)
+                self._size -= gone

@@ -1,6 +1,6 @@
 """What an entry stores for its tier, and what it keeps instead where that does not pay.
 
-lean          the network's LR, which hides detail
+lean          the network's LR, which hides detail; restored, where that is asked for, only to be measured
 balanced,     a clean LR (bicubic) and, as the latent, what the network's restore of it misses: at a set quality, or at the
 high, floor   coarsest whose measured restore reaches the floor; lean where that does and is smaller
 exact-pixels  the network's LR, and the image's pixels without loss
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,9 @@ LR_ERROR = 8.0
 """What those levels are at scale 1. An LR pixel stands for scale^2 pixels, so as much error costs as many times more there."""
 
 EXACT = Quality(psnr=math.inf, psnr_y=math.inf, ssim=1.0)
+
+Measure = Callable[[Pixels, Pixels], Quality]
+"""Says how close a restore is to its image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +113,18 @@ def rounded(lr: Pixels, levels: int) -> Pixels:
     return found
 
 
-def build_entry(asset: Asset, picture: image.Picture, drafts: Iterable[Draft], settings: Settings) -> Entry:
+def build_entry(
+    asset: Asset, picture: image.Picture, drafts: Iterable[Draft], settings: Settings, *, measure: Measure = measure
+) -> Entry:
     """Return the entry of a picture: the smallest of those that its drafts make and that reach the floor.
 
-    Raises DoesNotPay where its source is better kept, another ImageError where a codec cannot hold it without loss.
+    A lean draft that was not restored makes an entry without figures. Raises DoesNotPay where its source is better kept,
+    another ImageError where a codec cannot hold it without loss.
     """
     assert asset.data is not None
     entries = []
     for draft in drafts:
-        kept = _latent(picture.pixels, draft, settings)
+        kept = _latent(picture.pixels, draft, settings, measure)
         if kept is not None:
             entries.append(_entry(asset, picture, draft, *kept, settings))
     if not entries:
@@ -156,11 +162,11 @@ def _packed(data: bytes, error: ImageError | None) -> tuple[bytes, OriginalCodin
     return (data, OriginalCoding.BYTES) if isinstance(error, DecoderDied) else originals.pack(data)
 
 
-def _latent(pixels: Pixels, draft: Draft, settings: Settings) -> tuple[bytes | None, Quality] | None:
+def _latent(pixels: Pixels, draft: Draft, settings: Settings, measure: Measure) -> tuple[bytes | None, Quality | None] | None:
     """Return a draft's latent (None: it needs none) and how close the image comes back; None where it misses the floor."""
     tier, metric = settings.tier, settings.floor_metric
     if draft.restored is None:
-        return None, EXACT
+        return None, None if tier is Tier.LEAN else EXACT
     if not draft.clean:
         quality = measure(pixels, draft.restored)
         reached = settings.floor is None or _decibels(quality.of(metric), metric) >= _decibels(settings.floor, metric) + MARGIN
@@ -188,7 +194,7 @@ def _decibels(value: float, metric: FloorMetric) -> float:
 
 
 def _entry(
-    asset: Asset, picture: image.Picture, draft: Draft, stream: bytes | None, quality: Quality, settings: Settings
+    asset: Asset, picture: image.Picture, draft: Draft, stream: bytes | None, quality: Quality | None, settings: Settings
 ) -> Entry:
     assert asset.data is not None
     data, extension = draft.data, draft.extension
@@ -221,9 +227,9 @@ def _entry(
         alpha=None if picture.alpha is None else image.encode_plane(picture.alpha),
         original=original,
         original_coding=coding,
-        psnr=quality.psnr,
-        psnr_y=quality.psnr_y,
-        ssim=quality.ssim,
+        psnr=None if quality is None else quality.psnr,
+        psnr_y=None if quality is None else quality.psnr_y,
+        ssim=None if quality is None else quality.ssim,
         icc=picture.icc,
         exif=picture.exif,
         xmp=picture.xmp,

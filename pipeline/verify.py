@@ -12,7 +12,7 @@ from pipeline import image, shards
 from pipeline.archive import Archive
 from pipeline.commits import read_commit
 from pipeline.engine import Engine, choose_device, measure
-from pipeline.entries import check_entry, source_bytes
+from pipeline.entries import check_entry, drawn, source_bytes
 from pipeline.errors import (
     AccessDenied,
     ArchiveError,
@@ -23,7 +23,18 @@ from pipeline.errors import (
     StoreUnavailable,
 )
 from pipeline.progress import Progress
-from pipeline.records import Asset, Entry, EntryKind, Failure, FloorMetric, OriginalCoding, Pixels, ShardReport, SourceShard
+from pipeline.records import (
+    Asset,
+    Entry,
+    EntryKind,
+    Failure,
+    FloorMetric,
+    OriginalCoding,
+    Pixels,
+    ShardReport,
+    SourceShard,
+    Verification,
+)
 from pipeline.rescale import halved
 from pipeline.restore import decode_lr, finish_picture, original_pixels, restore_lr
 from pipeline.store import open_store
@@ -129,31 +140,34 @@ class VerifyWorker:
         """Whether the sample has this entry: drawn by its key, and the first of every shard."""
         if entry.kind is EntryKind.ORIGINAL or self._sample <= 0:
             return False
-        drawn = int.from_bytes(hashlib.sha256(f"{self._seed}/{entry.key}".encode()).digest()[:8], "big") / 2**64
-        return first or drawn < self._sample
+        return first or drawn(entry.key, self._sample, seed=self._seed)
 
     def _restored(self, entry: Entry) -> Pixels:
         if entry.original_coding is OriginalCoding.PIXELS:
             return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
         lr = decode_lr(entry)
-        with self._turn, self.progress.stage("network"):
+        with self._turn, self.progress.engine(), self.progress.stage("network"):
             restored = restore_lr(self.engine, entry, lr)
         return finish_picture(entry, restored, use_latent=True).pixels
 
     def _compare(self, shard: SourceShard, keys: frozenset[str]) -> Iterator[tuple[str, str | None]]:
-        """Yield each sampled key that the source still has, with what is wrong with its restore (None: nothing)."""
+        """Yield each sampled key that the source still has, with what is wrong with its restore (None: nothing).
+
+        Entries that were stored without figures have nothing to be compared with.
+        """
         if not keys:
             return
         try:
             source = open_store(self.archive.plan.source)
             for asset in shards.read_assets(source, shard, image_column=self.archive.plan.settings.image_column):
                 if asset.key in keys and asset.data is not None:
-                    yield asset.key, self._fault(shard, asset)
+                    entry = self.archive.read_entry(shard.id, asset.key)
+                    if entry.psnr is not None or self.archive.plan.settings.verify is Verification.FULL:
+                        yield asset.key, self._fault(entry, asset)
         except (StoreError, ShardError):
             return  # gone or changed: an archive outlives its source
 
-    def _fault(self, shard: SourceShard, asset: Asset) -> str | None:
-        entry = self.archive.read_entry(shard.id, asset.key)
+    def _fault(self, entry: Entry, asset: Asset) -> str | None:
         assert asset.data is not None
         if hashlib.sha256(asset.data).hexdigest() != entry.sha256:
             return "its source is not the one that was rescaled (SHA-256)"

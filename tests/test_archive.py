@@ -54,6 +54,7 @@ from pipeline.records import (
     SourceShard,
     TargetSize,
     Tier,
+    Verification,
 )
 from pipeline.store import LocalStore, Store, open_store
 from tests.pictures import photo, saved
@@ -219,6 +220,7 @@ SETTINGS = st.builds(
     pixel_limit=st.integers(1, 10**10),
     image_column=st.none() | TEXT,
 )
+SETTINGS |= st.builds(Settings, target=TARGETS, tier=st.just(Tier.LEAN), verify=st.sampled_from(Verification))
 PARTS_OF_PLANS = st.builds(
     PlanPart, sha256=st.binary().map(digest), shards=st.integers(1, 2**40), objects=st.integers(1, 2**40)
 )

@@ -77,7 +77,17 @@ SURFACE = {
         "source",
         "archive",
         *POOL,
-        *["--image-column", "--lr-codec", "--max-pixels", "--max-side", "--pixel-limit", "--scale", "--size", "--tier"],
+        *[
+            "--image-column",
+            "--lr-codec",
+            "--max-pixels",
+            "--max-side",
+            "--pixel-limit",
+            "--scale",
+            "--size",
+            "--tier",
+            "--verify",
+        ],
         *["--floor", "--floor-metric", "--max-ratio", "--weights"],
     ],
     "restore": [

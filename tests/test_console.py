@@ -112,6 +112,26 @@ def test_a_report_tells_the_job_as_a_whole(tmp_path: Path) -> None:
     assert (report["digest"], report["settings"]) == ("ab" * 32, {"scale": 2})
 
 
+def test_it_is_told_where_time_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects whoever pays for engines: the busy share and what verifying takes are in the summary, the log and the report."""
+    stages = {"read": 1.0, "network": 5.0, "verify": 4.0, "encode": 0.0}
+    for json_lines in (False, True):
+        monkeypatch.setattr("sys.stderr", terminal := Terminal())
+        reporter = Reporter("rescale", 1, json_lines=json_lines)
+        with reporter.running():
+            reporter.snapshot(Snapshot(assets=4, actors=1, room=1, stages=stages, busy_share=0.871))
+        reporter.done(REPORT)
+        reporter.summary()
+        if json_lines:
+            end = json.loads(terminal.getvalue().splitlines()[-1])
+            assert (end["busy_share"], end["verify_share"], end["seconds_by_stage"]) == (0.871, 0.4, stages)
+        else:
+            assert "engines 87% busy; of all work read 10%, network 50%, verify 40%\n" in terminal.getvalue()
+    write_report(store := LocalStore(tmp_path), reporter, digest="ab", settings={}, shards=1)
+    run = json.loads(store.read("report.json"))["this_run"]
+    assert (run["busy_share"], run["verify_share"]) == (0.871, 0.4)
+
+
 def test_json_lines_are_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects programs that read the log: every line is a JSON object with a time and a level, without colours, also on a
     terminal when asked for."""

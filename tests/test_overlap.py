@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedShard, UndecodableImage
-from pipeline.overlap import ahead
+from pipeline.overlap import OneThread, ahead
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +157,28 @@ def test_closing_cancels_what_has_not_begun() -> None:
         results.close()  # type: ignore[attr-defined]
         gate.set()
     assert len(begun) <= 2
+
+
+def test_one_thread_has_one_item_at_a_time() -> None:
+    """Protects the engine, which takes one caller at a time: two shards that ask at once take turns in one thread, in order,
+    nothing is computed before it is asked for, and an error stands where its result would."""
+    one, seen, at_once = OneThread("engine"), list[tuple[int, str]](), list[int]()
+
+    def work(item: int) -> int:
+        at_once.append(item)
+        assert len(at_once) == 1
+        time.sleep(0.002)
+        seen.append((item, threading.current_thread().name))
+        at_once.remove(item)
+        if item == 7:
+            raise UndecodableImage("broken")
+        return item * item
+
+    first = one.over(work, [7])
+    assert not seen
+    with pytest.raises(UndecodableImage):
+        next(first)
+    with ThreadPoolExecutor(2) as askers:
+        results = list(askers.map(lambda items: list(one.over(work, items)), (range(5), range(10, 15))))
+    assert results == [[item * item for item in items] for items in (range(5), range(10, 15))]
+    assert len({name for _, name in seen}) == 1

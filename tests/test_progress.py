@@ -39,6 +39,25 @@ def test_stages_take_the_seconds_that_they_take() -> None:
     assert counts["decode"] == 0
 
 
+def test_a_stage_within_another_is_counted_once() -> None:
+    """Protects shares of stages: measuring within encoding is not both, in whatever thread, and the engine's time is apart."""
+    progress = Progress()
+
+    def encode() -> None:
+        with progress.stage("encode"):
+            for _ in range(2):
+                progress.timed("verify", time.sleep)(0.03)
+
+    with progress.stage("network"), ThreadPoolExecutor(2) as threads, progress.engine():
+        for each in [threads.submit(encode) for _ in range(2)]:
+            each.result()
+    counts = progress.counts()
+    assert counts["verify"] >= 0.12
+    assert counts["encode"] < counts["verify"]
+    assert counts["network"] >= counts["busy"] >= 0.06
+    assert counts["up"] >= counts["busy"]
+
+
 def test_nothing_is_lost_between_threads() -> None:
     """Protects totals: threads that count at once lose nothing."""
     progress = Progress()

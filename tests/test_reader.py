@@ -320,3 +320,26 @@ def test_an_archive_on_s3(two_shards: Rescaled, s3_bucket: str) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     yield from (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the bytes of one asset after the other: a shard's footer is kept, but not for a file of another size, nor beyond
+    the limit, nor in a pickle."""
+    from pipeline import parquet
+    from pipeline.seal import Footers
+
+    result = rescale(as_tar(tmp_path / "source", samples(3)), tmp_path / "archive")
+    read: list[str] = []
+    checked = parquet.checked_footer
+    monkeypatch.setattr(parquet, "checked_footer", lambda file, uri: read.append(uri) or checked(file, uri))
+    archive = open_archive(result.uri, device="cpu")
+    assert [archive[key].key for key in list(archive.keys())] == sorted(archive.keys())
+    assert len([uri for uri in read if "/shards/" in uri]) == 1
+    footers = Footers(10)
+    footers.keep("a", 1, "footer of a", 6)
+    assert (footers.get("a", 1), footers.get("a", 2)) == ("footer of a", None)
+    footers.keep("b", 1, "footer of b", 4)
+    assert footers.get("a", 1)
+    footers.keep("c", 1, "footer of c", 4)
+    assert [footers.get(uri, 1) is not None for uri in "abc"] == [True, False, True]
+    assert pickle.loads(pickle.dumps(footers)).get("a", 1) is None

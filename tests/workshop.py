@@ -24,7 +24,19 @@ from iarn.network import NetworkConfig
 from jobs.rescale import RescaleJob, open_archive
 from pipeline.archive import Archive
 from pipeline.outputs import named_outputs
-from pipeline.records import Entry, Failure, FloorMetric, LrCodec, Settings, ShardReport, TargetSize, Tier
+from pipeline.records import (
+    Entry,
+    Failure,
+    FloorMetric,
+    LrCodec,
+    Plan,
+    PlanPart,
+    Settings,
+    ShardReport,
+    TargetSize,
+    Tier,
+    Verification,
+)
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork
@@ -172,6 +184,7 @@ def begin(
     codec: LrCodec = LrCodec.AUTO,
     pixel_limit: int = 1_000_000,
     image_column: str | None = None,
+    verify: Verification = Verification.FULL,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -185,11 +198,18 @@ def begin(
         lr_codec=codec,
         pixel_limit=pixel_limit,
         image_column=image_column,
+        verify=verify,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():
         model.write_bytes(weights())
     return open_archive(RescaleJob(source=source, archive=str(archive), settings=settings, weights=model))
+
+
+def plan_of(settings: Settings) -> Plan:
+    """Return a plan of one part that has these settings."""
+    part = PlanPart(sha256="ab" * 32, shards=3, objects=3)
+    return Plan(source="s3://bucket/photos", settings=settings, model="cd" * 32, parts=(part,))
 
 
 def rescaler(archive: Archive) -> RescaleWorker:
