@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # beside this file is one with the name of a package
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine with a GPU may have the checkout alone
 
 import torch
 

@@ -1,9 +1,9 @@
 """What a whole job takes beside its network alone: an actor's work in this process, or `iarn rescale` and `restore` with Ray.
 
-    python benchmarks/pipeline.py                                   # 200 images in tars, x2, lean, both ways, without Ray
-    python benchmarks/pipeline.py --device cuda --threads 16        # on a GPU; Ray need not be installed
-    python benchmarks/pipeline.py --source s3 --ray --tier balanced --verify full
-    python benchmarks/pipeline.py --codecs                          # a core's seconds for decoding and encoding alone
+    python benchmarks/whole_job.py                                   # 200 images in tars, x2, lean, both ways, without Ray
+    python benchmarks/whole_job.py --device cuda --threads 16        # on a GPU; Ray need not be installed
+    python benchmarks/whole_job.py --source s3 --ray --tier balanced --verify full
+    python benchmarks/whole_job.py --codecs                          # a core's seconds for decoding and encoding alone
 
 The images are the eight samples, repeated under other names (``--side`` makes them smaller). *Bare* is the engine alone: the
 calls that what is stored needs, one image after the other, decoded before. *Job* is everything from the first byte read to the
@@ -38,8 +38,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-# Run as a file, its own folder is first on the path, where this very file has the package's name.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine with a GPU may have the checkout alone
 
 from iarn.weights import shipped
 from pipeline import image
