@@ -430,7 +430,7 @@ def test_figures_for_prometheus(fresh: Site) -> None:
 
 
 def test_pages_ask_nothing_of_others(site: Site) -> None:
-    """Protects privacy: the description is a page without a script or an address elsewhere, and the root leads to the gallery."""
+    """Protects privacy: the description has no script and no address elsewhere; the root leads to the gallery."""
     page = site.get("/docs")
     assert page.status_code == 200
     assert "/archives/{archive}/assets/{key}/image" in page.text
