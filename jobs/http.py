@@ -32,7 +32,7 @@ from pipeline.catalogue import Filter
 from pipeline.errors import InvalidOption, PipelineError, ServiceError
 from pipeline.records import EntryKind, Tier
 from pipeline.restore import renamed
-from pipeline.service import FORMS, ImageRequest, Limits, Place, Restored, Shelf
+from pipeline.service import FORMS, File, ImageRequest, Limits, Place, Shelf
 
 ENTRY = "/archives/{archive}/assets/{key}"
 FOREVER = "max-age=31536000, immutable"
@@ -68,7 +68,7 @@ class Service:
         self.shelves = {shelf.name: shelf for shelf in shelves}
         self.options = options
         self.metrics = ServiceMetrics()
-        self.cache: ByteCache[Restored] = ByteCache(options.cache_bytes)
+        self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
         self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
         self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
 
@@ -174,30 +174,19 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
 def _add_stored_routes(app: FastAPI, service: Service) -> None:
     async def lr(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give an entry's LR, the very bytes that are stored."""
-        shelf, place = await service.find(archive, key, shard)
-        entry = await run_sync(shelf.figures, place, limiter=service.readers)
-        tag = f'"{entry.lr_sha256}"'
-        if entry.lr_sha256 and unchanged(request.headers, tag):
-            return _not_modified(service, tag)
-        name = f"lr/{place.archive}/{place.shard}/{place.key}"
+        name = f"lr/{_text(archive)}/{_text(key)}?{shard or ''}"
         found = service.cache.get(name)
         if found is None:
-            data = await run_sync(shelf.lr, place, limiter=service.readers)
-            form = (entry.lr_path or "").rpartition(".")[2].lower()
-            found = Restored(data=data, form=form, pixels=0, seconds=0)
-            service.cache.put(name, found, len(data))
-        return _picture(service, request, found, tag, key=place.key)
+            shelf, place = await service.find(archive, key, shard)
+            found = await run_sync(shelf.lr, place, limiter=service.readers)
+            service.cache.put(name, found, len(found.data))
+        return _picture(service, request, found, key=_text(key))
 
     async def original(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give the source's own bytes, where they are kept."""
         shelf, place = await service.find(archive, key, shard)
-        entry = await run_sync(shelf.figures, place, limiter=service.readers)
-        tag = f'"{entry.sha256}"'
-        data = await run_sync(shelf.original, place, limiter=service.readers)
-        if unchanged(request.headers, tag):
-            return _not_modified(service, tag)
-        found = Restored(data=data, form=place.key.rpartition(".")[2].lower(), pixels=0, seconds=0)
-        return _picture(service, request, found, tag, key=place.key, own_bytes=True)
+        found = await run_sync(shelf.original, place, limiter=service.readers)
+        return _picture(service, request, found, key=place.key, own_bytes=True)
 
     for path, endpoint in (("lr", lr), ("original", original)):
         _route(app, f"{ENTRY}/{path}", endpoint, response_class=Response, responses=IMAGES)
@@ -229,12 +218,11 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         )
         digest = await run_sync(shelf.image_digest, place, wanted, service.images.device, limiter=service.readers)
         vary = {} if format else {"Vary": "Accept"}
-        tag = f'"{digest}"'
-        if unchanged(request.headers, tag):
-            return _not_modified(service, tag, vary)
+        if unchanged(request.headers, f'"{digest}"'):
+            return _not_modified(service, f'"{digest}"', vary)
         await run_sync(shelf.check_size, place, wanted, service.options.limits, limiter=service.readers)
-        restored = await service.images.get(digest, place, wanted)
-        return _picture(service, request, restored, tag, key=renamed(place.key, restored.form), headers=vary)
+        found = await service.images.get(digest, place, wanted)
+        return _picture(service, request, found, key=renamed(place.key, found.form), headers=vary)
 
     _route(app, f"{ENTRY}/image", image, response_class=Response, responses=IMAGES)
 
@@ -260,14 +248,16 @@ class _Bytes(Response):
 def _picture(
     service: Service,
     request: Request,
-    found: Restored,
-    tag: str,
+    found: File,
     *,
     key: str,
     headers: Mapping[str, str] | None = None,
     own_bytes: bool = False,
 ) -> Response:
     """Answer with a file, or with the range of it that is asked for; ``own_bytes`` are a stranger's, not to be shown."""
+    tag = f'"{found.digest}"'
+    if unchanged(request.headers, tag):
+        return _not_modified(service, tag, headers)
     shown = "attachment" if own_bytes else "inline"
     answer = {
         **_lasting(service, tag),

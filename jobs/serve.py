@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def serve(job: ServeJob) -> int:
         shelves = [
             stack.enter_context(closing(Shelf(name, uri, number=number))) for number, (name, uri) in enumerate(named.items())
         ]
-        stack.enter_context(cluster(job.address))
+        stack.enter_context(cluster(job.address or cluster_address(os.environ)))
         backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
         options = HttpOptions(
             token=token, cache_bytes=job.cache_mb * 2**20, limits=limits, seconds=job.seconds, most_restores=most_restores(job)
@@ -90,6 +90,12 @@ def serve(job: ServeJob) -> int:
             shelf.catalogue.begin()
         serve_http(create_app(shelves, backend, options), listener, lambda: print(ready_line(named, listener), flush=True))
     return 0
+
+
+def cluster_address(environment: Mapping[str, str]) -> str | None:
+    """Return where a cluster is by Ray's own variable, which may also lead to a dashboard: that is none to join."""
+    address = environment.get("RAY_ADDRESS", "")
+    return address if address and not address.startswith("http") else None
 
 
 def most_restores(job: ServeJob) -> int:
@@ -127,7 +133,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def read_token(path: Path | None, environment: Any) -> str | None:
+def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
     """Return the token of a file or of the environment, None where there is neither; raises InvalidOption."""
     if path is not None:
         try:
@@ -147,7 +153,7 @@ class _Replica:
     """One process with its engines, as Serve starts it."""
 
     def __init__(self, uris: tuple[str, ...], device: str, limits: Limits) -> None:
-        os.nice(5)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
+        os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
         self._restorer = Restorer(uris, device=device, limits=limits)
 
     async def restore(self, place: Place, request: ImageRequest) -> Restored | PipelineError:

@@ -119,6 +119,15 @@ class Restored:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file to give: its bytes, its format (an extension, in lower case), and the digest that names those very bytes."""
+
+    data: bytes
+    form: str
+    digest: str
+
+
 class Shelf:
     """One archive of a service, under its name; any thread may ask. It has the shards that were done when it was opened."""
 
@@ -189,20 +198,22 @@ class Shelf:
         assets = [_listed(each) for each in page[:limit]]
         return {"assets": assets, "next": assets[-1]["key"] if more else None, "total": self.catalogue.total(wanted)}
 
-    def lr(self, place: Place) -> bytes:
+    def lr(self, place: Place) -> File:
         """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, DamagedObject."""
         entry = self._rows.entry(place, ("lr",))
         if entry.lr is None:
             raise NotKept(entry.key, "LR", "the source's own bytes stand for it; its original has them")
         check_lr(entry)
-        return entry.lr
+        form = (entry.lr_path or "").rpartition(".")[2].lower()
+        return File(data=entry.lr, form=form, digest=hashlib.sha256(entry.lr).hexdigest())
 
-    def original(self, place: Place) -> bytes:
+    def original(self, place: Place) -> File:
         """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, DamagedObject."""
         data = source_bytes(self._rows.entry(place, ("original",)))
         if data is None:
             raise NotKept(place.key, "original", f"its tier is {self.figures(place).tier}; its image is restored")
-        return data
+        form = place.key.rpartition(".")[2].lower()
+        return File(data=data, form=form, digest=hashlib.sha256(data).hexdigest())
 
     def image_digest(self, place: Place, request: ImageRequest, device: str) -> str:
         """Return what names the bytes of an image: the digests of archive, model and entry, the request, and what makes it."""
