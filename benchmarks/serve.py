@@ -1,6 +1,6 @@
 """A service under load: many clients on loopback, a replica killed under them, every byte compared.
 
-    python -m benchmarks.serve ARCHIVE [--clients 64] [--seconds 60] [--replicas 2] [--kill] [--json out.json]
+    python -m benchmarks.serve ARCHIVE [--clients 64] [--seconds 60] [--replicas 2] [--pause 0.5] [--kill] [--json out.json]
 
 Starts `iarn serve`, asks it for LRs and images of mixed sizes from so many clients at once, kills a replica by its process id
 in the middle, and prints what came: wrong bytes, refusals, lost requests, latencies, restored pixels a second, memory.
@@ -29,6 +29,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import psutil
+from yarl import URL
 
 from pipeline.service import ImageRequest, Restorer, Shelf
 
@@ -99,8 +100,13 @@ def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
     return Expected(lrs=lrs, images=images)
 
 
-async def load(base: str, right: Expected, *, clients: int, seconds: float, seed: int, lrs: float = 0.7) -> Account:
-    """Ask for ``seconds`` from ``clients`` at once, each on a connection of its own; ``lrs`` is the share of LRs."""
+async def load(
+    base: str, right: Expected, *, clients: int, seconds: float, seed: int, lrs: float = 0.7, pause: float = 0.0
+) -> Account:
+    """Ask for ``seconds`` from ``clients`` at once, each on a connection of its own.
+
+    ``lrs`` is the share of LRs, ``pause`` the mean of the seconds that a client waits before each request.
+    """
     account, end = Account(), time.monotonic() + seconds
     seen: set[str] = set()
 
@@ -109,6 +115,8 @@ async def load(base: str, right: Expected, *, clients: int, seconds: float, seed
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         async with aiohttp.ClientSession(base, timeout=timeout, connector=aiohttp.TCPConnector(limit=1)) as session:
             while time.monotonic() < end:
+                if pause:
+                    await asyncio.sleep(choose.expovariate(1 / pause))
                 of_lr = choose.random() < lrs
                 answers = right.lrs if of_lr else right.images
                 path = choose.choice(sorted(answers))
@@ -123,8 +131,6 @@ async def load(base: str, right: Expected, *, clients: int, seconds: float, seed
 async def _ask(session: Any, path: str, right: bytes, kind: str, account: Account) -> None:
     began = time.monotonic()
     try:
-        from yarl import URL
-
         async with session.get(URL(path, encoded=True)) as answer:
             body, status = await answer.read(), answer.status
             clear = status == 503 and "Retry-After" in answer.headers and b'"message"' in body
@@ -200,13 +206,14 @@ async def measure(base: str, process: psutil.Process, right: Expected, asked: ar
     memory: dict[str, int] = {}
     watching = asyncio.create_task(watch(process, memory, asked.seconds / 3 if asked.kill else None))
     before, began = await _restored(base), time.monotonic()
-    account = await load(base, right, clients=asked.clients, seconds=asked.seconds, seed=asked.seed, lrs=asked.lrs)
+    how = {"clients": asked.clients, "seconds": asked.seconds, "seed": asked.seed, "lrs": asked.lrs, "pause": asked.pause}
+    account = await load(base, right, **how)
     passed = time.monotonic() - began
     account.pixels = await _restored(base) - before
     watching.cancel()
     killed = memory.pop("killed", 0)
     account.memory = memory
-    return {**account.figures(passed), "clients": asked.clients, "replicas_killed": int(killed > 0)}
+    return {**account.figures(passed), "clients": asked.clients, "pause": asked.pause, "replicas_killed": int(killed > 0)}
 
 
 async def _restored(base: str) -> int:
@@ -229,6 +236,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--entries", type=int, default=24, help="entries of the archive that are asked for")
     parser.add_argument("--lrs", type=float, default=0.7, help="share of requests that are for LRs")
+    parser.add_argument("--pause", type=float, default=0.0, help="mean seconds that a client waits before each request")
     parser.add_argument("--cache-mb", type=int, default=256)
     parser.add_argument("--kill", action="store_true", help="kill a replica after a third of the time")
     parser.add_argument("--seed", type=int, default=1)

@@ -123,12 +123,14 @@ class _Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens; raises InvalidOption where that cannot be."""
+    if not 0 <= port <= 65535:  # the system would take the rest of a division
+        raise InvalidOption("--port", str(port), "give 0 to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise InvalidOption("--port", f"{host}:{port}", f"it cannot be bound ({reason}).") from None
     listener.setblocking(False)
     return listener

@@ -23,7 +23,7 @@ from pipeline.byte_cache import ByteCache
 from pipeline.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.engine import Engine, choose_device
 from pipeline.entries import PARTS, check_lr, columns_of, from_row, source_bytes
-from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NotKept, NotReady, PipelineError
+from pipeline.errors import AmbiguousKey, ArchiveError, InvalidOption, NoSuchEntry, NotKept, NotReady, PipelineError
 from pipeline.keys import KeyIndex
 from pipeline.reader import ArchiveReader, open_archive
 from pipeline.records import Entry, EntryKind, OriginalCoding, Size
@@ -138,8 +138,11 @@ class Shelf:
         shard_ids = [shard_id for shard_id, _, _ in shard_counts]
         self.entries = sum(entries for _, entries, _ in shard_counts)
         self.originals = sum(originals for _, _, originals in shard_counts)
-        self.bytes = sum(commit.byte_size for commit in self.reader.archive.commits())
-        self._index = KeyIndex(self.reader.archive, shard_ids)
+        self.bytes = self.source_bytes = 0
+        for commit in self.reader.archive.commits():
+            self.bytes, self.source_bytes = self.bytes + commit.byte_size, self.source_bytes + commit.report.bytes_in
+        self._lost: list[ArchiveError] = []
+        self._index = KeyIndex(self.reader.archive, shard_ids, lost=self._lost.append)
         self._shards = len(shard_ids)
         self.catalogue = Catalogue(self.reader.archive, shard_ids)
         self._rows = _Rows(self.reader.archive)
@@ -153,7 +156,7 @@ class Shelf:
             "entries": self.entries,
             "originals": self.originals,
             "bytes": self.bytes,
-            "source_bytes": sum(commit.report.bytes_in for commit in self.reader.archive.commits()),
+            "source_bytes": self.source_bytes,
             "digest": self.reader.digest,
         }
 
@@ -161,6 +164,8 @@ class Shelf:
         """Return where the entry of a key is; raises NoSuchEntry, AmbiguousKey, DamagedObject."""
         places = [each for each in self._index.places_of(key) if shard is None or each[0] == shard]
         if not places:
+            if self._lost:  # nobody can tell what was in there
+                raise self._lost[0]
             raise NoSuchEntry(self.name, key)
         if len(places) > 1:
             raise AmbiguousKey(self.name, key, tuple(each for each, _ in places))

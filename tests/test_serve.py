@@ -69,7 +69,7 @@ def test_it_serves_several_archives(running: tuple[str, Running], right: Expecte
 
 
 def test_a_killed_replica_loses_nothing(running: tuple[str, Running], right: Expected) -> None:
-    """Protects clients: 32 at once, one replica killed under them; every answer is right or a clear 503, and none is missing."""
+    """Protects clients: 32 at once, a replica killed under them; every answer is right or a clear 503, and none is missing."""
     base, command = running
     victim = replicas_of(psutil.Process(command.pid))[0]
 

@@ -344,6 +344,21 @@ def test_damage_is_one_entry_s_own(tmp_path: Path) -> None:
         assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 5
 
 
+def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path) -> None:
+    """Protects an archive that lost one shard: keys of the others are served, an unknown key is told of the damage."""
+    as_tar(tmp_path / "source", samples(3, folder="a/"), "a.tar")
+    rescaled = rescale(as_tar(tmp_path / "source", samples(3, folder="b/"), "b.tar"), tmp_path / "archive")
+    path = sorted((tmp_path / "archive" / "shards").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with closing(Shelf("damaged", rescaled.uri)) as shelf:
+        assert shelf.lr(shelf.place("b/001.jpg")).data
+        with pytest.raises(ArchiveError) as caught:
+            shelf.place("a/001.jpg")
+        assert path.stem in sentence(str(caught.value))
+        shelf.catalogue.begin()
+        assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 3
+
+
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """A small engine."""
