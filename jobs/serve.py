@@ -49,7 +49,7 @@ class ServeJob:
     device: str = "auto"
     replicas: int = 1
     max_replicas: int | None = None
-    cpus_per_replica: float | None = None
+    cpus_per_replica: float = 1.0
     gpus_per_replica: float | None = None
     queue: int = 64
     cache_mb: int = 256
@@ -171,7 +171,7 @@ class Replicas:
 
     def __init__(self, job: ServeJob, uris: Sequence[str], limits: Limits) -> None:
         """Start the replicas and wait until they have their engines; raises ResourcesUnavailable, WorkerNotStarted."""
-        pool = PoolOptions(actors=job.replicas, cpus_per_actor=job.cpus_per_replica or 1.0, gpus_per_actor=job.gpus_per_replica)
+        pool = PoolOptions(actors=job.replicas, cpus_per_actor=job.cpus_per_replica, gpus_per_actor=job.gpus_per_replica)
         room = request_for(job.device, pool, noun="replica")
         self._name = f"iarn-{secrets.token_hex(4)}"
         self._seconds = job.seconds

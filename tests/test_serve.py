@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from benchmarks.serve import Expected, expected, load, replicas_of
-from jobs.serve import ServeJob, cluster_address, is_loopback, most_restores, names_of, read_token
+from jobs.serve import ServeJob, cluster_address, deployment, is_loopback, most_restores, names_of, read_token
+from pipeline.cluster import Request
 from pipeline.errors import InvalidOption
 from tests.commands import IARN, Running, home
 from tests.test_cli import refused
@@ -156,6 +157,16 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
     for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--queue", 0), ("--max-replicas", 0)):
         assert option in refused(2, "serve", archive.uri, option, value)
     refused(3, "serve", str(Path(archive.uri).parent))
+
+
+def test_what_serve_is_asked_for() -> None:
+    """Protects devices and back-pressure: replicas have the CPUs and GPUs asked for, a bounded queue, and grow if they may."""
+    room = Request(actors=1, cpus=2, gpus=0.5)
+    fixed = deployment(ServeJob(archives=("x",), replicas=3, queue=7), room)
+    assert (fixed.num_replicas, fixed.max_queued_requests) == (3, 7)
+    assert {"num_cpus": 2, "num_gpus": 0.5}.items() <= fixed.ray_actor_options.items()
+    growing = deployment(ServeJob(archives=("x",), replicas=1, max_replicas=4), room)._deployment_config.autoscaling_config
+    assert (growing.min_replicas, growing.max_replicas) == (1, 4)
 
 
 def test_where_a_cluster_is() -> None:
