@@ -293,6 +293,16 @@ def test_a_restore_has_its_time(archive: Rescaled) -> None:
         assert "retry-after" in answer.headers
 
 
+def test_a_read_has_its_time(archive: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects clients from a store that hangs: what is not read in time is given up with a sentence."""
+    site, released = Site(archive, seconds=0.1), threading.Event()
+    monkeypatch.setattr(site.shelf, "lr", lambda _: released.wait(30))
+    with closing(site.shelf):
+        answer = site.get(f"{ENTRY}/lr")
+        released.set()
+        assert (answer.status_code, told(answer)) == (503, "overloaded")
+
+
 def test_a_cache_of_nothing_still_serves(archive: Rescaled) -> None:
     """Protects small machines: without a cache each image is restored anew, to the same bytes."""
     site = Site(archive, cache_bytes=0)
