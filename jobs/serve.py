@@ -20,7 +20,6 @@ from typing import Any
 
 from ray import serve as ray_serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import LoggingConfig
 
@@ -139,7 +138,8 @@ def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
         try:
             token, where = path.read_text(encoding="utf-8").strip(), f"--token-file {path}"
         except (OSError, ValueError) as error:
-            raise InvalidOption("--token-file", str(path), f"it cannot be read ({error}).") from None
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise InvalidOption("--token-file", str(path), f"it cannot be read ({reason}).") from None
     elif TOKEN_VARIABLE in environment:
         token, where = environment[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
     else:
@@ -179,7 +179,7 @@ class Replicas:
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         app = deployment(job, room).bind(tuple(uris), job.device, limits)
         try:
-            ray_serve.start(http_options=HTTPOptions(location="NoServer"), logging_config=quiet)
+            ray_serve.start(proxy_location="Disabled", logging_config=quiet)
             self._handle = ray_serve.run(app, name=self._name, route_prefix=None, logging_config=quiet)
             self.device: str = self._handle.device.remote().result(timeout_s=60)
         except (RayServeException, RayError, RuntimeError, TimeoutError) as error:
