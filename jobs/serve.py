@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve as ray_serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import LoggingConfig
 
 from jobs.http import HttpOptions, create_app
 from jobs.http_server import bind, serve_http
+from pipeline.actor import last_line
 from pipeline.cluster import PoolOptions, Request, cluster, first_line, request_for
 from pipeline.errors import InvalidOption, Overloaded, PipelineError, WorkerNotStarted
 from pipeline.service import ImageRequest, Limits, Place, Restored, Restorer, Shelf
@@ -196,6 +197,8 @@ class Replicas:
                 answer: Restored | PipelineError = await self._handle.restore.remote(place, request)
             except BackPressureError:
                 raise Overloaded("all replicas are busy and the queue is full") from None
+            except RayTaskError as error:  # nobody foresaw it: a device out of memory, or a fault of ours
+                raise Overloaded(f"a replica failed: {last_line(error)}") from None
             except (RayServeException, RayError):
                 continue  # it was lost under the restore, which may be done again
             if isinstance(answer, PipelineError):
