@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 from pipeline.archive import Archive
+from pipeline.errors import ArchiveError
 from pipeline.overlap import ahead
 
 LAST = "\U0010ffff"
@@ -35,9 +36,14 @@ CREATE INDEX spans_to_read ON spans (low, high) WHERE low < high;
 class KeyIndex:
     """The keys of some shards of an archive; any thread may ask. SQLite compares text by its UTF-8 bytes, as Parquet does."""
 
-    def __init__(self, archive: Archive, shard_ids: Iterable[str]) -> None:
-        """Read the footers of shards, in the order in which they are to be told."""
-        self._archive, self._turn = archive, threading.Lock()
+    def __init__(
+        self, archive: Archive, shard_ids: Iterable[str], *, lost: Callable[[ArchiveError], None] | None = None
+    ) -> None:
+        """Read the footers of shards, in the order in which they are to be told.
+
+        Where ``lost`` is given it is told of each shard whose footer is damaged, and the others are read; else that is raised.
+        """
+        self._archive, self._turn, self._lost = archive, threading.Lock(), lost
         self._base = sqlite3.connect("", check_same_thread=False)  # a file without a name, gone with the connection
         self._base.executescript(_SCHEMA)
         with ThreadPoolExecutor(_THREADS) as threads, self._base:
@@ -48,11 +54,15 @@ class KeyIndex:
 
     def shards_of(self, key: str) -> list[str]:
         """Return the ids of the shards that have an entry of this key."""
+        return [shard_id for shard_id, _ in self.places_of(key)]
+
+    def places_of(self, key: str) -> list[tuple[str, int]]:
+        """Return the ids of the shards that have an entry of this key, each with the row group that it is in."""
         with self._turn:
             while self._expand("low <= ? AND high >= ?", (key, key)):
                 pass
-            query = "SELECT DISTINCT id FROM spans JOIN shards ON number = shard WHERE low = ? AND high = low ORDER BY number"
-            return [shard_id for (shard_id,) in self._base.execute(query, (key,))]
+            query = "SELECT DISTINCT id, row_group FROM spans JOIN shards ON number = shard WHERE low = ? AND high = low"
+            return self._base.execute(f"{query} ORDER BY number", (key,)).fetchall()
 
     def keys(self, prefix: str = "", after: str = "", limit: int | None = None) -> Iterator[str]:
         """Yield keys in byte order, each once: those that begin with ``prefix`` and come after ``after``, at most ``limit``."""
@@ -89,6 +99,12 @@ class KeyIndex:
         return bool(found)
 
     def _spans(self, shard_id: str) -> tuple[str, list[tuple[str, str, int]]]:
-        with self._archive.shard_rows(shard_id) as reader:
-            told = [each or ("", LAST) for each in reader.key_ranges("key")]
-            return shard_id, [(low, high, group) for group, (low, high) in enumerate(told)]
+        try:
+            with self._archive.shard_rows(shard_id) as reader:
+                told = [each or ("", LAST) for each in reader.key_ranges("key")]
+        except ArchiveError as error:
+            if self._lost is None:
+                raise
+            self._lost(error)
+            told = []
+        return shard_id, [(low, high, group) for group, (low, high) in enumerate(told)]

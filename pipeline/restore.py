@@ -43,7 +43,7 @@ from pipeline.store import Store, open_store
 from pipeline.tiles import TILE_POINTS
 
 SOURCE_FORMAT = "source"
-FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp")
+FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp", "avif")
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source."""
 
@@ -263,12 +263,7 @@ class RestoreWorker:
                 form, quality = image.lossless_format(form), 100
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
-            picture = resized(picture, wanted)
-            try:
-                data = image.encode(picture, format=form, quality=quality)
-            except UnwritableImage:  # sides or metadata beyond the format's limits
-                form = "png"
-                data = image.encode(picture, format=form, quality=quality)
+            data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
             return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
         except PipelineError as error:
@@ -346,6 +341,12 @@ def original_pixels(entry: Entry) -> Pixels:
 
 def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
     """Return what the network makes of an entry's LR, at the original size; DamagedEntry where that cannot be it."""
+    size = size_to_restore(engine, entry, lr)
+    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
+
+
+def size_to_restore(engine: Engine, entry: Entry, lr: Pixels) -> Size:
+    """Return the size that the network restores an entry's LR to; DamagedEntry where that cannot be it."""
     size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
     try:
         if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
@@ -353,7 +354,7 @@ def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
         engine.check_size(size, lr_size)
     except SizeNotReachable as error:
         raise DamagedEntry(entry.key, "size", str(error)) from None
-    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
+    return size
 
 
 def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
@@ -395,6 +396,14 @@ def output_format(wanted: str, picture: image.Picture) -> str:
     if not image.writable(form) or (picture.alpha is not None and not image.carries_alpha(form)):
         return "png"
     return form
+
+
+def encode_restored(picture: image.Picture, form: str, quality: int) -> tuple[bytes, str]:
+    """Return the file of a restored picture, and its format: PNG where sides or metadata are beyond the limits of ``form``."""
+    try:
+        return image.encode(picture, format=form, quality=quality), form
+    except UnwritableImage:
+        return image.encode(picture, format="png", quality=quality), "png"
 
 
 def renamed(key: str, form: str) -> str:
