@@ -1,0 +1,303 @@
+// One entry: its pictures side by side, its figures, its size by a slider, its downloads.
+
+import { VIEW, change, href, read } from "./address.js";
+import { bytes, decibels, element, name, share, side } from "./figures.js";
+import { Pictures, choices, difference, source } from "./pictures.js";
+import { address, hasToken, json, save } from "./service.js";
+import { Stage } from "./stage.js";
+
+const $ = (id) => document.getElementById(id);
+const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original", other: "EXIF, ICC, XMP, sidecars" };
+const GAINS = ["1", "2", "4", "8", "16", "32"];
+const CALM = 250; // ms without a further change before a restore is asked for
+
+export class AssetView {
+  #stage;
+  #pictures = new Pictures();
+  #asset = null;
+  #leaving = new AbortController();
+  #shown = {}; // side -> what was asked for last
+  #told = { left: "", right: "" };
+  #calming = 0;
+  #writing = 0;
+
+  /** `report` shows an error with a way to try again; `say` tells what happens. */
+  constructor({ report, say }) {
+    Object.assign(this, { report, say });
+    this.#stage = new Stage($("stage"), () => this.#moved());
+    $("zoom-in").onclick = () => this.#stage.zoomIn();
+    $("zoom-out").onclick = () => this.#stage.zoomOut();
+    $("zoom-fit").onclick = () => this.#stage.fit();
+    $("zoom-one").onclick = () => this.#stage.zoomTo(1);
+    for (const which of ["left", "right", "first", "second", "gain"]) {
+      $(which).onchange = () => this.#set({ [which]: $(which).value });
+    }
+    $("scale").oninput = () => {
+      this.#tellScale(Number($("scale").value));
+      clearTimeout(this.#calming);
+      this.#calming = setTimeout(() => this.#set({ scale: $("scale").value }), CALM);
+    };
+    $("latent").onchange = () => this.#set({ latent: $("latent").checked ? "1" : "0" });
+    $("format").onchange = $("quality").oninput = () => this.#downloads();
+    for (const which of ["lr", "restored", "original"]) {
+      const link = $(`download-${which}`);
+      link.onclick = (event) => {
+        if (!hasToken()) return; // a link is enough, and can be copied
+        event.preventDefault();
+        save(link.href, link.download).catch((error) => this.report(error, () => link.click()));
+      };
+    }
+  }
+
+  /** Show an entry; resolves when its figures are there. */
+  async open(archive, key) {
+    this.close();
+    this.#leaving = new AbortController();
+    const { signal } = this.#leaving;
+    $("asset-key").textContent = key;
+    $("asset").classList.add("waiting");
+    try {
+      this.#asset = await json(address([archive, "assets", key], { shard: read().shard }), signal);
+    } catch (error) {
+      if (!signal.aborted) this.report(error, () => this.open(archive, key));
+      return;
+    }
+    if (signal.aborted) return;
+    $("asset").classList.remove("waiting");
+    this.#stage.view = read();
+    this.#figures();
+    this.update();
+  }
+
+  close() {
+    this.#leaving.abort(new DOMException("left", "AbortError"));
+    clearTimeout(this.#calming);
+    clearTimeout(this.#writing);
+    this.#pictures.close();
+    this.#pictures = new Pictures();
+    this.#asset = null;
+    this.#shown = {};
+    this.#nothing("");
+    this.#stage.frame = null;
+    for (const each of ["left", "right"]) {
+      this.#stage.put(each, null);
+      this.#tell(each, "");
+    }
+  }
+
+  /** Bring everything up to what the address says. */
+  update() {
+    const asset = this.#asset;
+    if (!asset) return;
+    const state = this.#state();
+    const there = choices(asset);
+    const both = new Map([...there, ...(there.size > 1 ? [["difference", "Difference"]] : [])]);
+    for (const which of ["left", "right"]) offer($(which), both, state[which]);
+    for (const which of ["first", "second"]) offer($(which), there, state[which]);
+    $("gain").value = state.gain;
+    $("scale").value = state.scale;
+    $("latent").checked = state.latent;
+    this.#tellScale(state.scale);
+    $("differing").hidden = ![state.left, state.right].includes("difference");
+    $("asset").classList.toggle("single", there.size < 2);
+    this.#stage.pair = there.size < 2 ? null : { left: both.get(state.left), right: both.get(state.right) };
+    if (asset.width) this.#stage.frame = asset;
+    this.#downloads();
+    for (const which of there.size < 2 ? ["right"] : ["left", "right"]) this.#show(which, state);
+    if (there.size < 2) {
+      this.#stage.put("left", null);
+      this.#tell("left", "");
+    }
+    this.#moved();
+  }
+
+  key(event) {
+    const keys = {
+      "+": () => this.#stage.zoomIn(),
+      "=": () => this.#stage.zoomIn(),
+      "-": () => this.#stage.zoomOut(),
+      0: () => this.#stage.fit(),
+      1: () => this.#stage.zoomTo(1),
+      d: () => this.#toggleDifference(),
+    };
+    const act = keys[event.key.toLowerCase()];
+    if (act) event.preventDefault();
+    act?.();
+  }
+
+  /** What the address asks for, of what this entry has. */
+  #state() {
+    const asked = read();
+    const there = [...choices(this.#asset).keys()];
+    const one = (value, allowed, otherwise) => (allowed.includes(value) ? value : otherwise);
+    const sides = there.length > 1 ? [...there, "difference"] : there;
+    const scale = Number(asked.scale);
+    return {
+      left: one(asked.left, sides, there[0]),
+      right: one(asked.right, sides, there.at(there.length > 1 ? 1 : 0)),
+      first: one(asked.first, there, there[0]),
+      second: one(asked.second, there, there[1]),
+      gain: one(asked.gain, GAINS, "8"),
+      scale: scale > 0 && scale <= 4 ? scale : 1,
+      latent: asked.latent !== "0",
+    };
+  }
+
+  #set(changes) {
+    change(changes, { replace: true });
+    this.update();
+  }
+
+  #toggleDifference() {
+    const { left, right, first, second } = this.#state();
+    if (right === "difference") this.#set({ left: first, right: second });
+    else if (left !== right && left !== "difference") this.#set({ first: left, second: right, right: "difference" });
+    else this.#set({ right: "difference" });
+  }
+
+  async #show(which, state) {
+    const wanted = state[which];
+    const ask = (one) => source(this.#asset, one, state);
+    const urls = wanted === "difference" ? [ask(state.first), ask(state.second)] : [ask(wanted)];
+    const what = [wanted, ...urls, wanted === "difference" ? state.gain : ""].join(" ");
+    if (this.#shown[which]?.what === what) return;
+    const old = this.#shown[which]?.urls ?? [];
+    const mine = (this.#shown[which] = { what, urls });
+    const others = which === "left" ? this.#shown.right : this.#shown.left;
+    const stale = old.find((url) => !urls.includes(url) && !others?.urls.includes(url));
+    const asset = this.#asset;
+    this.#tell(which, null);
+    try {
+      const parts = await Promise.all(urls.map((url) => this.#pictures.get(url, stale)));
+      if (this.#shown[which] !== mine) return;
+      const [{ image, size, type }] = parts;
+      const named = choices(asset);
+      if (!asset.width) this.#stage.frame = { width: image.naturalWidth / state.scale, height: image.naturalHeight / state.scale };
+      if (wanted === "difference") {
+        const canvas = difference(parts[0].image, parts[1].image, Number(state.gain));
+        const between = `Difference of ${named.get(state.first)} and ${named.get(state.second)}, times ${state.gain}`;
+        canvas.setAttribute("aria-label", `${between}: ${asset.key}`);
+        this.#stage.put(which, canvas);
+        this.#tell(which, `${between}: ${canvas.dataset.size}`);
+      } else {
+        const shown = image.parentElement ? image.cloneNode() : image; // one picture may be on both sides
+        shown.alt = `${asset.key}, ${named.get(wanted)}, ${image.naturalWidth} by ${image.naturalHeight} pixels`;
+        this.#stage.put(which, shown);
+        if (wanted === "lr") this.#named("lr", type, size);
+        this.#tell(which, `${named.get(wanted)}: ${side(image.naturalWidth, image.naturalHeight)}`);
+      }
+    } catch (error) {
+      if (this.#shown[which] !== mine || error.name === "AbortError") return;
+      this.#shown[which] = undefined;
+      this.#stage.put(which, null);
+      this.#tell(which, "");
+      if (error.status === 422 && asset.kind === "original") this.#nothing(`No picture to show: ${error.message}`);
+      else this.report(error, () => this.update());
+    }
+  }
+
+  /** Say what a side shows; null while it is under way. */
+  #tell(which, text) {
+    this.#told[which] = text;
+    this.#stage.busy(which, text === null);
+    const both = Object.values(this.#told);
+    this.say(both.includes(null) ? "Restoring…" : [...new Set(both)].filter(Boolean).join(" · "));
+  }
+
+  /** Say why there is no picture, in its place; nothing hides that again. */
+  #nothing(text) {
+    $("nothing").hidden = !text;
+    $("nothing").textContent = text;
+  }
+
+  #moved() {
+    $("zoom").textContent = `${Number((100 * this.#stage.zoom).toPrecision(this.#stage.zoom < 1 ? 2 : 4))}\u00a0%`;
+    clearTimeout(this.#writing);
+    this.#writing = setTimeout(() => change(this.#asset ? this.#stage.view : VIEW, { replace: true }), 200);
+  }
+
+  #tellScale(scale) {
+    const { width, height } = this.#asset ?? {};
+    const pixels = width ? ` · ${side(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)))}` : "";
+    const times = `× ${Number(scale.toFixed(2))}`;
+    $("scale-text").textContent = times + pixels;
+    $("scale").setAttribute("aria-valuetext", `${scale} times the original size${pixels}`);
+  }
+
+  #figures() {
+    const asset = this.#asset;
+    const rescaled = asset.kind === "lr";
+    const rows = (pairs) => pairs.map(([term, value]) => element("div", {}, element("dt", { textContent: term }), element("dd", { textContent: value })));
+    const quality = [["PSNR", decibels(asset.psnr)], ["PSNR-Y", decibels(asset.psnr_y)], ["SSIM", asset.ssim?.toFixed(4) ?? "–"]];
+    $("key-figures").replaceChildren(...(rescaled ? rows(quality) : []));
+    const about = [["Kind", rescaled ? "LR" : "original, kept as it was"]];
+    if (rescaled || asset.tier) about.push(["Tier", asset.tier]);
+    if (asset.width) about.push(["Size", `${side(asset.width, asset.height)} pixels`]);
+    if (asset.lr_width) about.push(["LR", `${side(asset.lr_width, asset.lr_height)} pixels`]);
+    $("figures").replaceChildren(...rows(about));
+    $("reason").hidden = !asset.reason;
+    $("reason").textContent = asset.reason ?? "";
+    $("latent-line").hidden = !asset.has_latent;
+    $("restoring").hidden = !asset.links.image;
+    $("restoring-title").textContent = rescaled ? "Restore" : "Show at another size";
+    this.#bytes();
+  }
+
+  #bytes() {
+    const { bytes: parts, stored_bytes: stored, source_bytes: before } = this.#asset;
+    const there = Object.entries(PARTS).filter(([part]) => parts[part]);
+    const longest = Math.max(stored, before, 1);
+    const bar = there.map(([part]) => {
+      const piece = element("span", { className: `fill-${part}` });
+      piece.style.width = `${(100 * parts[part]) / longest}%`;
+      return piece;
+    });
+    const whole = element("span", { className: "fill-source" });
+    whole.style.width = `${(100 * before) / longest}%`;
+    $("bytes-bar").replaceChildren(element("div", {}, whole), element("div", {}, ...bar));
+    const told = there.map(([part, title]) => `${title} ${bytes(parts[part])}`).join(", ");
+    $("bytes-bar").setAttribute("aria-label", `Stored ${bytes(stored)} of ${bytes(before)} in the source: ${told}`);
+    const row = (part, title, value) =>
+      element("tr", {}, element("th", { scope: "row" }, element("i", { className: `fill-${part}` }), title),
+        element("td", { textContent: bytes(value) }), element("td", { textContent: share(value, before) }));
+    const total = row("none", "stored", stored);
+    total.className = "total";
+    $("bytes").tBodies[0].replaceChildren(row("source", "source", before), ...there.map(([part, title]) => row(part, title, parts[part])), total);
+  }
+
+  #downloads() {
+    const asset = this.#asset;
+    if (!asset) return;
+    const state = this.#state();
+    const format = $("format").value;
+    $("quality").hidden = format === "png";
+    const quality = format === "png" ? "" : $("quality").value;
+    const restored = source(asset, "restored", { ...state, format, quality });
+    const scaled = state.scale === 1 ? "" : `-x${state.scale}`;
+    const stem = name(asset.key).replace(/\.[^.]*$/, "");
+    const give = (which, there, url, as) => {
+      $(`download-${which}-line`).hidden = !there;
+      if (there) Object.assign($(`download-${which}`), { href: url, download: as });
+    };
+    give("lr", asset.links.lr, source(asset, "lr", state), $("download-lr").download || `${stem}-lr`);
+    give("restored", asset.links.image, restored, `${stem}${scaled}.${format === "jpeg" ? "jpg" : format}`);
+    give("original", asset.links.original, source(asset, "original", state), name(asset.key));
+    $("download-restored").textContent = asset.kind === "lr" ? "Restored" : "Picture";
+    $("download-lr-size").textContent = asset.bytes.lr ? bytes(asset.bytes.lr) : "";
+    $("download-original-size").textContent = asset.links.original ? bytes(asset.source_bytes) : "";
+  }
+
+  #named(which, type, size) {
+    const stem = name(this.#asset.key).replace(/\.[^.]*$/, "");
+    $(`download-${which}`).download = `${stem}-${which}.${type.split("/")[1].replace("jpeg", "jpg")}`;
+    $(`download-${which}-size`).textContent = `${type.split("/")[1].toUpperCase()}, ${bytes(size)}`;
+  }
+}
+
+/** Fill a select with options, by value, and choose one. */
+function offer(select, options, chosen) {
+  const now = [...select.options].map((option) => `${option.value} ${option.text}`).join();
+  const wanted = [...options].map((option) => option.join(" ")).join();
+  if (now !== wanted) select.replaceChildren(...[...options].map(([value, text]) => new Option(text, value)));
+  select.value = chosen;
+}
