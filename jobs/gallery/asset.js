@@ -1,13 +1,13 @@
 // One entry: its pictures side by side, its figures, its size by a slider, its downloads.
 
 import { VIEW, change, href, read } from "./address.js";
-import { bytes, decibels, element, name, share, side } from "./figures.js";
+import { side } from "./figures.js";
+import { showDownloads, showFigures, showLrFile } from "./panel.js";
 import { Pictures, choices, difference, source } from "./pictures.js";
 import { address, hasToken, json, save } from "./service.js";
 import { Stage } from "./stage.js";
 
 const $ = (id) => document.getElementById(id);
-const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original", other: "EXIF, ICC, XMP, sidecars" };
 const GAINS = ["1", "2", "4", "8", "16", "32"];
 const CALM = 250; // ms without a further change before a restore is asked for
 
@@ -38,7 +38,7 @@ export class AssetView {
       this.#calming = setTimeout(() => this.#set({ scale: $("scale").value }), CALM);
     };
     $("latent").onchange = () => this.#set({ latent: $("latent").checked ? "1" : "0" });
-    $("format").onchange = $("quality").oninput = () => this.#downloads();
+    $("format").onchange = $("quality").oninput = () => this.#asset && showDownloads(this.#asset, this.#state());
     for (const which of ["lr", "restored", "original"]) {
       const link = $(`download-${which}`);
       link.onclick = (event) => {
@@ -65,7 +65,7 @@ export class AssetView {
     if (signal.aborted) return;
     $("asset").classList.remove("waiting");
     this.#stage.view = read();
-    this.#figures();
+    showFigures(this.#asset);
     this.update();
   }
 
@@ -102,7 +102,7 @@ export class AssetView {
     $("asset").classList.toggle("single", there.size < 2);
     this.#stage.pair = there.size < 2 ? null : { left: both.get(state.left), right: both.get(state.right) };
     if (asset.width) this.#stage.frame = asset;
-    this.#downloads();
+    showDownloads(asset, state);
     for (const which of there.size < 2 ? ["right"] : ["left", "right"]) this.#show(which, state);
     if (there.size < 2) {
       this.#stage.put("left", null);
@@ -183,7 +183,7 @@ export class AssetView {
         const shown = image.parentElement ? image.cloneNode() : image; // one picture may be on both sides
         shown.alt = `${asset.key}, ${named.get(wanted)}, ${image.naturalWidth} by ${image.naturalHeight} pixels`;
         this.#stage.put(which, shown);
-        if (wanted === "lr") this.#named("lr", type, size);
+        if (wanted === "lr") showLrFile(asset, type, size);
         this.#tell(which, `${named.get(wanted)}: ${side(image.naturalWidth, image.naturalHeight)}`);
       }
     } catch (error) {
@@ -222,75 +222,6 @@ export class AssetView {
     const times = `× ${Number(scale.toFixed(2))}`;
     $("scale-text").textContent = times + pixels;
     $("scale").setAttribute("aria-valuetext", `${scale} times the original size${pixels}`);
-  }
-
-  #figures() {
-    const asset = this.#asset;
-    const rescaled = asset.kind === "lr";
-    const rows = (pairs) => pairs.map(([term, value]) => element("div", {}, element("dt", { textContent: term }), element("dd", { textContent: value })));
-    const quality = [["PSNR", decibels(asset.psnr)], ["PSNR-Y", decibels(asset.psnr_y)], ["SSIM", asset.ssim?.toFixed(4) ?? "–"]];
-    $("key-figures").replaceChildren(...(rescaled ? rows(quality) : []));
-    const about = [["Kind", rescaled ? "LR" : "original, kept as it was"]];
-    if (rescaled || asset.tier) about.push(["Tier", asset.tier]);
-    if (asset.width) about.push(["Size", `${side(asset.width, asset.height)} pixels`]);
-    if (asset.lr_width) about.push(["LR", `${side(asset.lr_width, asset.lr_height)} pixels`]);
-    $("figures").replaceChildren(...rows(about));
-    $("reason").hidden = !asset.reason;
-    $("reason").textContent = asset.reason ?? "";
-    $("latent-line").hidden = !asset.has_latent;
-    $("restoring").hidden = !asset.links.image;
-    $("restoring-title").textContent = rescaled ? "Restore" : "Show at another size";
-    this.#bytes();
-  }
-
-  #bytes() {
-    const { bytes: parts, stored_bytes: stored, source_bytes: before } = this.#asset;
-    const there = Object.entries(PARTS).filter(([part]) => parts[part]);
-    const longest = Math.max(stored, before, 1);
-    const bar = there.map(([part]) => {
-      const piece = element("span", { className: `fill-${part}` });
-      piece.style.width = `${(100 * parts[part]) / longest}%`;
-      return piece;
-    });
-    const whole = element("span", { className: "fill-source" });
-    whole.style.width = `${(100 * before) / longest}%`;
-    $("bytes-bar").replaceChildren(element("div", {}, whole), element("div", {}, ...bar));
-    const told = there.map(([part, title]) => `${title} ${bytes(parts[part])}`).join(", ");
-    $("bytes-bar").setAttribute("aria-label", `Stored ${bytes(stored)} of ${bytes(before)} in the source: ${told}`);
-    const row = (part, title, value) =>
-      element("tr", {}, element("th", { scope: "row" }, element("i", { className: `fill-${part}` }), title),
-        element("td", { textContent: bytes(value) }), element("td", { textContent: share(value, before) }));
-    const total = row("none", "stored", stored);
-    total.className = "total";
-    $("bytes").tBodies[0].replaceChildren(row("source", "source", before), ...there.map(([part, title]) => row(part, title, parts[part])), total);
-  }
-
-  #downloads() {
-    const asset = this.#asset;
-    if (!asset) return;
-    const state = this.#state();
-    const format = $("format").value;
-    $("quality").hidden = format === "png";
-    const quality = format === "png" ? "" : $("quality").value;
-    const restored = source(asset, "restored", { ...state, format, quality });
-    const scaled = state.scale === 1 ? "" : `-x${state.scale}`;
-    const stem = name(asset.key).replace(/\.[^.]*$/, "");
-    const give = (which, there, url, as) => {
-      $(`download-${which}-line`).hidden = !there;
-      if (there) Object.assign($(`download-${which}`), { href: url, download: as });
-    };
-    give("lr", asset.links.lr, source(asset, "lr", state), $("download-lr").download || `${stem}-lr`);
-    give("restored", asset.links.image, restored, `${stem}${scaled}.${format === "jpeg" ? "jpg" : format}`);
-    give("original", asset.links.original, source(asset, "original", state), name(asset.key));
-    $("download-restored").textContent = asset.kind === "lr" ? "Restored" : "Picture";
-    $("download-lr-size").textContent = asset.bytes.lr ? bytes(asset.bytes.lr) : "";
-    $("download-original-size").textContent = asset.links.original ? bytes(asset.source_bytes) : "";
-  }
-
-  #named(which, type, size) {
-    const stem = name(this.#asset.key).replace(/\.[^.]*$/, "");
-    $(`download-${which}`).download = `${stem}-${which}.${type.split("/")[1].replace("jpeg", "jpg")}`;
-    $(`download-${which}-size`).textContent = `${type.split("/")[1].toUpperCase()}, ${bytes(size)}`;
   }
 }
 

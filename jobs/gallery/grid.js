@@ -153,7 +153,7 @@ export class Grid {
       const at = index * this.#columns + column;
       const link = element("a", { tabIndex: at === this.#active ? 0 : -1, className: "cell waiting" });
       link.dataset.index = at;
-      link.append(element("span", { className: "frame" }), element("span", { className: "name" }), element("span", { className: "soft" }));
+      link.append(...["frame", "name", "soft"].map((className) => element("span", { className })));
       row.append(element("div", { role: "gridcell", "aria-colindex": column + 1 }, link));
     }
     const later = [...this.#rows.keys()].filter((each) => each > index).sort((a, b) => a - b)[0];
