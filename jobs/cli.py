@@ -123,7 +123,7 @@ def restore(
     archive: Annotated[str, typer.Argument(help=f"The archive. {STORE}")],
     destination: Annotated[str, typer.Argument(help=f"Where restored images go; nothing there is overwritten. {STORE}")],
     output: Annotated[str, typer.Option("--to", help="files, tar (WebDataset) or parquet.")] = "files",
-    image_format: Annotated[str, typer.Option("--format", help="source (each as it was), png, jpeg or webp.")] = "source",
+    image_format: Annotated[str, typer.Option("--format", help="source (each as it was), png, jpeg, webp or avif.")] = "source",
     quality: Annotated[int, typer.Option(help="Quality of lossy formats, 1 to 100.")] = 95,
     scale: Annotated[float | None, typer.Option(help="Divide the original size: 2 is half of it, 0.5 twice.")] = None,
     max_side: Annotated[int | None, typer.Option(help="Longest side of what is written, in pixels.")] = None,
@@ -235,6 +235,52 @@ def verify(
 
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return verify(VerifyJob(archive=archive, sample=sample, seed=seed, device=device, pool=pool, json_lines=json_lines))
+
+    _run(job)
+
+
+@app.command()
+def serve(
+    archives: Annotated[list[str], typer.Argument(help=f"Archives, each called by its last part, or NAME=URI. {STORE}")],
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others can reach needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    token_file: Annotated[Path | None, typer.Option(help="Where the token is; IARN_TOKEN of the environment else.")] = None,
+    replicas: Annotated[int, typer.Option(help="Engines, one process each.")] = 1,
+    max_replicas: Annotated[int | None, typer.Option(help="Engines at most, when there is more to do.")] = None,
+    cpus_per_replica: Cpus = 1.0,
+    gpus_per_replica: Gpus = None,
+    queue: Annotated[int, typer.Option(help="Restores that may wait; those beyond are refused with 503.")] = 64,
+    cache_mb: Annotated[int, typer.Option(help="Megabytes of images and LRs kept in memory.")] = 256,
+    seconds: Annotated[float, typer.Option(help="Seconds that a restore may take.")] = 60.0,
+    largest_side: Annotated[int, typer.Option(help="Longest side of an image, in pixels.")] = 16_384,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of an image at most.")] = 100_000_000,
+    device: Device = "auto",
+    address: Address = None,
+) -> None:
+    """Serve archives over HTTP: LRs, originals, restored images of any size, and a gallery to look at."""
+
+    def job() -> int:
+        from jobs.serve import ServeJob, serve
+
+        return serve(
+            ServeJob(
+                archives=tuple(archives),
+                host=host,
+                port=port,
+                token_file=token_file,
+                replicas=replicas,
+                max_replicas=max_replicas,
+                cpus_per_replica=cpus_per_replica,
+                gpus_per_replica=gpus_per_replica,
+                queue=queue,
+                cache_mb=cache_mb,
+                seconds=seconds,
+                largest_side=largest_side,
+                max_pixels=max_pixels,
+                device=device,
+                address=address,
+            )
+        )
 
     _run(job)
 

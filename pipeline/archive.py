@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pipeline import commits
 from pipeline.entries import COLUMNS, PARTS, Wanted, candidates, check_entry, columns_of, from_row, holder_test, matcher, to_row
@@ -186,9 +187,12 @@ class Archive:
         raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
 
     @contextmanager
-    def shard_rows(self, shard_id: str, *, buffer_size: int = _FIND_BUFFER) -> Iterator[RowReader]:
-        """Give a shard's rows, its footer checked, to whoever goes by row groups; raises what :meth:`entries` does."""
-        with self._reader(shard_id, buffer_size) as reader:
+    def shard_rows(self, shard_id: str, *, buffer_size: int = _FIND_BUFFER, footer: Any = None) -> Iterator[RowReader]:
+        """Give a shard's rows, its footer checked, to whoever goes by row groups; raises what :meth:`entries` does.
+
+        ``footer`` is that of an earlier reader of the shard, to spare reading it again.
+        """
+        with self._reader(shard_id, buffer_size, footer) as reader:
             yield reader
 
     def source_columns(self, shard_id: str) -> tuple[bytes | None, str | None]:
@@ -211,10 +215,10 @@ class Archive:
             raise ChecksumMismatch(self._uri(key), "SHA-256", commit.sha256, digest.hexdigest())
 
     @contextmanager
-    def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
+    def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE, footer: Any = None) -> Iterator[RowReader]:
         key = _shard_key(shard_id)
         with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
-            reader = RowReader(file, self._uri(key), sealed=True)
+            reader = RowReader(file, self._uri(key), sealed=True, footer=footer)
             self._check_footer(reader, shard_id)
             yield reader
 

@@ -40,12 +40,16 @@
     ├── EngineError
     │   ├── InvalidWeights
     │   └── DeviceUnavailable
-    └── PoolError
-        ├── ClusterUnavailable      no Ray to run on
-        ├── ResourcesUnavailable    the cluster can never give what was asked for
-        ├── WorkerNotStarted        actors do not come up
-        ├── WorkerLost              an actor died under its shard
-        └── GroupLost               workers that share their gradients died too often
+    ├── PoolError
+    │   ├── ClusterUnavailable      no Ray to run on
+    │   ├── ResourcesUnavailable    the cluster can never give what was asked for
+    │   ├── WorkerNotStarted        actors do not come up
+    │   ├── WorkerLost              an actor died under its shard
+    │   └── GroupLost               workers that share their gradients died too often
+    └── ServiceError                a service cannot answer a request now
+        ├── Overloaded              others come first, or a restore was lost
+        ├── NotReady                something is still being read
+        └── RanOutOfTime            a restore took longer than a request may
 
 An error carries its fields as attributes, hands all of them to ``Exception`` so that it survives pickling, and builds its
 sentence in ``__str__``: what was found, what was expected, what to do.
@@ -523,3 +527,40 @@ class GroupLost(PoolError):
 
     def __str__(self) -> str:
         return f"The workers of the training failed ({self.detail}). The same command goes on from the last checkpoint."
+
+
+class ServiceError(PipelineError):
+    """A service cannot answer a request now; the same request may well be answered later."""
+
+
+class Overloaded(ServiceError):
+    """There is no room for a request."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"The service cannot take this request now ({self.detail}). Ask again in a moment."
+
+
+class NotReady(ServiceError):
+    """The list of an archive's entries is still being read."""
+
+    def __init__(self, archive: str, done: int, count: int) -> None:
+        super().__init__(archive, done, count)
+        self.archive, self.done, self.count = archive, done, count
+
+    def __str__(self) -> str:
+        return f"The entries of {self.archive} are still being listed ({self.done} of {self.count} shards). Ask again shortly."
+
+
+class RanOutOfTime(ServiceError):
+    """A restore took longer than a request may."""
+
+    def __init__(self, key: str, seconds: int) -> None:
+        super().__init__(key, seconds)
+        self.key, self.seconds = key, seconds
+
+    def __str__(self) -> str:
+        return f"{self.key} could not be restored within {self.seconds} s. Ask again later, or for a service with --seconds."

@@ -48,11 +48,15 @@ class KeyIndex:
 
     def shards_of(self, key: str) -> list[str]:
         """Return the ids of the shards that have an entry of this key."""
+        return [shard_id for shard_id, _ in self.places_of(key)]
+
+    def places_of(self, key: str) -> list[tuple[str, int]]:
+        """Return the ids of the shards that have an entry of this key, each with the row group that it is in."""
         with self._turn:
             while self._expand("low <= ? AND high >= ?", (key, key)):
                 pass
-            query = "SELECT DISTINCT id FROM spans JOIN shards ON number = shard WHERE low = ? AND high = low ORDER BY number"
-            return [shard_id for (shard_id,) in self._base.execute(query, (key,))]
+            query = "SELECT DISTINCT id, row_group FROM spans JOIN shards ON number = shard WHERE low = ? AND high = low"
+            return self._base.execute(f"{query} ORDER BY number", (key,)).fetchall()
 
     def keys(self, prefix: str = "", after: str = "", limit: int | None = None) -> Iterator[str]:
         """Yield keys in byte order, each once: those that begin with ``prefix`` and come after ``after``, at most ``limit``."""

@@ -194,14 +194,16 @@ class RowWriter:
 class RowReader:
     """Read the rows of a Parquet file with bounded memory; ``file`` stays the caller's to close.
 
-    ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged. Raises
+    ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged.
+    ``footer`` is that of an earlier reader of the same file, which then is not read again. Raises
     DamagedShard, here and in every method, where the file is broken; errors of ``file`` itself pass through.
     """
 
-    def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False) -> None:
+    def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False, footer: Any = None) -> None:
         self.uri = uri
         with self._guard():
-            footer = pq.read_metadata(pa.BufferReader(checked_footer(file, uri))) if sealed else None
+            if footer is None and sealed:
+                footer = pq.read_metadata(pa.BufferReader(checked_footer(file, uri)))
             self._file = pq.ParquetFile(
                 file,
                 metadata=footer,
@@ -220,6 +222,16 @@ class RowReader:
                 for key, value in (self._footer.metadata or {}).items()
                 if key != b"ARROW:schema"
             }
+
+    @property
+    def footer(self) -> Any:
+        """What the footer says, for other readers of this file; any thread may use it."""
+        return self._footer
+
+    @property
+    def footer_bytes(self) -> int:
+        """How many bytes the footer takes in the file."""
+        return int(self._footer.serialized_size)
 
     def image_columns(self, looks_like_image: Callable[[bytes], bool]) -> tuple[str, ...]:
         """Return the columns that hold images: structs with binary ``bytes``, and binary columns that begin with images.

@@ -44,7 +44,7 @@ from pipeline.store import Store, open_store
 from pipeline.tiles import TILE_POINTS
 
 SOURCE_FORMAT = "source"
-FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp")
+FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp", "avif")
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source."""
 
@@ -262,12 +262,7 @@ class RestoreWorker:
                 form, quality = image.lossless_format(form), 100
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
-            picture = resized(picture, wanted)
-            try:
-                data = image.encode(picture, format=form, quality=quality)
-            except UnwritableImage:  # sides or metadata beyond the format's limits
-                form = "png"
-                data = image.encode(picture, format=form, quality=quality)
+            data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
             return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
         except PipelineError as error:
@@ -394,6 +389,14 @@ def output_format(wanted: str, picture: image.Picture) -> str:
     if not image.writable(form) or (picture.alpha is not None and not image.carries_alpha(form)):
         return "png"
     return form
+
+
+def encode_restored(picture: image.Picture, form: str, quality: int) -> tuple[bytes, str]:
+    """Return the file of a restored picture, and its format: PNG where sides or metadata are beyond the limits of ``form``."""
+    try:
+        return image.encode(picture, format=form, quality=quality), form
+    except UnwritableImage:
+        return image.encode(picture, format="png", quality=quality), "png"
 
 
 def renamed(key: str, form: str) -> str:

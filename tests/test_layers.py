@@ -23,12 +23,18 @@ HOMES = {
     "imagecodecs": {"pipeline/codecs.py"},
     "constriction": {"pipeline/coder.py"},
     "pyarrow": {"pipeline/parquet.py"},
-    "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")} | {"jobs/submit.py"},
+    "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")} | {"jobs/submit.py", "jobs/serve.py"},
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},
     "jinja2": {"jobs/archive_report.py"},
     "structlog": {"jobs/console.py"},
+    "fastapi": {"jobs/http.py"},
+    "starlette": {"jobs/http.py"},  # what fastapi is made of
+    "anyio": {"jobs/http.py"},  # the threads that fastapi runs on
+    "pydantic": {"jobs/http_shapes.py"},
+    "uvicorn": {"jobs/http_server.py"},
+    "prometheus_client": {"jobs/service_metrics.py"},
     "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
 }
 """Where alone a library may be imported: its errors and habits go no further."""

@@ -1,0 +1,67 @@
+"""Restored images on demand: out of the cache, or from an engine; of equal requests at once only one is restored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from jobs.service_metrics import ServiceMetrics
+from pipeline.byte_cache import ByteCache
+from pipeline.errors import Overloaded, PipelineError, RanOutOfTime, ServiceError
+from pipeline.service import ImageRequest, Place, Restored
+
+
+class Backend(Protocol):
+    """Engines, wherever they are."""
+
+    @property
+    def device(self) -> str:
+        """The kind of device that they are on."""
+
+    async def restore(self, place: Place, request: ImageRequest) -> Restored:
+        """Return an image; raises what ``Restorer.restore`` does, and Overloaded where there is no room or an engine died."""
+
+
+class Images:
+    """The images of a service; ``most`` may be under way at once, each for ``seconds``. For one event loop."""
+
+    def __init__(
+        self, backend: Backend, cache: ByteCache[Restored], metrics: ServiceMetrics, *, seconds: float, most: int
+    ) -> None:
+        self._backend, self._cache, self._metrics = backend, cache, metrics
+        self._seconds, self._most = seconds, most
+        self._under_way: dict[str, asyncio.Task[Restored]] = {}
+
+    @property
+    def device(self) -> str:
+        """The kind of device that images are restored on."""
+        return self._backend.device
+
+    async def get(self, digest: str, place: Place, request: ImageRequest) -> Restored:
+        """Return the image that ``digest`` names; raises what the backend does, Overloaded, RanOutOfTime."""
+        found = self._cache.get(digest)
+        if found is not None:
+            return found
+        task = self._under_way.get(digest)
+        if task is None:
+            if len(self._under_way) >= self._most:
+                self._metrics.restored("refused")
+                raise Overloaded(f"{self._most} restores are under way or waiting")
+            task = asyncio.create_task(self._restore(digest, place, request))
+            self._under_way[digest] = task
+            task.add_done_callback(lambda _: self._under_way.pop(digest))
+        return await asyncio.shield(task)  # whoever goes away leaves it to the others, and to the cache
+
+    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> Restored:
+        try:
+            async with asyncio.timeout(self._seconds):
+                restored = await self._backend.restore(place, request)
+        except TimeoutError:
+            self._metrics.restored("late")
+            raise RanOutOfTime(place.key, round(self._seconds)) from None
+        except PipelineError as error:
+            self._metrics.restored("refused" if isinstance(error, ServiceError) else "failed")
+            raise
+        self._metrics.restored("done", pixels=restored.pixels, seconds=restored.seconds)
+        self._cache.put(digest, restored, len(restored.data))
+        return restored

@@ -1,0 +1,84 @@
+"""One engine for many threads: whoever finds it free runs all that waits for it, as one batch.
+
+Nobody waits for a batch to fill: while the engine is at work others come to wait, and are the next one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pipeline.engine import Engine
+from pipeline.errors import DamagedEntry
+from pipeline.records import Entry, Pixels
+from pipeline.restore import restore_lr
+
+BATCH_PIXELS = 16_000_000
+"""Restored pixels of a batch at most; one image may have more."""
+
+
+@dataclass(frozen=True)
+class LrToRestore:
+    """An entry with its LR's pixels."""
+
+    entry: Entry
+    lr: Pixels
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the restored image."""
+        return (self.entry.height or 0) * (self.entry.width or 0)
+
+
+Run = Callable[[Engine, Sequence[LrToRestore]], list[Pixels | DamagedEntry]]
+
+
+def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
+    """Return what the network makes of each LR of a batch, or what is wrong with that one."""
+    restored: list[Pixels | DamagedEntry] = []
+    for each in batch:
+        try:
+            restored.append(restore_lr(engine, each.entry, each.lr))
+        except DamagedEntry as error:
+            restored.append(error)
+    return restored
+
+
+class Batcher:
+    """Restores LRs with one engine, whatever the number of threads that ask; ``run`` restores a batch."""
+
+    def __init__(self, engine: Engine, run: Run = restore_many) -> None:
+        self._engine, self._run = engine, run
+        self._waiting: deque[tuple[LrToRestore, Future[Pixels]]] = deque()
+        self._turn = threading.Lock()
+
+    def restore(self, entry: Entry, lr: Pixels) -> Pixels:
+        """Return what the network makes of an entry's LR, at the original size; raises DamagedEntry."""
+        mine: Future[Pixels] = Future()
+        self._waiting.append((LrToRestore(entry, lr), mine))
+        while not mine.done():
+            with self._turn:
+                if not mine.done():  # else another thread's batch had it
+                    self._restore_next()
+        return mine.result()
+
+    def _restore_next(self) -> None:
+        batch = [self._waiting.popleft()]
+        pixels = batch[0][0].pixels
+        while self._waiting and pixels + self._waiting[0][0].pixels <= BATCH_PIXELS:
+            batch.append(self._waiting.popleft())
+            pixels += batch[-1][0].pixels
+        try:
+            results = self._run(self._engine, [each for each, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if isinstance(result, DamagedEntry):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
