@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote
 
 import uvicorn
 
@@ -30,12 +30,45 @@ class InProcess:
         return await asyncio.to_thread(self._restorer.restore, place, request)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LongListing:
+    """Stands before a service, and answers for its lists as if there were ``count`` entries, each like one that is there."""
+
+    app: Any
+    count: int
+    like: Mapping[str, Any]
+
+    def key(self, index: int) -> str:
+        """Return the key at an index."""
+        return f"{index // 1000:03d}/{index:06d}.jpg"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if not scope["path"].endswith("/assets"):
+            await self.app(scope, receive, send)
+            return
+        query = parse_qs(scope["query_string"].decode())
+        limit, after = int(query["limit"][0]), query.get("after", [""])[0]
+        first = int(after[4:10]) + 1 if after else 0
+        last = min(first + limit, self.count)
+        assets = [{**self.like, "key": self.key(index)} for index in range(first, last)] if 1 <= limit <= 1000 else []
+        body = {"assets": assets, "next": self.key(last - 1) if last < self.count else None, "total": self.count}
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
 @contextmanager
-def served(uris: Mapping[str, str], *, token: str | None = None) -> Iterator[str]:
-    """Serve archives by their names on loopback; yield the service's address."""
+def served(uris: Mapping[str, str], *, token: str | None = None, count: int | None = None) -> Iterator[str]:
+    """Serve archives by their names on loopback, with ``count`` entries in their lists where given; yield the address."""
     shelves = [Shelf(name, uri, number=number) for number, (name, uri) in enumerate(uris.items())]
-    app = create_app(shelves, InProcess(uris), HttpOptions(token=token))
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=2)
+    for shelf in shelves:
+        shelf.catalogue.begin()
+    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token))
+    if count is not None:
+        shelf = shelves[0]
+        like = {**shelf.asset(shelf.place(key := next(shelf.reader.keys("trips/")))), "links": _links(shelf.name, key)}
+        app = LongListing(app=app, count=count, like=like)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -52,25 +85,6 @@ def served(uris: Mapping[str, str], *, token: str | None = None) -> Iterator[str
             shelf.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class LongListing:
-    """Answers as the service does for a listing of so many entries, each of which has the links of one that is there."""
-
-    count: int
-    like: Mapping[str, Any]
-
-    def key(self, index: int) -> str:
-        """Return the key at an index."""
-        return f"{index // 1000:03d}/{index:06d}.jpg"
-
-    def answer(self, route: Any) -> None:
-        """Answer one request of a browser."""
-        query = {name: values[0] for name, values in parse_qs(urlsplit(route.request.url).query).items()}
-        limit = int(query["limit"])
-        assert 1 <= limit <= 1000
-        after = query.get("after", "")
-        first = int(after[4:10]) + 1 if after else 0
-        last = min(first + limit, self.count)
-        assets = [{**self.like, "key": self.key(index)} for index in range(first, last)]
-        body = {"assets": assets, "next": self.key(last - 1) if last < self.count else None, "total": self.count}
-        route.fulfill(status=200, content_type="application/json", body=json.dumps(body))
+def _links(archive: str, key: str) -> dict[str, str | None]:
+    base = f"/archives/{archive}/assets/{quote(key, safe='')}"
+    return {"lr": f"{base}/lr", "image": f"{base}/image", "original": None}

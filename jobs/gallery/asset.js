@@ -18,6 +18,7 @@ export class AssetView {
   #leaving = new AbortController();
   #shown = {}; // side -> what was asked for last
   #told = { left: "", right: "" };
+  #wait = "";
   #calming = 0;
   #writing = 0;
 
@@ -201,7 +202,14 @@ export class AssetView {
     this.#told[which] = text;
     this.#stage.busy(which, text === null);
     const both = Object.values(this.#told);
-    this.say(both.includes(null) ? "Restoring…" : [...new Set(both)].filter(Boolean).join(" · "));
+    if (!both.includes(null)) this.#wait = "";
+    this.say(both.includes(null) ? this.#wait || "Restoring…" : [...new Set(both)].filter(Boolean).join(" · "));
+  }
+
+  /** Say what it is that takes so long. */
+  waits(text) {
+    this.#wait = text;
+    if (Object.values(this.#told).includes(null)) this.say(text);
   }
 
   /** Say why there is no picture, in its place; nothing hides that again. */

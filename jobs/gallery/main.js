@@ -131,9 +131,12 @@ function tellCount(archive) {
   const entries = archive.entries === 1 ? "entry" : "entries";
   const shown = whole ? `${count(listing.total)} ${entries}` : `${count(listing.total)} of ${count(archive.entries)} ${entries}`;
   const cut = grid.cut === null ? "" : `; the first ${count(grid.cut)} are shown, filter to see others`;
-  if ($("count").textContent === shown + cut) return;
-  $("count").textContent = shown + cut;
-  announce(shown + cut);
+  if ($("count").textContent !== shown + cut) tell(shown + cut);
+}
+
+function tell(text) {
+  $("count").textContent = text;
+  announce(text);
 }
 
 /** What the address has of an entry; its shard where several have the key, as its links tell. */
@@ -259,7 +262,7 @@ function askForToken(refused) {
   return new Promise((resolve) => ($("token").onclose = () => resolve($("token-text").value || null)));
 }
 
-use({ askForToken, onWait: (text) => (announce(text), ($("status").textContent = text)) });
+use({ askForToken, onWait: (text) => (opened ? asset.waits(text) : tell(text)) });
 history.scrollRestoration = "manual";
 addEventListener("popstate", () => ((edited = ""), show()));
 document.addEventListener("keydown", keys);

@@ -95,8 +95,8 @@ export class Stage {
   }
 
   zoomOut() {
-    const smaller = STOPS.findLast((stop) => stop < this.zoom / 1.01);
-    if (smaller === undefined || smaller <= this.#fit) this.fit();
+    const smaller = STOPS.findLast((stop) => stop < this.zoom / 1.01) ?? 0;
+    if (smaller <= this.#fit && this.zoom > this.#fit) this.fit();
     else this.zoomTo(smaller);
   }
 
@@ -120,8 +120,8 @@ export class Stage {
     if (!this.#frame) return;
     const { x, y } = this.#offset;
     const [fx, fy] = [(at.x - x) / this.zoom, (at.y - y) / this.zoom];
-    const next = Math.min(zoom, DEEPEST);
-    this.#zoom = next <= this.#fit ? null : next;
+    const next = Math.max(Math.min(zoom, DEEPEST), Math.min(this.#fit, 1)); // small pictures fit enlarged: 1:1 is less
+    this.#zoom = next === this.#fit ? null : next;
     const middle = this.#middle;
     this.#centre = { x: fx - (at.x - middle.x) / this.zoom, y: fy - (at.y - middle.y) / this.zoom };
     this.#changed();
