@@ -6,7 +6,6 @@ backend's engines; nothing here waits for either with the event loop in hand.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +22,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from jobs import http_docs, service_metrics
-from jobs.conditional import span_of, unchanged
 from jobs.http_guard import LOOPBACK_HOSTS, App, Guard
 from jobs.http_shapes import ERRORS, IMAGES, Archives, Asset, Assets, status_of
+from jobs.negotiation import ANY_BYTES, MEDIA_TYPES, form_for, span_of, unchanged
 from jobs.on_demand import Backend, Images
 from jobs.service_metrics import ServiceMetrics
 from pipeline.byte_cache import ByteCache
@@ -35,6 +34,7 @@ from pipeline.records import EntryKind, Tier
 from pipeline.restore import renamed
 from pipeline.service import FORMS, ImageRequest, Limits, Place, Restored, Shelf
 
+ENTRY = "/archives/{archive}/assets/{key}"
 FOREVER = "max-age=31536000, immutable"
 GALLERY = Path(__file__).with_name("gallery")
 CHUNK_BYTES = 256 * 1024
@@ -43,12 +43,6 @@ READERS = 16
 LISTERS = 4
 LIST_SECONDS = 2.0
 """How long a request for a list waits for one that is still being made."""
-
-MEDIA_TYPES = {
-    "png": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "webp": "image/webp", "avif": "image/avif",
-    "jxl": "image/jxl", "gif": "image/gif", "tif": "image/tiff", "tiff": "image/tiff", "bmp": "image/bmp",
-}  # fmt: skip
-ANY_BYTES = "application/octet-stream"
 
 Name = Annotated[str, Segment(max_length=1024, description="The archive's name.")]
 Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded whole: a slash is %2F.")]
@@ -100,7 +94,8 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
         app.add_exception_handler(kind, _answer_error)
     _add_plain_routes(app, service)
     _add_archive_routes(app, service)
-    _add_picture_routes(app, service)
+    _add_stored_routes(app, service)
+    _add_image_route(app, service)
     if GALLERY.is_dir():
         app.mount("/gallery", StaticFiles(directory=GALLERY, html=True), name="gallery")
     return Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
@@ -173,10 +168,10 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
 
     _route(app, "/archives", archives, response_model=Archives)
     _route(app, "/archives/{archive}/assets", assets, responses={200: {"model": Assets}})
-    _route(app, "/archives/{archive}/assets/{key}", asset, responses={200: {"model": Asset}})
+    _route(app, ENTRY, asset, responses={200: {"model": Asset}})
 
 
-def _add_picture_routes(app: FastAPI, service: Service) -> None:
+def _add_stored_routes(app: FastAPI, service: Service) -> None:
     async def lr(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give an entry's LR, the very bytes that are stored."""
         shelf, place = await service.find(archive, key, shard)
@@ -204,6 +199,11 @@ def _add_picture_routes(app: FastAPI, service: Service) -> None:
         found = Restored(data=data, form=place.key.rpartition(".")[2].lower(), pixels=0, seconds=0)
         return _picture(service, request, found, tag, key=place.key, own_bytes=True)
 
+    for path, endpoint in (("lr", lr), ("original", original)):
+        _route(app, f"{ENTRY}/{path}", endpoint, response_class=Response, responses=IMAGES)
+
+
+def _add_image_route(app: FastAPI, service: Service) -> None:
     async def image(
         request: Request,
         archive: Name,
@@ -220,7 +220,7 @@ def _add_picture_routes(app: FastAPI, service: Service) -> None:
         shelf, place = await service.find(archive, key, shard)
         width, _, height = (size or "").partition("x")
         wanted = ImageRequest(
-            form=format or _negotiated(request.headers.get("accept", "")),
+            form=format or form_for(request.headers.get("accept", "")),
             quality=quality,
             max_side=max_side,
             scale=scale,
@@ -236,9 +236,7 @@ def _add_picture_routes(app: FastAPI, service: Service) -> None:
         restored = await service.images.get(digest, place, wanted)
         return _picture(service, request, restored, tag, key=renamed(place.key, restored.form), headers=vary)
 
-    base = "/archives/{archive}/assets/{key}"
-    for path, endpoint in (("lr", lr), ("original", original), ("image", image)):
-        _route(app, f"{base}/{path}", endpoint, response_class=Response, responses=IMAGES)
+    _route(app, f"{ENTRY}/image", image, response_class=Response, responses=IMAGES)
 
 
 def _route(app: FastAPI, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
@@ -298,22 +296,6 @@ def _not_modified(service: Service, tag: str, headers: Mapping[str, str] | None 
     return Response(status_code=304, headers={**_lasting(service, tag), **(headers or {})})
 
 
-def _negotiated(accept: str) -> str:
-    """Return the format that an Accept header likes best, PNG where it does not say or likes none; of equals the first here."""
-    best, liking = "png", 0.0
-    ranges = [(name.strip().lower(), weight) for name, weight in re.findall(r"([\w.+*/-]+)((?:\s*;[^,;]*)*)", accept)]
-    for form in FORMS:
-        weights = [_weight(parameters) for name, parameters in ranges if name == MEDIA_TYPES[form]]
-        if weights and max(weights) > liking:
-            best, liking = form, max(weights)
-    return best
-
-
-def _weight(parameters: str) -> float:
-    match = re.search(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters, re.IGNORECASE)
-    return float(match[1]) if match else 1.0
-
-
 def _text(segment: str) -> str:
     """Return what a segment of a path, as it came, stands for; raises InvalidOption where that is no text."""
     try:
@@ -325,9 +307,8 @@ def _text(segment: str) -> str:
 def _links(shelf: Shelf, asset: Mapping[str, Any], *, ambiguous: bool) -> dict[str, str | None]:
     base = f"/archives/{quote(shelf.name, safe='')}/assets/{quote(asset['key'], safe='')}"
     shard = f"?shard={quote(asset['shard'], safe='')}" if ambiguous else ""
-    kept = asset["kind"] == "original" or asset["tier"] == Tier.EXACT
     lr = f"{base}/lr{shard}" if asset["kind"] == "lr" else None
-    return {"lr": lr, "image": f"{base}/image{shard}", "original": f"{base}/original{shard}" if kept else None}
+    return {"lr": lr, "image": f"{base}/image{shard}", "original": f"{base}/original{shard}" if asset["has_original"] else None}
 
 
 def _problem(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

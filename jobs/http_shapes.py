@@ -87,6 +87,7 @@ class Asset(BaseModel):
     ssim: float | None
     reason: str | None
     has_latent: bool
+    has_original: bool
     shard: str
     links: Links
 

@@ -21,6 +21,7 @@ from pipeline.records import EntryKind, Tier
 
 FIGURES = (
     "key", "kind", "tier", "reason", "width", "height", "byte_size", "lr_width", "lr_height", "psnr", "psnr_y", "ssim",
+    "original_coding",
 )  # fmt: skip
 """What is listed of an entry; the columns of the same names."""
 
@@ -32,7 +33,7 @@ CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT NOT NULL);
 CREATE TABLE entries (
     key TEXT NOT NULL, kind TEXT NOT NULL, tier TEXT NOT NULL, reason TEXT, width INTEGER, height INTEGER,
     byte_size INTEGER NOT NULL, lr_width INTEGER, lr_height INTEGER, psnr REAL, psnr_y REAL, ssim REAL,
-    shard INTEGER NOT NULL, PRIMARY KEY (key, shard)
+    original_coding TEXT, shard INTEGER NOT NULL, PRIMARY KEY (key, shard)
 ) WITHOUT ROWID;
 """
 

@@ -20,13 +20,13 @@ from typing import Any
 from pipeline.archive import Archive
 from pipeline.batching import Batcher
 from pipeline.byte_cache import ByteCache
-from pipeline.catalogue import Catalogue, Filter, Listed
+from pipeline.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.engine import Engine, choose_device
 from pipeline.entries import PARTS, check_lr, columns_of, from_row, source_bytes
 from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NotKept, NotReady, PipelineError
 from pipeline.keys import KeyIndex
 from pipeline.reader import ArchiveReader, open_archive
-from pipeline.records import Entry, EntryKind, Size
+from pipeline.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.restore import (
     FORMATS,
     RestoreOptions,
@@ -171,8 +171,7 @@ class Shelf:
         entry = self._rows.entry(place, PARTS)
         sizes = {part: len(getattr(entry, part) or b"") or None for part in _LISTED_PARTS}
         other = sum(len(part or b"") for part in (entry.icc, entry.exif, entry.xmp, *entry.sidecars.values()))
-        figures = {name: getattr(entry, name) for name in ("key", "kind", "tier", "reason", "byte_size", "width", "height")}
-        figures |= {name: getattr(entry, name) for name in ("lr_width", "lr_height", "psnr", "psnr_y", "ssim")}
+        figures = {name: getattr(entry, name) for name in FIGURES}
         described = _described(figures, entry.latent is not None, place.shard)
         described["bytes"] = {**sizes, "other": other or None}
         described["stored_bytes"] = sum(size or 0 for size in described["bytes"].values())
@@ -310,5 +309,6 @@ def _described(figures: Mapping[str, Any], has_latent: bool, shard: str) -> dict
         "kind": "lr" if figures["kind"] == EntryKind.RESCALED else "original",
         "source_bytes": figures["byte_size"],
         "has_latent": has_latent,
+        "has_original": figures["original_coding"] not in (None, OriginalCoding.PIXELS),
         "shard": shard,
     }

@@ -23,7 +23,8 @@ HOMES = {
     "imagecodecs": {"pipeline/codecs.py"},
     "constriction": {"pipeline/coder.py"},
     "pyarrow": {"pipeline/parquet.py"},
-    "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")} | {"jobs/submit.py", "jobs/serve.py"},
+    "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")}
+    | {"jobs/submit.py", "jobs/serve.py"},
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},

@@ -1,4 +1,4 @@
-"""Conditional and range requests of HTTP (RFC 9110, 13 and 14): what a request's headers ask of a representation.
+"""What a request's headers ask of a file (RFC 9110, 12 to 14): which format, only if it changed, which range of bytes.
 
 Entity tags are strong ones, in quotes, as headers have them.
 """
@@ -8,6 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pipeline.service import FORMS
+
+MEDIA_TYPES = {
+    "png": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "webp": "image/webp", "avif": "image/avif",
+    "jxl": "image/jxl", "gif": "image/gif", "tif": "image/tiff", "tiff": "image/tiff", "bmp": "image/bmp",
+}  # fmt: skip
+ANY_BYTES = "application/octet-stream"
 
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})", re.IGNORECASE)
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
@@ -55,3 +63,19 @@ def span_of(headers: Mapping[str, str], tag: str, size: int) -> Span | None:
     if first >= size:
         return Span(start=None, stop=size, size=size)
     return Span(start=first, stop=min(last + 1, size), size=size)
+
+
+def form_for(accept: str) -> str:
+    """Return the format that an Accept header likes best, PNG where it does not say or likes none; of equals the first here."""
+    best, liking = "png", 0.0
+    ranges = [(name.strip().lower(), weight) for name, weight in re.findall(r"([\w.+*/-]+)((?:\s*;[^,;]*)*)", accept)]
+    for form in FORMS:
+        weights = [_weight(parameters) for name, parameters in ranges if name == MEDIA_TYPES[form]]
+        if weights and max(weights) > liking:
+            best, liking = form, max(weights)
+    return best
+
+
+def _weight(parameters: str) -> float:
+    match = re.search(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters, re.IGNORECASE)
+    return float(match[1]) if match else 1.0
