@@ -192,7 +192,7 @@ export class AssetView {
       this.#shown[which] = undefined;
       this.#stage.put(which, null);
       this.#tell(which, "");
-      if (error.status === 422 && asset.kind === "original") this.#nothing(`No picture to show: ${error.message}`);
+      if (error.status === 422 && asset.kind === "original") this.#nothing(error.message);
       else this.report(error, () => this.update());
     }
   }
@@ -209,13 +209,14 @@ export class AssetView {
   /** Say what it is that takes so long. */
   waits(text) {
     this.#wait = text;
-    if (Object.values(this.#told).includes(null)) this.say(text);
+    if (Object.values(this.#told).includes(null)) this.say(text || "Restoring…");
   }
 
-  /** Say why there is no picture, in its place; nothing hides that again. */
-  #nothing(text) {
-    $("nothing").hidden = !text;
-    $("nothing").textContent = text;
+  /** Say in its place why there is no picture; with no reason there is one again. */
+  #nothing(reason) {
+    $("nothing").hidden = !reason;
+    $("nothing").textContent = `It cannot be shown (${reason}); its file can be downloaded.`;
+    $("asset").classList.toggle("unseen", reason !== "");
   }
 
   #moved() {

@@ -184,9 +184,9 @@ export class Grid {
   async #show(link, asset, leaving) {
     const frame = link.firstChild;
     try {
-      const { image, release } = await thumbnail(asset, leaving);
+      const { image, release, what } = await thumbnail(asset, leaving);
       leaving.addEventListener("abort", release);
-      image.alt = `${asset.key}, ${asset.kind === "lr" ? "LR" : "original"}`;
+      image.alt = `${asset.key}, ${what}`;
       const wide = image.naturalWidth * 2 >= image.naturalHeight * 3; // small pictures fill the frame as large ones do
       image.className = wide ? "wide" : "high";
       frame.replaceChildren(image);
@@ -232,12 +232,14 @@ export class Grid {
 async function thumbnail(asset, signal) {
   if (asset.kind === "lr") {
     try {
-      return await picture(follow(asset.links.lr), signal);
+      return { ...(await picture(follow(asset.links.lr), signal)), what: "LR" };
     } catch (error) {
       if (error.kind !== "not-shown") throw error;
       const size = `${asset.lr_width}x${asset.lr_height}`;
-      return picture(follow(asset.links.image, { size, latent: 0, format: "webp" }), signal);
+      const restored = await picture(follow(asset.links.image, { size, latent: 0, format: "webp" }), signal);
+      return { ...restored, what: "restored small" };
     }
   }
-  return picture(follow(asset.links.image, { max_side: 480, format: "webp", quality: 85 }), signal);
+  const original = await picture(follow(asset.links.image, { max_side: 480, format: "webp", quality: 85 }), signal);
+  return { ...original, what: "original" };
 }

@@ -13,6 +13,7 @@ const NONE = { key: "", shard: "", at: "", ...VIEW }; // the address of all entr
 const FIELDS = { kind: "kind", tier: "tier", "psnr-min": "psnr_min", "psnr-max": "psnr_max" };
 
 let archives = [];
+let archive = null; // the one that is shown
 let listing = null;
 let filtered = ""; // the archive and the filter that the listing is of
 let opened = ""; // the entry that is shown
@@ -64,7 +65,7 @@ async function start() {
 /** Bring the page up to its address. */
 async function show() {
   const state = read();
-  const archive = archives.find((each) => each.name === state.archive) ?? archives[0];
+  archive = archives.find((each) => each.name === state.archive) ?? archives[0];
   $("problem").hidden = true;
   if (!archive) {
     report(new Error("No archive is served here."), start);
@@ -73,17 +74,17 @@ async function show() {
   if (state.archive && archive.name !== state.archive) {
     report(Object.assign(new Error(`No archive ${state.archive} is served here.`), { advice: `This is ${archive.name}.` }), show);
   }
-  list(archive, state);
+  list(state);
   const key = state.key;
   $("browse").hidden = key !== "";
   $("asset").hidden = key === "";
   document.title = key ? `${name(key)} – ${archive.name}` : `${archive.name} – gallery`;
-  if (key) await showAsset(archive, key);
-  else await showGrid(archive, state);
+  if (key) await showAsset(key);
+  else await showGrid(state);
 }
 
 /** Take up the listing of an archive under the address's filter; where it is another one, begin it. */
-function list(archive, state) {
+function list(state) {
   const filter = Object.fromEntries(FILTER.map((each) => [each, state[each]]));
   const wanted = JSON.stringify([archive.name, filter]);
   if (wanted === filtered) return;
@@ -93,14 +94,14 @@ function list(archive, state) {
   listing = new Listing(archive.name, filter);
   listing.onChange = () => {
     grid.update();
-    tellCount(archive);
+    tellCount();
   };
   listing.onProgress = (known, total) => announce(`Looking through the listing: ${count(known)} of ${count(total)}.`);
   listing.onProblem = (error) => report(error, () => grid.update());
   grid.show(listing);
 }
 
-async function showGrid(archive, state) {
+async function showGrid(state) {
   const from = opened;
   opened = "";
   asset.close();
@@ -116,7 +117,7 @@ async function showGrid(archive, state) {
   }
   $("clear").hidden = FILTER.every((each) => state[each] === "");
   grid.update();
-  tellCount(archive);
+  tellCount();
   try {
     if (from) grid.reveal(place ?? (await listing.find(from)), { focus: true });
     else if (state.at) grid.reveal(await listing.find(state.at), { top: true });
@@ -125,7 +126,7 @@ async function showGrid(archive, state) {
   }
 }
 
-function tellCount(archive) {
+function tellCount() {
   if (listing.total === null) return;
   const whole = FILTER.every((each) => read()[each] === "");
   const entries = archive.entries === 1 ? "entry" : "entries";
@@ -151,7 +152,7 @@ function openAsset(entry, index) {
   show();
 }
 
-async function showAsset(archive, key) {
+async function showAsset(key) {
   if (opened === key) {
     asset.update();
     return;
@@ -262,7 +263,7 @@ function askForToken(refused) {
   return new Promise((resolve) => ($("token").onclose = () => resolve($("token-text").value || null)));
 }
 
-use({ askForToken, onWait: (text) => (opened ? asset.waits(text) : tell(text)) });
+use({ askForToken, onWait: (text) => (opened ? asset.waits(text) : text ? tell(text) : tellCount()) });
 history.scrollRestoration = "manual";
 addEventListener("popstate", () => ((edited = ""), show()));
 document.addEventListener("keydown", keys);

@@ -8,7 +8,7 @@ let token = sessionStorage.getItem("token");
 let asking = null;
 const hooks = { askForToken: async () => null, onWait: () => {} };
 
-/** Set what asks a person for a token (given whether one was refused), and what tells of waiting (given a sentence). */
+/** Set what asks a person for a token (given whether one was refused), and what tells of waiting (a sentence, "" when it is over). */
 export function use(own) {
   Object.assign(hooks, own);
 }
@@ -24,7 +24,7 @@ const ADVICE = {
   0: "Check that it still runs and that you are connected, then try again.",
   401: "Reload the page and give the token that the service was started with.",
   403: "Ask whoever runs the service for access.",
-  404: "Go back to all entries and look for it there; the archive may have grown or been replaced.",
+  404: "Go back to all entries to look for it there.",
   429: "Wait a moment, then try again.",
   409: "Open it from all entries, which tell the shards apart.",
   422: "",
@@ -63,6 +63,7 @@ export async function request(url, signal, { patient = false } = {}) {
       signal?.throwIfAborted();
       throw new ServiceError(0, "unreachable", "The service cannot be reached.", ADVICE[0], { cause: error });
     });
+    if (attempt > 1) hooks.onWait("");
     if (response.ok) return response;
     if (response.status === 401 && (await renewed(sent))) continue;
     const error = await problem(response);
