@@ -6,10 +6,12 @@ backend's engines; nothing here waits for either with the event loop in hand.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from anyio import CapacityLimiter
@@ -29,10 +31,10 @@ from jobs.on_demand import Backend, Images
 from jobs.service_metrics import ServiceMetrics
 from pipeline.byte_cache import ByteCache
 from pipeline.catalogue import Filter
-from pipeline.errors import InvalidOption, PipelineError, ServiceError
+from pipeline.errors import InvalidOption, PipelineError, RanOutOfTime, ServiceError
 from pipeline.records import EntryKind, Tier
 from pipeline.restore import renamed
-from pipeline.service import FORMS, ImageRequest, Limits, Place, Restored, Shelf
+from pipeline.service import FORMS, File, ImageRequest, Limits, Place, Shelf
 
 ENTRY = "/archives/{archive}/assets/{key}"
 FOREVER = "max-age=31536000, immutable"
@@ -41,9 +43,10 @@ CHUNK_BYTES = 256 * 1024
 RETRY_SECONDS = 2
 READERS = 16
 LISTERS = 4
-LIST_SECONDS = 2.0
+LIST_SECONDS = 1.0
 """How long a request for a list waits for one that is still being made."""
 
+Result = TypeVar("Result")
 Name = Annotated[str, Segment(max_length=1024, description="The archive's name.")]
 Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded whole: a slash is %2F.")]
 Shard = Annotated[str | None, Query(max_length=300, description="The shard's id, where several have the key.")]
@@ -68,7 +71,7 @@ class Service:
         self.shelves = {shelf.name: shelf for shelf in shelves}
         self.options = options
         self.metrics = ServiceMetrics()
-        self.cache: ByteCache[Restored] = ByteCache(options.cache_bytes)
+        self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
         self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
         self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
 
@@ -82,7 +85,15 @@ class Service:
     async def find(self, name: str, key: str, shard: str | None) -> tuple[Shelf, Place]:
         """Return the archive and the place of an entry."""
         shelf = self.shelf(name)
-        return shelf, await run_sync(shelf.place, _text(key), shard, limiter=self.readers)
+        return shelf, await self.read(shelf.place, _text(key), shard)
+
+    async def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run what reads an archive in a thread, within the seconds of a request; there are READERS of them."""
+        try:
+            async with asyncio.timeout(self.options.seconds):
+                return await run_sync(function, *arguments, limiter=self.readers, abandon_on_cancel=True)
+        except TimeoutError:
+            raise RanOutOfTime("the entry", round(self.options.seconds)) from None
 
 
 def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> App:
@@ -162,7 +173,7 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
     async def asset(archive: Name, key: Key, shard: Shard = None) -> JSONResponse:
         """Tell all that is known of an entry."""
         shelf, place = await service.find(archive, key, shard)
-        found = await run_sync(shelf.asset, place, limiter=service.readers)
+        found = await service.read(shelf.asset, place)
         found["links"] = _links(shelf, found, ambiguous=shard is not None)
         return JSONResponse(found, headers={"Cache-Control": "no-cache"})
 
@@ -174,30 +185,19 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
 def _add_stored_routes(app: FastAPI, service: Service) -> None:
     async def lr(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give an entry's LR, the very bytes that are stored."""
-        shelf, place = await service.find(archive, key, shard)
-        entry = await run_sync(shelf.figures, place, limiter=service.readers)
-        tag = f'"{entry.lr_sha256}"'
-        if entry.lr_sha256 and unchanged(request.headers, tag):
-            return _not_modified(service, tag)
-        name = f"lr/{place.archive}/{place.shard}/{place.key}"
+        name = json.dumps(["lr", _text(archive), _text(key), shard])
         found = service.cache.get(name)
         if found is None:
-            data = await run_sync(shelf.lr, place, limiter=service.readers)
-            form = (entry.lr_path or "").rpartition(".")[2].lower()
-            found = Restored(data=data, form=form, pixels=0, seconds=0)
-            service.cache.put(name, found, len(data))
-        return _picture(service, request, found, tag, key=place.key)
+            shelf, place = await service.find(archive, key, shard)
+            found = await service.read(shelf.lr, place)
+            service.cache.put(name, found, len(found.data))
+        return _picture(service, request, found, key=_text(key))
 
     async def original(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give the source's own bytes, where they are kept."""
         shelf, place = await service.find(archive, key, shard)
-        entry = await run_sync(shelf.figures, place, limiter=service.readers)
-        tag = f'"{entry.sha256}"'
-        data = await run_sync(shelf.original, place, limiter=service.readers)
-        if unchanged(request.headers, tag):
-            return _not_modified(service, tag)
-        found = Restored(data=data, form=place.key.rpartition(".")[2].lower(), pixels=0, seconds=0)
-        return _picture(service, request, found, tag, key=place.key, own_bytes=True)
+        found = await service.read(shelf.original, place)
+        return _picture(service, request, found, key=place.key, own_bytes=True)
 
     for path, endpoint in (("lr", lr), ("original", original)):
         _route(app, f"{ENTRY}/{path}", endpoint, response_class=Response, responses=IMAGES)
@@ -227,14 +227,13 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
             size=(int(height), int(width)) if size else None,
             use_latent=latent == 1,
         )
-        digest = await run_sync(shelf.image_digest, place, wanted, service.images.device, limiter=service.readers)
+        digest = await service.read(shelf.image_digest, place, wanted, service.images.device)
         vary = {} if format else {"Vary": "Accept"}
-        tag = f'"{digest}"'
-        if unchanged(request.headers, tag):
-            return _not_modified(service, tag, vary)
-        await run_sync(shelf.check_size, place, wanted, service.options.limits, limiter=service.readers)
-        restored = await service.images.get(digest, place, wanted)
-        return _picture(service, request, restored, tag, key=renamed(place.key, restored.form), headers=vary)
+        if unchanged(request.headers, f'"{digest}"'):
+            return _not_modified(service, f'"{digest}"', vary)
+        await service.read(shelf.check_size, place, wanted, service.options.limits)
+        found = await service.images.get(digest, place, wanted)
+        return _picture(service, request, found, key=renamed(place.key, found.form), headers=vary)
 
     _route(app, f"{ENTRY}/image", image, response_class=Response, responses=IMAGES)
 
@@ -260,14 +259,16 @@ class _Bytes(Response):
 def _picture(
     service: Service,
     request: Request,
-    found: Restored,
-    tag: str,
+    found: File,
     *,
     key: str,
     headers: Mapping[str, str] | None = None,
     own_bytes: bool = False,
 ) -> Response:
     """Answer with a file, or with the range of it that is asked for; ``own_bytes`` are a stranger's, not to be shown."""
+    tag = f'"{found.digest}"'
+    if unchanged(request.headers, tag):
+        return _not_modified(service, tag, headers)
     shown = "attachment" if own_bytes else "inline"
     answer = {
         **_lasting(service, tag),

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +28,7 @@ STALL_SECONDS = 20.0
 """To take what has been sent down to some kilobytes: about 10 kB/s at least."""
 MOST_HEAD_BYTES = 64 * 1024
 MOST_CONNECTIONS = 1000
+KEEP_ALIVE_SECONDS = 30
 SHUTDOWN_SECONDS = 10
 
 
@@ -35,6 +38,7 @@ class BoundedProtocol(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     stall_seconds = STALL_SECONDS
     _head_bytes = 0
+    _gone = False
     _timer: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
 
@@ -66,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to wait for the client to take what is sent."""
         super().pause_writing()
-        self._stall = self.loop.call_later(self.stall_seconds, self.transport.abort)
+        self._stall = self.loop.call_later(self.stall_seconds, self._cut_off)
 
     def resume_writing(self) -> None:
         """Go on sending."""
@@ -75,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        self._gone = True
         self._forget_timers(self._timer, self._stall)
         super().connection_lost(exc)
 
@@ -93,7 +98,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self.transport.write(head + retry + b"connection: close\r\n\r\n" + body)
         self.transport.close()
-        self.loop.call_later(self.stall_seconds, self.transport.abort)  # who does not take even that
+        self.loop.call_later(self.stall_seconds, self._cut_off)  # who does not take even that
+
+    def _cut_off(self) -> None:
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and not self._gone:  # without a linger the system would hold what it has for hours
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     @staticmethod
     def _forget_timers(*timers: asyncio.TimerHandle | None) -> None:
@@ -112,18 +123,49 @@ class _Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens; raises InvalidOption where that cannot be."""
+    if not 0 <= port <= 65535:  # the system would take the rest of a division
+        raise InvalidOption("--port", str(port), "give 0 to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        raise InvalidOption("--port", f"{host}:{port}", f"it cannot be bound ({error}).") from None
+    except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise InvalidOption("--port", f"{host}:{port}", f"it cannot be bound ({reason}).") from None
     listener.setblocking(False)
     return listener
 
 
 def serve_http(app: App, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests until SIGINT or SIGTERM; then finish those under way, for some seconds."""
-    config = uvicorn.Config(
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve_until(stop, app, listener, ready)
+
+    with asyncio.Runner(loop_factory=_config(app).get_loop_factory()) as runner:
+        runner.run(run())
+
+
+async def serve_until(stop: asyncio.Event, app: App, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer requests until ``stop`` is set; ``ready`` is called once they are answered."""
+    server = _Server(_config(app))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    server.should_exit = True
+    await serving
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
         app=app,
         http=BoundedProtocol,
         ws="none",
@@ -132,25 +174,6 @@ def serve_http(app: App, listener: socket.socket, ready: Callable[[], None]) -> 
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = _Server(config)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(server, listener, ready))
-
-
-async def _serve(server: _Server, listener: socket.socket, ready: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
-    if server.started:
-        ready()
-    await serving

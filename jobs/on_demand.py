@@ -8,7 +8,7 @@ from typing import Protocol
 from jobs.service_metrics import ServiceMetrics
 from pipeline.byte_cache import ByteCache
 from pipeline.errors import Overloaded, PipelineError, RanOutOfTime, ServiceError
-from pipeline.service import ImageRequest, Place, Restored
+from pipeline.service import File, ImageRequest, Place, Restored
 
 
 class Backend(Protocol):
@@ -25,19 +25,17 @@ class Backend(Protocol):
 class Images:
     """The images of a service; ``most`` may be under way at once, each for ``seconds``. For one event loop."""
 
-    def __init__(
-        self, backend: Backend, cache: ByteCache[Restored], metrics: ServiceMetrics, *, seconds: float, most: int
-    ) -> None:
+    def __init__(self, backend: Backend, cache: ByteCache[File], metrics: ServiceMetrics, *, seconds: float, most: int) -> None:
         self._backend, self._cache, self._metrics = backend, cache, metrics
         self._seconds, self._most = seconds, most
-        self._under_way: dict[str, asyncio.Task[Restored]] = {}
+        self._under_way: dict[str, asyncio.Task[File]] = {}
 
     @property
     def device(self) -> str:
         """The kind of device that images are restored on."""
         return self._backend.device
 
-    async def get(self, digest: str, place: Place, request: ImageRequest) -> Restored:
+    async def get(self, digest: str, place: Place, request: ImageRequest) -> File:
         """Return the image that ``digest`` names; raises what the backend does, Overloaded, RanOutOfTime."""
         found = self._cache.get(digest)
         if found is not None:
@@ -52,7 +50,7 @@ class Images:
             task.add_done_callback(lambda _: self._under_way.pop(digest))
         return await asyncio.shield(task)  # whoever goes away leaves it to the others, and to the cache
 
-    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> Restored:
+    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> File:
         try:
             async with asyncio.timeout(self._seconds):
                 restored = await self._backend.restore(place, request)
@@ -63,5 +61,6 @@ class Images:
             self._metrics.restored("refused" if isinstance(error, ServiceError) else "failed")
             raise
         self._metrics.restored("done", pixels=restored.pixels, seconds=restored.seconds)
-        self._cache.put(digest, restored, len(restored.data))
-        return restored
+        file = File(data=restored.data, form=restored.form, digest=digest)
+        self._cache.put(digest, file, len(file.data))
+        return file

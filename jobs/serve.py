@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 
 from ray import serve as ray_serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import LoggingConfig
 
@@ -49,7 +48,7 @@ class ServeJob:
     device: str = "auto"
     replicas: int = 1
     max_replicas: int | None = None
-    cpus_per_replica: float | None = None
+    cpus_per_replica: float = 1.0
     gpus_per_replica: float | None = None
     queue: int = 64
     cache_mb: int = 256
@@ -81,7 +80,7 @@ def serve(job: ServeJob) -> int:
         shelves = [
             stack.enter_context(closing(Shelf(name, uri, number=number))) for number, (name, uri) in enumerate(named.items())
         ]
-        stack.enter_context(cluster(job.address))
+        stack.enter_context(cluster(job.address or cluster_address(os.environ)))
         backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
         options = HttpOptions(
             token=token, cache_bytes=job.cache_mb * 2**20, limits=limits, seconds=job.seconds, most_restores=most_restores(job)
@@ -90,6 +89,12 @@ def serve(job: ServeJob) -> int:
             shelf.catalogue.begin()
         serve_http(create_app(shelves, backend, options), listener, lambda: print(ready_line(named, listener), flush=True))
     return 0
+
+
+def cluster_address(environment: Mapping[str, str]) -> str | None:
+    """Return where a cluster is by Ray's own variable, which may also lead to a dashboard: that is none to join."""
+    address = environment.get("RAY_ADDRESS", "")
+    return address if address and not address.startswith("http") else None
 
 
 def most_restores(job: ServeJob) -> int:
@@ -127,13 +132,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def read_token(path: Path | None, environment: Any) -> str | None:
+def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
     """Return the token of a file or of the environment, None where there is neither; raises InvalidOption."""
     if path is not None:
         try:
             token, where = path.read_text(encoding="utf-8").strip(), f"--token-file {path}"
         except (OSError, ValueError) as error:
-            raise InvalidOption("--token-file", str(path), f"it cannot be read ({error}).") from None
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise InvalidOption("--token-file", str(path), f"it cannot be read ({reason}).") from None
     elif TOKEN_VARIABLE in environment:
         token, where = environment[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
     else:
@@ -147,7 +153,7 @@ class _Replica:
     """One process with its engines, as Serve starts it."""
 
     def __init__(self, uris: tuple[str, ...], device: str, limits: Limits) -> None:
-        os.nice(5)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
+        os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
         self._restorer = Restorer(uris, device=device, limits=limits)
 
     async def restore(self, place: Place, request: ImageRequest) -> Restored | PipelineError:
@@ -165,7 +171,7 @@ class Replicas:
 
     def __init__(self, job: ServeJob, uris: Sequence[str], limits: Limits) -> None:
         """Start the replicas and wait until they have their engines; raises ResourcesUnavailable, WorkerNotStarted."""
-        pool = PoolOptions(actors=job.replicas, cpus_per_actor=job.cpus_per_replica or 1.0, gpus_per_actor=job.gpus_per_replica)
+        pool = PoolOptions(actors=job.replicas, cpus_per_actor=job.cpus_per_replica, gpus_per_actor=job.gpus_per_replica)
         room = request_for(job.device, pool, noun="replica")
         self._name = f"iarn-{secrets.token_hex(4)}"
         self._seconds = job.seconds
@@ -173,7 +179,7 @@ class Replicas:
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         app = deployment(job, room).bind(tuple(uris), job.device, limits)
         try:
-            ray_serve.start(http_options=HTTPOptions(location="NoServer"), logging_config=quiet)
+            ray_serve.start(proxy_location="Disabled", logging_config=quiet)
             self._handle = ray_serve.run(app, name=self._name, route_prefix=None, logging_config=quiet)
             self.device: str = self._handle.device.remote().result(timeout_s=60)
         except (RayServeException, RayError, RuntimeError, TimeoutError) as error:

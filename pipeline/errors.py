@@ -49,7 +49,7 @@
     └── ServiceError                a service cannot answer a request now
         ├── Overloaded              others come first, or a restore was lost
         ├── NotReady                something is still being read
-        └── RanOutOfTime            a restore took longer than a request may
+        └── RanOutOfTime            an entry was not read or restored in time
 
 An error carries its fields as attributes, hands all of them to ``Exception`` so that it survives pickling, and builds its
 sentence in ``__str__``: what was found, what was expected, what to do.
@@ -556,11 +556,11 @@ class NotReady(ServiceError):
 
 
 class RanOutOfTime(ServiceError):
-    """A restore took longer than a request may."""
+    """An entry was not read or restored in the time that a request has."""
 
     def __init__(self, key: str, seconds: int) -> None:
         super().__init__(key, seconds)
         self.key, self.seconds = key, seconds
 
     def __str__(self) -> str:
-        return f"{self.key} could not be restored within {self.seconds} s. Ask again later, or for a service with --seconds."
+        return f"{self.key} could not be read or restored within {self.seconds} s. Ask again later; --seconds gives more."

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 from pipeline.archive import Archive
+from pipeline.errors import ArchiveError
 from pipeline.overlap import ahead
 
 LAST = "\U0010ffff"
@@ -35,9 +36,14 @@ CREATE INDEX spans_to_read ON spans (low, high) WHERE low < high;
 class KeyIndex:
     """The keys of some shards of an archive; any thread may ask. SQLite compares text by its UTF-8 bytes, as Parquet does."""
 
-    def __init__(self, archive: Archive, shard_ids: Iterable[str]) -> None:
-        """Read the footers of shards, in the order in which they are to be told."""
-        self._archive, self._turn = archive, threading.Lock()
+    def __init__(
+        self, archive: Archive, shard_ids: Iterable[str], *, lost: Callable[[ArchiveError], None] | None = None
+    ) -> None:
+        """Read the footers of shards, in the order in which they are to be told.
+
+        Where ``lost`` is given it is told of each shard whose footer is damaged, and the others are read; else that is raised.
+        """
+        self._archive, self._turn, self._lost = archive, threading.Lock(), lost
         self._base = sqlite3.connect("", check_same_thread=False)  # a file without a name, gone with the connection
         self._base.executescript(_SCHEMA)
         with ThreadPoolExecutor(_THREADS) as threads, self._base:
@@ -93,6 +99,12 @@ class KeyIndex:
         return bool(found)
 
     def _spans(self, shard_id: str) -> tuple[str, list[tuple[str, str, int]]]:
-        with self._archive.shard_rows(shard_id) as reader:
-            told = [each or ("", LAST) for each in reader.key_ranges("key")]
-            return shard_id, [(low, high, group) for group, (low, high) in enumerate(told)]
+        try:
+            with self._archive.shard_rows(shard_id) as reader:
+                told = [each or ("", LAST) for each in reader.key_ranges("key")]
+        except ArchiveError as error:
+            if self._lost is None:
+                raise
+            self._lost(error)
+            told = []
+        return shard_id, [(low, high, group) for group, (low, high) in enumerate(told)]

@@ -23,7 +23,7 @@ from pipeline.byte_cache import ByteCache
 from pipeline.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.engine import Engine, choose_device
 from pipeline.entries import PARTS, check_lr, columns_of, from_row, source_bytes
-from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NotKept, NotReady, PipelineError
+from pipeline.errors import AmbiguousKey, ArchiveError, InvalidOption, NoSuchEntry, NotKept, NotReady, PipelineError
 from pipeline.keys import KeyIndex
 from pipeline.reader import ArchiveReader, open_archive
 from pipeline.records import Entry, EntryKind, OriginalCoding, Size
@@ -119,6 +119,15 @@ class Restored:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file to give: its bytes, its format (an extension, in lower case), and the digest that names those very bytes."""
+
+    data: bytes
+    form: str
+    digest: str
+
+
 class Shelf:
     """One archive of a service, under its name; any thread may ask. It has the shards that were done when it was opened."""
 
@@ -129,8 +138,11 @@ class Shelf:
         shard_ids = [shard_id for shard_id, _, _ in shard_counts]
         self.entries = sum(entries for _, entries, _ in shard_counts)
         self.originals = sum(originals for _, _, originals in shard_counts)
-        self.bytes = sum(commit.byte_size for commit in self.reader.archive.commits())
-        self._index = KeyIndex(self.reader.archive, shard_ids)
+        self.bytes = self.source_bytes = 0
+        for commit in self.reader.archive.commits():
+            self.bytes, self.source_bytes = self.bytes + commit.byte_size, self.source_bytes + commit.report.bytes_in
+        self._lost: list[ArchiveError] = []
+        self._index = KeyIndex(self.reader.archive, shard_ids, lost=self._lost.append)
         self._shards = len(shard_ids)
         self.catalogue = Catalogue(self.reader.archive, shard_ids)
         self._rows = _Rows(self.reader.archive)
@@ -144,7 +156,7 @@ class Shelf:
             "entries": self.entries,
             "originals": self.originals,
             "bytes": self.bytes,
-            "source_bytes": sum(commit.report.bytes_in for commit in self.reader.archive.commits()),
+            "source_bytes": self.source_bytes,
             "digest": self.reader.digest,
         }
 
@@ -152,6 +164,8 @@ class Shelf:
         """Return where the entry of a key is; raises NoSuchEntry, AmbiguousKey, DamagedObject."""
         places = [each for each in self._index.places_of(key) if shard is None or each[0] == shard]
         if not places:
+            if self._lost:  # nobody can tell what was in there
+                raise self._lost[0]
             raise NoSuchEntry(self.name, key)
         if len(places) > 1:
             raise AmbiguousKey(self.name, key, tuple(each for each, _ in places))
@@ -189,20 +203,22 @@ class Shelf:
         assets = [_listed(each) for each in page[:limit]]
         return {"assets": assets, "next": assets[-1]["key"] if more else None, "total": self.catalogue.total(wanted)}
 
-    def lr(self, place: Place) -> bytes:
+    def lr(self, place: Place) -> File:
         """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, DamagedObject."""
         entry = self._rows.entry(place, ("lr",))
         if entry.lr is None:
             raise NotKept(entry.key, "LR", "the source's own bytes stand for it; its original has them")
         check_lr(entry)
-        return entry.lr
+        form = (entry.lr_path or "").rpartition(".")[2].lower()
+        return File(data=entry.lr, form=form, digest=hashlib.sha256(entry.lr).hexdigest())
 
-    def original(self, place: Place) -> bytes:
+    def original(self, place: Place) -> File:
         """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, DamagedObject."""
         data = source_bytes(self._rows.entry(place, ("original",)))
         if data is None:
             raise NotKept(place.key, "original", f"its tier is {self.figures(place).tier}; its image is restored")
-        return data
+        form = place.key.rpartition(".")[2].lower()
+        return File(data=data, form=form, digest=hashlib.sha256(data).hexdigest())
 
     def image_digest(self, place: Place, request: ImageRequest, device: str) -> str:
         """Return what names the bytes of an image: the digests of archive, model and entry, the request, and what makes it."""

@@ -89,6 +89,10 @@ SURFACE = {
     ],
     "inspect": ["archive", "key", "--entries", "--json", "--shards"],
     "report": ["archive", "--device", "--json", "--out", "--sample", "--worst"],
+    "serve": [
+        *["archives", "--address", "--cache-mb", "--cpus-per-replica", "--device", "--gpus-per-replica", "--host"],
+        *["--largest-side", "--max-pixels", "--max-replicas", "--port", "--queue", "--replicas", "--seconds", "--token-file"],
+    ],
     "verify": ["archive", *POOL, "--sample", "--seed"],
     "submit": [
         *["command", "arguments", "--address", "--detach", "--metadata", "--runtime-env"],

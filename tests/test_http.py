@@ -139,7 +139,7 @@ def test_bytes_are_those_of_the_service(site: Site) -> None:
     """Protects the last step: over HTTP an LR, an original and an image are the bytes that the service has."""
     place = site.shelf.place("a b/001.jpg")
     lr = site.get(f"{ENTRY}/lr")
-    assert (lr.content, lr.headers["content-type"]) == (site.shelf.lr(place), "image/avif")
+    assert (lr.content, lr.headers["content-type"]) == (site.shelf.lr(place).data, "image/avif")
     assert lr.headers["etag"] == f'"{hashlib.sha256(lr.content).hexdigest()}"'
     own = site.get("/archives/demo/assets/page.html.jpg/original")
     assert own.content == b"<script>alert(1)</script>"
@@ -291,6 +291,16 @@ def test_a_restore_has_its_time(archive: Rescaled) -> None:
         answer = site.get(f"{ENTRY}/image")
         assert (answer.status_code, told(answer)) == (503, "overloaded")
         assert "retry-after" in answer.headers
+
+
+def test_a_read_has_its_time(archive: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects clients from a store that hangs: what is not read in time is given up with a sentence."""
+    site, released = Site(archive, seconds=0.1), threading.Event()
+    monkeypatch.setattr(site.shelf, "lr", lambda _: released.wait(30))
+    with closing(site.shelf):
+        answer = site.get(f"{ENTRY}/lr")
+        released.set()
+        assert (answer.status_code, told(answer)) == (503, "overloaded")
 
 
 def test_a_cache_of_nothing_still_serves(archive: Rescaled) -> None:

@@ -147,9 +147,9 @@ def test_stored_bytes_come_untouched(odd: Served) -> None:
                 odd.shelf.lr(place)
             sentence(str(caught.value))
         else:
-            assert odd.shelf.lr(place) == entry.lr
+            assert odd.shelf.lr(place).data == entry.lr
         if entry.original_coding not in (None, OriginalCoding.PIXELS):
-            assert odd.shelf.original(place) == sources[entry.key]
+            assert odd.shelf.original(place).data == sources[entry.key]
         else:
             with pytest.raises(NotKept) as caught:
                 odd.shelf.original(place)
@@ -338,10 +338,25 @@ def test_damage_is_one_entry_s_own(tmp_path: Path) -> None:
             with pytest.raises(ArchiveError) as caught:
                 call(shelf.place("1.jpg"))
             sentence(str(caught.value))
-        assert shelf.original(shelf.place("2.jpg")) == kept[2].data
+        assert shelf.original(shelf.place("2.jpg")).data == kept[2].data
         assert restorer.restore(shelf.place("z/001.jpg"), ImageRequest()).data
         shelf.catalogue.begin()
         assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 5
+
+
+def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path) -> None:
+    """Protects an archive that lost one shard: keys of the others are served, an unknown key is told of the damage."""
+    as_tar(tmp_path / "source", samples(3, folder="a/"), "a.tar")
+    rescaled = rescale(as_tar(tmp_path / "source", samples(3, folder="b/"), "b.tar"), tmp_path / "archive")
+    path = sorted((tmp_path / "archive" / "shards").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with closing(Shelf("damaged", rescaled.uri)) as shelf:
+        assert shelf.lr(shelf.place("b/001.jpg")).data
+        with pytest.raises(ArchiveError) as caught:
+            shelf.place("a/001.jpg")
+        assert path.stem in sentence(str(caught.value))
+        shelf.catalogue.begin()
+        assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 3
 
 
 @pytest.fixture(scope="module")
