@@ -16,7 +16,8 @@ let archives = [];
 let archive = null; // the one that is shown
 let listing = null;
 let filtered = ""; // the archive and the filter that the listing is of
-let opened = ""; // the entry that is shown
+let opened = ""; // the key of the entry that is shown
+let openedOf = ""; // its archive and shard
 let place = null; // its index in the listing, once known
 const around = {}; // the entries before and after it
 let edited = ""; // the field that was changed last: its changes are one step for Back
@@ -25,7 +26,7 @@ let moving = 0;
 
 const asset = new AssetView({ report, say: (text) => ($("status").textContent = text) });
 const grid = new Grid($("grid"), {
-  link: (entry) => href(of(entry)),
+  link: (entry) => href(entryState(entry)),
   open: openAsset,
   onMove: (index) => {
     clearTimeout(moving);
@@ -127,7 +128,7 @@ async function showGrid(state) {
 }
 
 function tellCount() {
-  if (listing.total === null) return;
+  if (!listing || listing.total === null) return;
   const whole = FILTER.every((each) => read()[each] === "");
   const entries = archive.entries === 1 ? "entry" : "entries";
   const shown = whole ? `${count(listing.total)} ${entries}` : `${count(listing.total)} of ${count(archive.entries)} ${entries}`;
@@ -141,23 +142,24 @@ function tell(text) {
 }
 
 /** What the address has of an entry; its shard where several have the key, as its links tell. */
-function of(entry) {
+function entryState(entry) {
   const shard = new URL(entry.links.image, location).searchParams.get("shard") ?? "";
   return { key: entry.key, shard, at: "", ...VIEW };
 }
 
 function openAsset(entry, index) {
   place = index;
-  change(of(entry));
+  change(entryState(entry));
   show();
 }
 
 async function showAsset(key) {
-  if (opened === key) {
+  const of = `${archive.name}/${read().shard}`;
+  if (opened === key && openedOf === of) {
     asset.update();
     return;
   }
-  opened = key;
+  [opened, openedOf] = [key, of];
   if (place !== null && listing.peek(place)?.key !== key) place = null;
   $("back").href = href(NONE);
   $("back-name").textContent = archive.name;
@@ -183,7 +185,7 @@ async function findPlace(key) {
 function neighbours(before, after) {
   $("position").textContent = place === null || listing.total === null ? "" : `${count(place + 1)} of ${count(listing.total)}`;
   for (const [id, entry] of [["previous", before], ["next", after]]) {
-    if (entry) $(id).href = href(of(entry));
+    if (entry) $(id).href = href(entryState(entry));
     else $(id).removeAttribute("href");
     around[id] = entry;
   }
