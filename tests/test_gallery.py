@@ -373,6 +373,35 @@ def test_zoom_to_single_pixels(visit: Callable[..., Visit], service: str) -> Non
     here.calm()
 
 
+def test_two_fingers_zoom(visit: Callable[..., Visit]) -> None:
+    """Protects phones: one finger moves the divider, two zoom about where they are, and the page does not zoom instead."""
+    here = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = open_entry(here, "trips/kitten.png")
+    fit = page.locator("#zoom").inner_text()
+    box = page.locator("#stage").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    touches = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *offsets: float) -> None:
+        points = [{"x": middle[0] + offset, "y": middle[1], "id": number} for number, offset in enumerate(offsets)]
+        touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 60)
+    for offset in (40, 0, -40, -80):
+        touch("touchMove", offset)
+    touch("touchEnd")
+    assert 20 < int(page.get_attribute("#divider", "aria-valuenow")) < 35
+    touch("touchStart", -20)
+    touch("touchStart", -20, 20)
+    for apart in (30, 45, 60, 80):
+        touch("touchMove", -apart, apart)
+    touch("touchEnd")
+    until(page, "location.search.includes('zoom=')")
+    assert page.locator("#zoom").inner_text() != fit
+    assert page.evaluate("visualViewport.scale") == 1
+    here.calm()
+
+
 def test_the_difference_is_exact(visit: Callable[..., Visit], service: str) -> None:
     """Protects judgement: the difference of the two chosen pictures, level by level, times the chosen factor, cut at white."""
     here = visit()

@@ -36,6 +36,7 @@ const grid = new Grid($("grid"), {
 
 /** Show an error as a sentence, with what to do, and a way to try again. */
 function report(error, again) {
+  if (error.name === "AbortError") return; // of what is no longer shown
   console.debug(error);
   $("problem-text").textContent = error.message;
   $("problem-advice").textContent = error.advice ?? "";
