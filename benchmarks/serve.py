@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
@@ -242,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    gc.disable()  # a pause of the client's is no latency of the service's
     right = expected(asked.archive, "load", entries=asked.entries, seed=asked.seed)
     options = ("--replicas", str(asked.replicas), "--cache-mb", str(asked.cache_mb))
     with service(asked.archive, "load", *options) as (base, process):

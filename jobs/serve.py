@@ -7,6 +7,7 @@ for each image that it does not have. Serve places, watches, restarts and adds r
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -87,6 +88,8 @@ def serve(job: ServeJob) -> int:
         )
         for shelf in shelves:
             shelf.catalogue.begin()
+        gc.collect()
+        gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
         serve_http(create_app(shelves, backend, options), listener, lambda: print(ready_line(named, listener), flush=True))
     return 0
 

@@ -5,6 +5,7 @@ Nobody waits for a batch to fill: while the engine is at work others come to wai
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 
 from pipeline.engine import Engine
 from pipeline.errors import DamagedEntry
-from pipeline.records import Entry, Pixels
-from pipeline.restore import restore_lr
+from pipeline.image import is_grey
+from pipeline.records import Entry, Pixels, Size
+from pipeline.restore import size_to_restore
 
 BATCH_PIXELS = 16_000_000
 """Restored pixels of a batch at most; one image may have more."""
@@ -32,19 +34,31 @@ class LrToRestore:
         """Pixels of the restored image."""
         return (self.entry.height or 0) * (self.entry.width or 0)
 
+    @property
+    def grey(self) -> bool:
+        """Whether the source had no colour channels."""
+        return is_grey(self.entry.mode)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the LR is a bicubic one."""
+        return bool(self.entry.clean)
+
 
 Run = Callable[[Engine, Sequence[LrToRestore]], list[Pixels | DamagedEntry]]
 
 
 def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
     """Return what the network makes of each LR of a batch, or what is wrong with that one."""
-    restored: list[Pixels | DamagedEntry] = []
+    sizes: list[Size | DamagedEntry] = []
     for each in batch:
         try:
-            restored.append(restore_lr(engine, each.entry, each.lr))
+            sizes.append(size_to_restore(engine, each.entry, each.lr))
         except DamagedEntry as error:
-            restored.append(error)
-    return restored
+            sizes.append(error)
+    sound = [(each, size) for each, size in zip(batch, sizes, strict=True) if not isinstance(size, DamagedEntry)]
+    images = iter([engine.restore(each.lr, size, grey=each.grey, clean=each.clean) for each, size in sound])
+    return [size if isinstance(size, DamagedEntry) else next(images) for size in sizes]
 
 
 class Batcher:
@@ -71,12 +85,13 @@ class Batcher:
         while self._waiting and pixels + self._waiting[0][0].pixels <= BATCH_PIXELS:
             batch.append(self._waiting.popleft())
             pixels += batch[-1][0].pixels
+        results = None
         try:
             results = self._run(self._engine, [each for each, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
-                future.set_exception(error)
-            return
+        finally:
+            if results is None:  # whatever it met, nobody of the batch may wait for ever
+                for _, future in batch:
+                    future.set_exception(sys.exception())
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, DamagedEntry):
                 future.set_exception(result)

@@ -340,6 +340,12 @@ def original_pixels(entry: Entry) -> Pixels:
 
 def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
     """Return what the network makes of an entry's LR, at the original size; DamagedEntry where that cannot be it."""
+    size = size_to_restore(engine, entry, lr)
+    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
+
+
+def size_to_restore(engine: Engine, entry: Entry, lr: Pixels) -> Size:
+    """Return the size that the network restores an entry's LR to; DamagedEntry where that cannot be it."""
     size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
     try:
         if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
@@ -347,7 +353,7 @@ def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
         engine.check_size(size, lr_size)
     except SizeNotReachable as error:
         raise DamagedEntry(entry.key, "size", str(error)) from None
-    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
+    return size
 
 
 def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
