@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit soak readme-picture clean
+.PHONY: demo test lint types unit soak readme-picture gallery-picture clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m jobs.demo --samples samples --out demo-out
@@ -30,6 +30,10 @@ soak: $(VENV)/dev.stamp
 readme-picture: $(VENV)/demo.stamp
 	rm -rf build/readme
 	$(BIN)/python -m jobs.demo --only budgie,skyline --scales 4 --out build/readme --picture docs/images/before-after.webp
+
+# Anew when the gallery looks different; needs Chromium.
+gallery-picture: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.gallery_picture docs/images/gallery.webp
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iarn needs Python 3.11 or later: make PYTHON=python3.12 …")'
