@@ -108,8 +108,17 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
     _add_stored_routes(app, service)
     _add_image_route(app, service)
     if GALLERY.is_dir():
-        app.mount("/gallery", StaticFiles(directory=GALLERY, html=True), name="gallery")
+        app.mount("/gallery", _GalleryFiles(directory=GALLERY, html=True), name="gallery")
     return Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
+
+
+class _GalleryFiles(StaticFiles):
+    """The gallery's files; a browser asks each time whether they have changed, or it would mix those of two versions."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _add_plain_routes(app: FastAPI, service: Service) -> None:
@@ -134,6 +143,7 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
     _route(app, "/metrics", metrics, response_class=Response, responses=text)
     _route(app, "/docs", docs, include_in_schema=False)
     _route(app, "/", root, include_in_schema=False)
+    _route(app, "/gallery", root, include_in_schema=False)
 
 
 def _add_archive_routes(app: FastAPI, service: Service) -> None:
