@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iarn.encoding import CLEAN_STEP, Place, budget_of
+from iarn.encoding import CLEAN_STEP, Place, Window, budget_of
 from iarn.lattice import Axis
 from iarn.metrics import luma, psnr_of, ssim_map
 from iarn.weights import WeightsError, read_metadata, unpack
@@ -198,17 +198,15 @@ class Engine:
         """Cut an image into tiles; where shapes are fixed, into those of the shape that computes the least for it."""
         stride = place.axes[0].stride
         halo = self._network.halo(stride)
-        tilings = [(cut(place.axes, halo, points), points // stride) for points in self._frames or [self._tile_points]]
-        tiles, side = min(tilings, key=lambda each: len(each[0]) * each[1] ** 2)
-        pieces = []
-        for tile in tiles:
-            top, bottom, left, right = tile.window
-            least = side if self._frames else 0
-            shape = (max(bottom - top, least), max(right - left, least))
-            pieces.append(
-                _Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
-            )
-        return pieces
+        tilings = []
+        for points in self._frames or [self._tile_points]:
+            least = points // stride if self._frames else 0
+            tilings.append([(tile, _filled_up(tile.window, least)) for tile in cut(place.axes, halo, points)])
+        tiling = min(tilings, key=lambda each: sum(height * width for _, (height, width) in each))
+        return [
+            _Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
+            for tile, shape in tiling
+        ]
 
     def _run(self, pieces: Sequence[_Piece[Request]], compute: Callable[[list[_Piece[Request]]], Iterable[Tensor]]) -> None:
         """Compute all pieces, batch by batch; a GPU goes on with the next batch while pixels of the last are on their way."""
@@ -274,6 +272,12 @@ class Engine:
         if self.device.type != "cuda":
             return x
         return torch.empty(x.shape, dtype=torch.uint8, pin_memory=True).copy_(x, non_blocking=True)
+
+
+def _filled_up(window: Window, least: int) -> Size:
+    """Return the shape of a window that has at least ``least`` rows and columns."""
+    top, bottom, left, right = window
+    return max(bottom - top, least), max(right - left, least)
 
 
 def _framed(pictures: list[Tensor], shape: Sequence[int]) -> Tensor:
