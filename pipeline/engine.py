@@ -202,7 +202,8 @@ class Engine:
         for points in self._frames or [self._tile_points]:
             least = points // stride if self._frames else 0
             tilings.append([(tile, _filled_up(tile.window, least)) for tile in cut(place.axes, halo, points)])
-        tiling = min(tilings, key=lambda each: sum(height * width for _, (height, width) in each))
+        square = [each for each in tilings if all(height == width for _, (height, width) in each)]  # room for the halo
+        tiling = min(square or tilings, key=lambda each: sum(height * width for _, (height, width) in each))
         return [
             _Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
             for tile, shape in tiling

@@ -12,10 +12,8 @@ from itertools import pairwise, product
 
 from iarn.lattice import Axis
 
-TILE_POINTS = 1792
-"""Lattice points per axis that the network sees at once, halo included; a lattice no larger is one tile.
-
-About 1 GB at work on a CPU, with the shipped network in float32."""
+TILE_POINTS = 4096
+"""Lattice points per axis that the network sees at once, halo included; a lattice no larger is one tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +63,12 @@ def image_tiles(axes: tuple[Axis, Axis], halo: int, points: int = TILE_POINTS) -
 def _spans(axis: Axis, length: int, points: int, seen: Callable[[Axis, int, int], Span]) -> list[Span]:
     """Cut ``length``, the axis in LR or image pixels, into the fewest near-equal parts whose windows have ``points`` at most.
 
-    Where the halo leaves no room, parts have half of that and windows are as large as they have to be.
+    Where the halo leaves no room, parts have an eighth of that and windows are as large as they have to be.
     """
     for count in range(-(-axis.points // max(points, axis.stride)), length + 1):
         edges = [length * i // count for i in range(count + 1)]
         spans = [seen(axis, start, stop) for start, stop in pairwise(edges)]
         widest = max(span.last - span.first for span in spans) * axis.stride
-        if widest <= points or axis.points <= count * max(points // 2, axis.stride):
+        if widest <= points or axis.points <= count * max(points // 8, axis.stride):
             break
     return spans

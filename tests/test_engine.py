@@ -24,7 +24,7 @@ from tests.pictures import photo
 
 CPU = torch.device("cpu")
 WEIGHTS = random_weights()
-WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=56)
+WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=144)
 BATCHED = Engine(WEIGHTS, CPU, tile_points=288, batched=True)
 """As on a GPU: squares of 36, 72 and 144 lattice points, in batches of 64, 16 and 4; the halo leaves 24 of 144 at x4."""
 
@@ -157,7 +157,7 @@ def test_the_same_bytes_twice() -> None:
     """Protects resuming and repeating: an engine, and another one of the same weights, give the same bytes again."""
     pixels = picture(97, 120)
     lr = TILED.downscale(pixels, (40, 50))
-    again = Engine(WEIGHTS, CPU, tile_points=56)
+    again = Engine(WEIGHTS, CPU, tile_points=144)
     assert np.array_equal(TILED.downscale(pixels, (40, 50)), lr)
     assert np.array_equal(again.downscale(pixels, (40, 50)), lr)
     assert np.array_equal(again.restore(lr, (97, 120)), TILED.restore(lr, (97, 120)))
