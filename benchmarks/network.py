@@ -6,12 +6,13 @@
 
 Whole ways, pixels in the CPU's memory to pixels in the CPU's memory, after a warm-up: medians in MPix/s of source pixels. IRN
 (Xiao et al., ECCV 2020) is built here from its paper, with random weights, and timed on the same pixels, in the same precision.
-On a GPU it also measures what half precision costs in quality (--images, PNG files). Needs torch and numpy alone, Pillow for that.
+On a GPU it also measures what half precision costs in quality. Needs torch, numpy and safetensors; Pillow for --images.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import time
@@ -177,9 +178,9 @@ def median_seconds(run: Callable[[], object], device: torch.device, repeats: int
 def timed_engine(engine: Engine, images: list[np.ndarray], scale: float, repeats: int) -> Timed:
     """Time the product's engine."""
     side = len(images[0])
-    lr = -(-side // scale).__int__() if scale == int(scale) else int(np.ceil(side / scale))
-    downs = [Downscale(pixels=pixels, lr_size=(int(lr), int(lr))) for pixels in images]
-    backs = [Restore(lr=pixels[: int(lr), : int(lr)], size=(side, side)) for pixels in images]
+    lr = math.ceil(side / scale)
+    downs = [Downscale(pixels=pixels, lr_size=(lr, lr)) for pixels in images]
+    backs = [Restore(lr=pixels[:lr, :lr], size=(side, side)) for pixels in images]
     megapixels = side * side * len(images) / 1e6
     return Timed(
         megapixels / median_seconds(lambda: engine.downscale_many(downs), engine.device, repeats),
@@ -223,7 +224,7 @@ def bound(side: int, scale: float, precision: str, peak: float, bandwidth: float
     Operations are counted while the network runs; bytes are the least there are where each convolution reads its input and
     writes its output once, and nothing else is read or written.
     """
-    network, lr, tally = unpack(shipped()), int(np.ceil(side / scale)), Tally(4 if precision == "float32" else 2)
+    network, lr, tally = unpack(shipped()), math.ceil(side / scale), Tally(4 if precision == "float32" else 2)
     with torch.enable_grad(), FlopCounterMode(display=False) as counter, tally:  # in one part
         network.downscale_lr(torch.zeros(1, 3, side, side), (lr, lr))
     seconds = max(counter.get_total_flops() / peak, tally.bytes / bandwidth)
@@ -237,7 +238,7 @@ class Tally(torch.utils._python_dispatch.TorchDispatchMode):
         super().__init__()
         self.size, self.bytes = size, 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN201, ARG002
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if function is torch.ops.aten.convolution.default:
             self.bytes += self.size * (args[0].numel() + args[1].numel() + result.numel())
@@ -258,14 +259,13 @@ def quality(device: torch.device, precisions: list[str], folder: Path | None) ->
     """Print what less precision changes: PSNR of restores, and levels of the LR, against float32 on the same device."""
     exact = Engine(shipped(), device, precision=torch.float32)
     images = list(read(folder)) if folder else [smooth(480, seed) for seed in range(4)]
-    print(
-        f"\n| scale | precision | restore's PSNR, dB, minus float32's ({len(images)} images) | LR within one level |\n|---|---|---|---|"
-    )
+    print(f"\n| scale | precision | restore's PSNR minus float32's, dB ({len(images)} images) | LR within one level |")
+    print("|---" * 4 + "|")
     for scale, precision in product((1.5, 2, 3, 4), precisions):
         coarse, lost, within = Engine(shipped(), device, precision=PRECISIONS[precision]), [], []
         for pixels in images:
             size = pixels.shape[:2]
-            lr_size = tuple(int(np.ceil(length / scale)) for length in size)
+            lr_size = (math.ceil(size[0] / scale), math.ceil(size[1] / scale))
             lrs = [engine.downscale(pixels, lr_size) for engine in (exact, coarse)]
             both = [engine.restore(lr, size) for engine, lr in zip((exact, coarse), lrs, strict=True)]
             whole, half = (psnr(torch.from_numpy(x / 255), torch.from_numpy(pixels / 255)) for x in both)

@@ -4,7 +4,8 @@
     python benchmarks/tiles.py --device cuda --scales 2 4
     python benchmarks/tiles.py --points 1792 2560 4096  # other sizes of tiles, in lattice points per axis
 
-Medians of both ways, tiled and untiled by turns, their ratio, and the PSNR of one against the other. Needs torch and numpy alone.
+Medians of both ways, tiled and untiled by turns, their ratio, and the PSNR of one against the other.
+It needs what network.py needs.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_a_small_image_is_one_tile() -> None:
 @pytest.mark.parametrize("points", [512, 1024, TILE_POINTS])
 @pytest.mark.parametrize("scale", [1.0, 2.0, 2.6, 4.0])
 def test_windows_stay_small(scale: float, points: int) -> None:
-    """Protects bounded memory and fixed shapes: what a tile sees, halo and reach of P included, is within what was asked for."""
+    """Protects bounded memory and fixed shapes: what a tile sees, halo and reach of P included, is what was asked for."""
     length = 12_000
     lr = round(length / scale)
     axes = axes_for((length, length), (lr, lr))
