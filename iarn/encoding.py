@@ -72,28 +72,26 @@ class Encoding:
 
 def encode(places: Sequence[Place], level: int, like: Tensor) -> Encoding:
     """Return the encoding for pictures of the shape of ``like`` at ``level`` halvings below the lattice, on its device."""
-    shape = (like.shape[-2], like.shape[-1])
-    phases, sides = zip(*(_phases(place, level, shape) for place in places), strict=True)
+    height, width = like.shape[-2:]
+    windows = [place.window or (0, place.axes[0].lr, 0, place.axes[1].lr) for place in places]
+    down = [_axis(place.axes[0], level, top, bottom) for place, (top, bottom, _, _) in zip(places, windows, strict=True)]
+    across = [_axis(place.axes[1], level, left, right) for place, (_, _, left, right) in zip(places, windows, strict=True)]
+    sides = [(rows.shape[1], columns.shape[1]) for rows, columns in zip(down, across, strict=True)]
+    rows, columns = _filled_up(down, height).to(like.device), _filled_up(across, width).to(like.device)
+    shape = (len(places), 2, height, width)
+    phases = torch.cat([rows[..., None].expand(shape), columns[:, :, None].expand(shape)], dim=1)
     scales = [[math.log2(axis.scale) for axis in place.axes] + [place.budget] for place in places]
-    filled = any(side != shape for side in sides)
-    return Encoding(  # in channels-last order, as convolutions want what it stands beside
-        phases=torch.stack(phases).to(like.device).contiguous(memory_format=torch.channels_last),
+    ends = torch.tensor(sides, device=like.device)
+    return Encoding(
+        phases=phases.contiguous(memory_format=torch.channels_last),  # as convolutions want what it stands beside
         uniform=torch.tensor(scales, device=like.device),
-        sides=(torch.tensor(sides, device=like.device)[:, 0], torch.tensor(sides, device=like.device)[:, 1])
-        if filled
-        else None,
+        sides=(ends[:, 0], ends[:, 1]) if any(side != (height, width) for side in sides) else None,
     )
 
 
-def _phases(place: Place, level: int, shape: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Return the phases (4, h, w) of a picture filled up to ``shape``, and how many rows and columns are not filling."""
-    rows, columns = place.axes
-    top, bottom, left, right = place.window or (0, rows.lr, 0, columns.lr)
-    down, across = _axis(rows, level, top, bottom), _axis(columns, level, left, right)
-    sides = (down.shape[1], across.shape[1])
-    down = torch.cat([down, down.new_zeros(2, shape[0] - sides[0])], dim=1)
-    across = torch.cat([across, across.new_zeros(2, shape[1] - sides[1])], dim=1)
-    return torch.cat([down[:, :, None].expand(2, *shape), across[:, None, :].expand(2, *shape)]), sides
+def _filled_up(phases: list[Tensor], length: int) -> Tensor:
+    """Make one tensor (B, 2, length) of phases (2, length or less)."""
+    return torch.stack([torch.cat([each, each.new_zeros(2, length - each.shape[1])], dim=1) for each in phases])
 
 
 def _axis(axis: Axis, level: int, start: int, stop: int) -> Tensor:

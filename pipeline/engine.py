@@ -132,6 +132,8 @@ class Engine:
         except WeightsError as error:
             raise InvalidWeights("of the archive", str(error)) from None
         gpu = device.type == "cuda"
+        if gpu:  # of few shapes the fastest ways are worth finding; float32 is meant to be that
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         self.device = device
         self.precision = precision or (torch.float16 if gpu else torch.float32)
         self._tile_points = tile_points
