@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.utils.flop_counter import FlopCounterMode
 
+from iarn.encoding import Place
 from iarn.metrics import psnr
 from iarn.split import merge, split
 from iarn.weights import shipped, unpack
@@ -95,6 +97,10 @@ class Irn(nn.Module):
         return u
 
 
+Ways = tuple[Callable[[], object], Callable[[], object]]
+"""Downscale and restore."""
+
+
 @dataclass(frozen=True)
 class Timed:
     """Medians of both ways, in MPix/s."""
@@ -130,11 +136,13 @@ def main() -> None:
             engines[", compiled"] = Engine(shipped(), device, precision=PRECISIONS[precision], compiled=True)
         for scale, batch in product(options.scales, batches):
             images = pictures(side, batch)
-            irn = timed_irn(images, scale, device, PRECISIONS[precision], repeats) if scale in (2, 4) else None
-            for name, engine in engines.items():
-                found = timed_engine(engine, images, scale, repeats)
-                share = found.downscale * 1e6 / bound(side, scale, precision, peak, bandwidth)
-                rows.append(row(scale, precision + name, batch, found, irn, share))
+            runs = {name: engine_ways(engine, images, scale) for name, engine in engines.items()}
+            if scale in (2, 4):
+                runs["IRN"] = irn_ways(images, scale, device, PRECISIONS[precision])
+            found = by_turns(runs, device, side * side * batch / 1e6, repeats)
+            for name in engines:
+                share = found[name].downscale * 1e6 / bound(side, scale, precision, peak, bandwidth)
+                rows.append(row(scale, precision + name, batch, found[name], found.get("IRN"), share))
                 print(rows[-1], flush=True)
     print()
     print("| scale | precision | images at once | downscale, MPix/s | restore | IRN downscale | restore | times IRN, downscale "
@@ -163,33 +171,37 @@ def pictures(side: int, count: int) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8))
 
 
-def median_seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Return the median time of ``run`` after a warm-up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds[1:])
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Time ``run`` once."""
+    begun = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
 
 
-def timed_engine(engine: Engine, images: list[np.ndarray], scale: float, repeats: int) -> Timed:
-    """Time the product's engine."""
+def by_turns(runs: dict[str, Ways], device: torch.device, megapixels: float, repeats: int) -> dict[str, Timed]:
+    """Time both ways of each, all by turns so that a busy moment of the machine falls on all."""
+    speeds: dict[str, list[list[float]]] = {name: [[], []] for name in runs}
+    for turn, (name, ways) in product(range(repeats + 1), runs.items()):
+        for way, found in zip(ways, speeds[name], strict=True):
+            speed = megapixels / seconds(way, device)
+            if turn:
+                found.append(speed)
+    return {name: Timed(statistics.median(down), statistics.median(back)) for name, (down, back) in speeds.items()}
+
+
+def engine_ways(engine: Engine, images: list[np.ndarray], scale: float) -> Ways:
+    """Return downscale and restore of the product's engine."""
     side = len(images[0])
     lr = math.ceil(side / scale)
     downs = [Downscale(pixels=pixels, lr_size=(lr, lr)) for pixels in images]
     backs = [Restore(lr=pixels[:lr, :lr], size=(side, side)) for pixels in images]
-    megapixels = side * side * len(images) / 1e6
-    return Timed(
-        megapixels / median_seconds(lambda: engine.downscale_many(downs), engine.device, repeats),
-        megapixels / median_seconds(lambda: engine.restore_many(backs), engine.device, repeats),
-    )
+    return partial(engine.downscale_many, downs), partial(engine.restore_many, backs)
 
 
-def timed_irn(images: list[np.ndarray], scale: float, device: torch.device, precision: torch.dtype, repeats: int) -> Timed:
-    """Time the published structure with the same ways of pixels in and out, all images in one batch."""
+def irn_ways(images: list[np.ndarray], scale: float, device: torch.device, precision: torch.dtype) -> Ways:
+    """Return those of the published structure with the same ways of pixels in and out, all images in one batch."""
     network = Irn(1 if scale == 2 else 2).eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     side = len(images[0]) // 4 * 4
     whole = np.stack([pixels[:side, :side] for pixels in images])
@@ -201,34 +213,32 @@ def timed_irn(images: list[np.ndarray], scale: float, device: torch.device, prec
             x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
             return (way(x) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
-    megapixels = side * side * len(images) / 1e6
-    return Timed(
-        megapixels / median_seconds(lambda: run(network.downscale, whole), device, repeats),
-        megapixels / median_seconds(lambda: run(network.restore, small), device, repeats),
-    )
+    return partial(run, network.downscale, whole), partial(run, network.restore, small)
 
 
 def roofline(device: torch.device, precision: torch.dtype) -> tuple[float, float]:
     """Measure the chip: operations a second of a large product of matrices, bytes a second (read and written) of a copy."""
     side = 8192 if device.type == "cuda" else 2048
     a = torch.randn(side, side, device=device).to(precision)
-    seconds = median_seconds(lambda: a @ a, device, 5)
+    product_seconds = min(seconds(lambda: a @ a, device) for _ in range(6))
     source = torch.empty((1 << 30 if device.type == "cuda" else 1 << 28) // 4, device=device).fill_(1.0)
     target = torch.empty_like(source)
-    return 2 * side**3 / seconds, 2 * source.nbytes / median_seconds(lambda: target.copy_(source), device, 5)
+    copy_seconds = min(seconds(lambda: target.copy_(source), device) for _ in range(6))
+    return 2 * side**3 / product_seconds, 2 * source.nbytes / copy_seconds
 
 
 def bound(side: int, scale: float, precision: str, peak: float, bandwidth: float) -> float:
     """Return the pixels a second of the roofline for a downscale: operations at the peak, or bytes at the copy's speed.
 
-    Operations are counted while the network runs; bytes are the least there are where each convolution reads its input and
-    writes its output once, and nothing else is read or written.
+    Both are counted as the network runs, without the way to the lattice; bytes are those of convolutions that read their input
+    once and write their output once, as if nothing else were read or written.
     """
-    network, lr, tally = unpack(shipped()), math.ceil(side / scale), Tally(4 if precision == "float32" else 2)
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter, tally:  # in one part
-        network.downscale_lr(torch.zeros(1, 3, side, side), (lr, lr))
-    seconds = max(counter.get_total_flops() / peak, tally.bytes / bandwidth)
-    return side * side / seconds
+    lr, tally = math.ceil(side / scale), Tally(4 if precision == "float32" else 2)
+    network = unpack(shipped()).to("meta")  # shapes without values
+    axes = network.axes((side, side), (lr, lr))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, tally:
+        network.analyse_lr(torch.zeros(1, 3, axes[0].points, axes[1].points, device="meta"), [Place(axes=axes)])
+    return side * side / max(counter.get_total_flops() / peak, tally.bytes / bandwidth)
 
 
 class Tally(torch.utils._python_dispatch.TorchDispatchMode):
