@@ -1,12 +1,13 @@
 """Speed of the network, beside the published IRN structure in the same run, and what share of the chip that is.
 
+    export PYTHONPATH=.                                               # where iarn is not installed
     python benchmarks/network.py                                      # this machine's CPU, float32
     python benchmarks/network.py --device cuda                        # all of a GPU's list, in under ten minutes
     python benchmarks/network.py --scales 2 4 --side 720 --repeats 3
 
 Whole ways, pixels in the CPU's memory to pixels in the CPU's memory, after a warm-up: medians in MPix/s of source pixels. IRN
 (Xiao et al., ECCV 2020) is built here from its paper, with random weights, and timed on the same pixels, in the same precision.
-On a GPU it also measures what half precision costs in quality. Needs torch, numpy and safetensors; Pillow for --images.
+On a GPU it also measures what half precision costs in quality. Needs torch and numpy alone, Pillow for --images.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.utils.flop_counter import FlopCounterMode
 
+import benchmarks.bare  # noqa: F401, before what reads weights
 from iarn.encoding import Place
 from iarn.metrics import psnr
 from iarn.split import merge, split
@@ -285,10 +287,10 @@ def quality(device: torch.device, precisions: list[str], folder: Path | None) ->
 
 
 def smooth(side: int, seed: int) -> np.ndarray:
-    """Draw a picture with something like a photograph's spectrum."""
+    """Draw a picture of waves, long ones the strongest."""
     noise = np.random.default_rng(seed).standard_normal((3, side, side))
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side))) + 1 / side
-    waves = np.fft.ifft2(np.fft.fft2(noise) / frequency**1.2).real
+    waves = np.fft.ifft2(np.fft.fft2(noise) / frequency**2).real
     waves /= waves.std(axis=(1, 2), keepdims=True)
     return (127 + 50 * waves).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy()
 
