@@ -24,11 +24,11 @@ from tests.pictures import photo
 
 CPU = torch.device("cpu")
 WEIGHTS = random_weights()
-WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=144)
-BATCHED = Engine(WEIGHTS, CPU, tile_points=288, batched=True)
-"""As on a GPU: squares of 36, 72 and 144 lattice points, in batches of 64, 16 and 4; the halo leaves 24 of 144 at x4."""
+WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=176)
+BATCHED = Engine(WEIGHTS, CPU, tile_points=352, batched=True)
+"""As on a GPU: squares of 44, 88 and 176 lattice points, in batches of 64, 16 and 4; the halo leaves 56 of 176 at x4."""
 
-side = st.one_of(st.sampled_from([1, 2, 5]), st.integers(1, 150))
+side = st.one_of(st.sampled_from([1, 2, 5]), st.integers(1, 110))
 scale = st.one_of(st.sampled_from([1.0, 1.02, 1.99, 2.0, 3.0, 4.0]), st.floats(1, 4))
 
 
@@ -55,7 +55,7 @@ def tensor(pixels: Pixels) -> torch.Tensor:
 @example(149, 131, 2.0, 2.0, True, True)
 @example(131, 149, 4.0, 4.0, True, False)
 @example(140, 139, 1.995, 1.995, True, False)
-@example(123, 150, 1.0, 2.5, False, True)
+@example(60, 150, 1.0, 2.5, False, True)
 def test_tiled_equals_untiled(height: int, width: int, vertical: float, horizontal: float, symmetric: bool, grey: bool) -> None:
     """Protects large images: cutting one to tiles changes neither its LR nor its restore (60 dB asked for, one level seen)."""
     lr_size = (math.ceil(height / vertical), math.ceil(width / (vertical if symmetric else horizontal)))
@@ -157,7 +157,7 @@ def test_the_same_bytes_twice() -> None:
     """Protects resuming and repeating: an engine, and another one of the same weights, give the same bytes again."""
     pixels = picture(97, 120)
     lr = TILED.downscale(pixels, (40, 50))
-    again = Engine(WEIGHTS, CPU, tile_points=144)
+    again = Engine(WEIGHTS, CPU, tile_points=176)
     assert np.array_equal(TILED.downscale(pixels, (40, 50)), lr)
     assert np.array_equal(again.downscale(pixels, (40, 50)), lr)
     assert np.array_equal(again.restore(lr, (97, 120)), TILED.restore(lr, (97, 120)))
