@@ -266,12 +266,12 @@ class Engine:
     def _load(self, pixels: Pixels) -> Tensor:
         x = torch.from_numpy(np.array(pixels))  # a copy: torch refuses arrays it may not write
         x = x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x
-        return x.permute(2, 0, 1)[None].to(torch.float32) / 255
+        return x.permute(2, 0, 1)[None].to(torch.float32).div_(255)
 
     def _leave(self, x: Tensor, *, grey: bool) -> Tensor:
         """Return pixels (h, w, 3), uint8, in the memory of the CPU; from a GPU they are then still on their way."""
-        x = x.mean(dim=0, keepdim=True).expand_as(x) if grey else x
-        x = x.mul(255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+        x = x.mean(dim=0, keepdim=True).expand_as(x).clone() if grey else x
+        x = x.mul_(255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
         if self.device.type != "cuda":
             return x
         return torch.empty(x.shape, dtype=torch.uint8, pin_memory=True).copy_(x, non_blocking=True)
