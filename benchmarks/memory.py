@@ -1,7 +1,8 @@
-"""Peak memory: of a job over ever more images, and of one very large image.
+"""Peak memory: of a job over ever more images, of one very large image, and of the network alone.
 
     python benchmarks/memory.py jobs --images 1000 10000     # driver and actor of whole jobs, tiny images, a tiny network
     python benchmarks/memory.py large --side 10000           # one process, one image, the shipped network
+    python benchmarks/memory.py engine --points 2048 4096    # one tile of these sizes, at x1.5, 2, 3 and 4
 
 Prints resident memory (RSS) peaks in MB, sampled five times a second, and the machine.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import multiprocessing
 import os
 import platform
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,8 @@ from PIL import Image
 
 from iarn.network import NetworkConfig, Rescaler
 from iarn.weights import pack, shipped
+from pipeline.engine import Engine
+from pipeline.tiles import TILE_POINTS
 
 SAMPLE_SECONDS = 0.2
 
@@ -39,6 +44,9 @@ def main() -> None:
     large = commands.add_parser("large")
     large.add_argument("--side", type=int, default=10_000)
     large.add_argument("--scale", default="2")
+    engine = commands.add_parser("engine")
+    engine.add_argument("--points", type=int, nargs="+", default=[TILE_POINTS])
+    engine.add_argument("--scales", type=float, nargs="+", default=[1.5, 2, 3, 4])
     arguments = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}")
     if arguments.command == "jobs":
@@ -46,8 +54,11 @@ def main() -> None:
             peaks, seconds = job(count)
             parts = ", ".join(f"{name} {peak / 1e6:.0f} MB" for name, peak in sorted(peaks.items()))
             print(f"{count} images: {parts}; {seconds:.0f} s", flush=True)
-    else:
+    elif arguments.command == "large":
         measure_large(arguments.side, arguments.scale)
+    else:
+        for points, scale in product(arguments.points, arguments.scales):
+            measure_engine(points, scale)
 
 
 def job(count: int) -> tuple[dict[str, int], float]:
@@ -108,6 +119,20 @@ def measure_large(side: int, scale: str) -> None:
                 print(f"{step.__name__[1:]}: {peak / 1e6:.0f} MB, {beyond} (idle {baseline / 1e6:.0f} MB); {seconds:.0f} s")
 
 
+def measure_engine(points: int, scale: float) -> None:
+    """Downscale and restore one image that is just a tile of ``points``, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    peaks = []
+    for way in ("downscale", "restore"):
+        results = context.Queue()
+        process = context.Process(target=_engine, args=(way, points, scale, results))
+        process.start()
+        baseline, peak, _ = results.get()
+        process.join()
+        peaks.append(f"{way} {(peak - baseline) / 1e6:.0f} MB")
+    print(f"x{scale:g}, a tile of {points} points: {', '.join(peaks)} beyond the process at rest and its pixels", flush=True)
+
+
 class _Peak:
     """The highest RSS of this process while the block runs."""
 
@@ -127,6 +152,17 @@ class _Peak:
         self._ended.set()
         self._thread.join()
         self.seconds = time.monotonic() - self.begun
+
+
+def _engine(way: str, points: int, scale: float, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:
+    lr = points >> max(1, math.ceil(math.log2(scale)))
+    image = np.full((int(lr * scale), int(lr * scale), 3), 99, np.uint8)
+    small = np.full((lr, lr, 3), 99, np.uint8)
+    engine = Engine(shipped(), torch.device("cpu"), tile_points=points)
+    engine.restore(engine.downscale(image[:64, :64], (32, 32)), (64, 64))
+    with _Peak() as peak:
+        _ = engine.downscale(image, (lr, lr)) if way == "downscale" else engine.restore(small, image.shape[:2])
+    results.put((peak.baseline, peak.peak, peak.seconds))
 
 
 def _draw(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001

@@ -11,13 +11,25 @@ Rescaling", ECCV 2020, equations 3 to 5; there H and G are two subnetworks (docs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, leaky_relu
 
-from iarn.encoding import CHANNELS, UNIFORM
+from iarn.encoding import PHASES, UNIFORM, Encoding
 
 GAIN = 16.0
 """Subnetworks see pixels, centred, times this and give changes divided by it: what the LR hides is a few 8-bit levels."""
+
+PART = (64, 256)
+"""Rows and columns that a CPU computes at once: what lies between a subnetwork's convolutions then stays in its cache."""
+
+
+Change = Callable[[Tensor, Tensor], Tensor]
+"""How a branch takes a subnetwork's changes."""
 
 
 class Subnetwork(nn.Module):
@@ -29,9 +41,10 @@ class Subnetwork(nn.Module):
 
     RADIUS = 3
 
-    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+    def __init__(self, inputs: int, width: int, outputs: int, *, centre: float) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs + CHANNELS, width, 3)
+        self.centre = centre
+        self.first = nn.Conv2d(inputs + PHASES + UNIFORM, width, 3)
         self.middle = nn.Conv2d(width, width, 3)
         self.last = nn.Conv2d(width, outputs, 3)
         self.modulation = nn.Linear(UNIFORM, width, bias=False)
@@ -44,11 +57,20 @@ class Subnetwork(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the changes (B, outputs, h - 6, w - 6) for ``x`` (B, inputs + 7, h, w), the encoding its last channels."""
-        strength = 1 + self.modulation(x[0, -UNIFORM:, 0, 0])
-        x = nn.functional.leaky_relu(self.first(x) * strength[:, None, None], 0.2, inplace=True)
-        changes: Tensor = self.last(nn.functional.leaky_relu(self.middle(x), 0.2, inplace=True))
+    def told(self, uniform: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the first convolution as it is where the encoding's uniform part is ``uniform`` (B, 3)."""
+        strength = 1 + self.modulation(uniform)
+        weight, told = self.first.weight[:, :-UNIFORM], self.first.weight[:, -UNIFORM:].sum((2, 3))
+        offset = strength * nn.functional.linear(uniform, told, self.first.bias)
+        if len(uniform) == 1:
+            return partial(conv2d, weight=weight * strength[0, :, None, None, None], bias=offset[0])
+        strength, offset = strength[..., None, None], offset[..., None, None]
+        return lambda x: torch.addcmul(offset, conv2d(x, weight), strength)
+
+    def forward(self, x: Tensor, first: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the changes (B, outputs, h - 6, w - 6) for ``x`` (B, inputs + 4, h, w) and the convolution of :meth:`told`."""
+        x = leaky_relu(first(x), 0.2, inplace=True)
+        changes: Tensor = self.last(leaky_relu(self.middle(x), 0.2, inplace=True))
         return changes.float() / GAIN
 
 
@@ -61,35 +83,79 @@ class Coupling(nn.Module):
     def __init__(self, low: int, high: int, width: int, clamp: float) -> None:
         super().__init__()
         self.clamp = clamp
-        self.update = Subnetwork(high, width, low)
-        self.affine = Subnetwork(low, width, 2 * high)
+        self.update = Subnetwork(high, width, low, centre=0.0)
+        self.affine = Subnetwork(low, width, 2 * high, centre=0.5)
 
-    def forward(self, u: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, v: Tensor, e: Encoding) -> tuple[Tensor, Tensor]:
         u = self.lower(u, v, e)
-        gain, shift = self._gain_and_shift(u, e)
-        return u, v * gain + shift
+        return u, _changed(v, self._scale, self.affine, u, e)
 
-    def lower(self, u: Tensor, v: Tensor, e: Tensor) -> Tensor:
+    def lower(self, u: Tensor, v: Tensor, e: Encoding) -> Tensor:
         """Return the LR branch of :meth:`forward` alone, for where the high bands are wanted no more."""
-        change: Tensor = self.update(_surround(v * GAIN, e))
-        return u + change
+        return _changed(u, torch.add, self.update, v, e)
 
-    def inverse(self, u: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, u: Tensor, v: Tensor, e: Encoding) -> tuple[Tensor, Tensor]:
         """Undo :meth:`forward`."""
-        gain, shift = self._gain_and_shift(u, e)
-        v = (v - shift) / gain
-        return u - self.update(_surround(v * GAIN, e)), v
+        v = _changed(v, self._unscale, self.affine, u, e)
+        return _changed(u, torch.sub, self.update, v, e), v
 
-    def _gain_and_shift(self, u: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        exponent, shift = self.affine(_surround((u - 0.5) * GAIN, e)).chunk(2, dim=1)
+    def _scale(self, v: Tensor, changes: Tensor) -> Tensor:
+        gain, shift = self._gain_and_shift(changes)
+        return v * gain + shift
+
+    def _unscale(self, v: Tensor, changes: Tensor) -> Tensor:
+        gain, shift = self._gain_and_shift(changes)
+        return (v - shift) / gain
+
+    def _gain_and_shift(self, changes: Tensor) -> tuple[Tensor, Tensor]:
+        exponent, shift = changes.chunk(2, dim=1)
         return torch.exp(self.clamp * torch.tanh(exponent / 2)), shift
 
 
-def _surround(x: Tensor, e: Tensor) -> Tensor:
-    """Put the encoding beside ``x`` and repeat the edges outwards, so that no convolution sees zeros beyond them."""
-    x = torch.cat([x, e.expand(len(x), -1, -1, -1)], dim=1)
-    for dim in (-2, -1):  # not torch's replicate padding, whose gradient torch.compile gets wrong in channels-last (2.13)
-        edges = [x.narrow(dim, at, 1) for at in (0, x.shape[dim] - 1)]
-        first, last = (torch.cat([edge] * Subnetwork.RADIUS, dim) for edge in edges)
-        x = torch.cat([first, x, last], dim)
-    return x
+def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e: Encoding) -> Tensor:
+    """Return ``change(x, changes)``, the changes being the subnetwork's for ``seen``; on a CPU, unless it trains, in parts."""
+    first = subnetwork.told(e.uniform)
+    height, width = x.shape[-2:]
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return change(x, subnetwork(_surround(seen, e, subnetwork.centre, (slice(0, height), slice(0, width))), first))
+    result = torch.empty_like(x)
+    for part in product(_cut(height, PART[0]), _cut(width, PART[1])):
+        result[..., *part] = change(x[..., *part], subnetwork(_surround(seen, e, subnetwork.centre, part), first))
+    return result
+
+
+def _cut(length: int, most: int) -> list[slice]:
+    """Cut ``length`` into as few parts of ``most`` as there can be, of about one length."""
+    count = -(-length // most)
+    return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
+
+
+def _surround(x: Tensor, e: Encoding, centre: float, part: tuple[slice, slice]) -> Tensor:
+    """Return ``part`` of ``x`` as a subnetwork sees it: phases beside it, RADIUS more around it, and edges repeated outwards.
+
+    So no convolution sees zeros beyond them.
+    """
+    radius = Subnetwork.RADIUS
+    if e.sides is not None:
+        return _gather(torch.cat([(x - centre) * GAIN, e.phases], dim=1), e.sides, part)
+    rows, columns = (slice(max(0, at.start - radius), at.stop + radius) for at in part)
+    phases = e.phases[..., rows, columns].expand(len(x), -1, -1, -1)
+    around = torch.cat([(x[..., rows, columns] - centre) * GAIN, phases], dim=1)
+    for dim, at in zip((-2, -1), part, strict=True):
+        # not torch's replicate padding, whose gradient torch.compile gets wrong in channels-last (2.13)
+        before, after = max(0, radius - at.start), max(0, at.stop + radius - x.shape[dim])
+        edges = [around.narrow(dim, 0, 1)] * before, [around.narrow(dim, -1, 1)] * after
+        if before or after:
+            around = torch.cat([*edges[0], around, *edges[1]], dim)
+    return around
+
+
+def _gather(x: Tensor, sides: tuple[Tensor, Tensor], part: tuple[slice, slice]) -> Tensor:
+    """Return ``part`` of pictures that are filled up, RADIUS more around it, as if each ended at its ``sides``."""
+    radius, places = Subnetwork.RADIUS, []
+    for side, at in zip(sides, part, strict=True):
+        position = torch.arange(at.start - radius, at.stop + radius, device=x.device)
+        places.append(position.clamp(min=0).minimum(side[:, None] - 1))
+    picture = torch.arange(len(x), device=x.device)[:, None, None]
+    around = x.permute(0, 2, 3, 1)[picture, places[0][:, :, None], places[1][:, None, :]]
+    return around.permute(0, 3, 1, 2)

@@ -9,6 +9,8 @@ Source of the idea: Pan et al., WACV 2023, section 3.3; the budget is ours.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ from torch import Tensor
 
 from iarn.lattice import Axis
 
-CHANNELS = 7
+PHASES = 4
 UNIFORM = 3
-"""Channels, the last ones, that are the same everywhere: both scales, and the budget."""
+"""Channels that are the same everywhere: both scales, and the budget."""
 COARSEST_STEP = 512.0
 """Quantisation step of the latent, in 8-bit levels, whose budget would be 0."""
 
@@ -39,24 +41,57 @@ def budget_of(step: float | None) -> float:
     return math.log2(COARSEST_STEP / step) / 8
 
 
-def encode(
-    axes: tuple[Axis, Axis], level: int, budget: float, window: tuple[int, int, int, int] | None, like: Tensor
-) -> Tensor:
-    """Return the encoding (1, 7, h', w') at ``level`` halvings below the lattice, on the device and dtype of ``like``.
+Window = tuple[int, int, int, int]
+"""Top, bottom, left, right of a part of the LR, in LR pixels."""
 
-    ``window`` is (top, bottom, left, right) in LR pixels; None is the whole picture.
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a picture of a batch stands: the axes of its image, which part of the LR it is (None: all), and the budget.
+
+    What is computed may be larger than the window; rows below and columns to the right of it are then filled up, no matter how.
     """
-    top, bottom, left, right = window or (0, axes[0].lr, 0, axes[1].lr)
-    rows = _axis(axes[0], level, top, bottom).to(like)
-    columns = _axis(axes[1], level, left, right).to(like)
-    shape = (rows.shape[1], columns.shape[1])
-    scales = torch.tensor([math.log2(axes[0].scale), math.log2(axes[1].scale), budget]).to(like)
-    channels = [
-        rows[:, :, None].expand(2, *shape),
-        columns[:, None, :].expand(2, *shape),
-        scales[:, None, None].expand(UNIFORM, *shape),
-    ]
-    return torch.cat(channels)[None].contiguous(memory_format=torch.channels_last)  # as convolutions want what it stands beside
+
+    axes: tuple[Axis, Axis]
+    budget: float = 0.0
+    window: Window | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """What the blocks of a level are told.
+
+    ``phases`` (B, 4, h, w) and ``uniform`` (B, 3), B 1 where all pictures are told the same. ``sides`` holds the rows and
+    the columns, B of each, up to which pictures are more than filling; None where none is filled up.
+    """
+
+    phases: Tensor
+    uniform: Tensor
+    sides: tuple[Tensor, Tensor] | None = None
+
+
+def encode(places: Sequence[Place], level: int, like: Tensor) -> Encoding:
+    """Return the encoding for pictures of the shape of ``like`` at ``level`` halvings below the lattice, on its device."""
+    height, width = like.shape[-2:]
+    windows = [place.window or (0, place.axes[0].lr, 0, place.axes[1].lr) for place in places]
+    down = [_axis(place.axes[0], level, top, bottom) for place, (top, bottom, _, _) in zip(places, windows, strict=True)]
+    across = [_axis(place.axes[1], level, left, right) for place, (_, _, left, right) in zip(places, windows, strict=True)]
+    sides = [(rows.shape[1], columns.shape[1]) for rows, columns in zip(down, across, strict=True)]
+    rows, columns = _filled_up(down, height).to(like.device), _filled_up(across, width).to(like.device)
+    shape = (len(places), 2, height, width)
+    phases = torch.cat([rows[..., None].expand(shape), columns[:, :, None].expand(shape)], dim=1)
+    scales = [[math.log2(axis.scale) for axis in place.axes] + [place.budget] for place in places]
+    ends = torch.tensor(sides, device=like.device)
+    return Encoding(
+        phases=phases.contiguous(memory_format=torch.channels_last),  # as convolutions want what it stands beside
+        uniform=torch.tensor(scales, device=like.device),
+        sides=(ends[:, 0], ends[:, 1]) if any(side != (height, width) for side in sides) else None,
+    )
+
+
+def _filled_up(phases: list[Tensor], length: int) -> Tensor:
+    """Make one tensor (B, 2, length) of phases (2, length or less)."""
+    return torch.stack([torch.cat([each, each.new_zeros(2, length - each.shape[1])], dim=1) for each in phases])
 
 
 def _axis(axis: Axis, level: int, start: int, stop: int) -> Tensor:

@@ -12,7 +12,7 @@ by the lattice (:mod:`iarn.lattice`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from iarn.coupling import Coupling, Subnetwork
-from iarn.encoding import encode
+from iarn.encoding import UNIFORM, Encoding, Place, encode
 from iarn.lattice import Axis, axes_for
 from iarn.split import merge, split
 
-Window = tuple[int, int, int, int]
-"""Top, bottom, left, right of a part of the LR, in LR pixels."""
+COMPILED_GRAPHS = 64
+"""Variants of a block that may be compiled: branches with and without gradient, shapes, precisions, strides of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +73,12 @@ class Rescaler(nn.Module):
         is larger than the image or smaller than a ``max_scale``-th of it.
         """
         axes = self.axes((x.shape[-2], x.shape[-1]), lr_size)
-        return self.analyse(_lattice(x, axes), axes, budget=budget)
+        return self.analyse(_lattice(x, axes), [Place(axes=axes, budget=budget)])
 
     def downscale_lr(self, x: Tensor, lr_size: tuple[int, int], *, budget: float = 0.0) -> Tensor:
         """Return the LR of :meth:`downscale` alone, at less cost."""
         axes = self.axes((x.shape[-2], x.shape[-1]), lr_size)
-        return self.analyse_lr(_lattice(x, axes), axes, budget=budget)
+        return self.analyse_lr(_lattice(x, axes), [Place(axes=axes, budget=budget)])
 
     def restore(self, y: Tensor, z: Tensor | None, size: tuple[int, int], *, budget: float = 0.0) -> Tensor:
         """Bring the image back at ``size`` (height, width) from its LR ``y`` and its latent, or without one (None).
@@ -86,7 +86,7 @@ class Rescaler(nn.Module):
         Returns float32 (B, 3, H, W), not rounded or clipped. Raises ValueError as :meth:`downscale` does.
         """
         axes = self.axes(size, (y.shape[-2], y.shape[-1]))
-        return axes[1].recover(axes[0].recover(self.synthesise(y, z, axes, budget=budget), -2), -1)
+        return axes[1].recover(axes[0].recover(self.synthesise(y, z, [Place(axes=axes, budget=budget)]), -2), -1)
 
     def axes(self, size: tuple[int, int], lr_size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Return both axes of the lattice; ValueError where this network has too few stages for the scale."""
@@ -97,25 +97,22 @@ class Rescaler(nn.Module):
             )
         return axes
 
-    def analyse(
-        self, lattice: Tensor, axes: tuple[Axis, Axis], *, budget: float = 0.0, window: Window | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Lattice (or the part of it behind ``window``) → LR and latent."""
-        u, v, last, e = self._until_last(lattice, axes, budget, window)
-        return last(u, v, e) if last else (u, v)
+    def analyse(self, lattice: Tensor, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
+        """Lattices, or parts of them → LR and latent.
 
-    def analyse_lr(
-        self, lattice: Tensor, axes: tuple[Axis, Axis], *, budget: float = 0.0, window: Window | None = None
-    ) -> Tensor:
+        ``places`` tells of each picture of the batch where it stands, or of all at once; all are of one stride.
+        """
+        u, v, last, e = self._until_last(lattice, places)
+        return last(u, v, e) if last and e else (u, v)
+
+    def analyse_lr(self, lattice: Tensor, places: Sequence[Place]) -> Tensor:
         """Return the LR of :meth:`analyse` alone, at less cost: nobody asks for the last block's high bands."""
-        u, v, last, e = self._until_last(lattice, axes, budget, window)
-        return last.lower(u, v, e) if last else u
+        u, v, last, e = self._until_last(lattice, places)
+        return last.lower(u, v, e) if last and e else u
 
-    def synthesise(
-        self, y: Tensor, z: Tensor | None, axes: tuple[Axis, Axis], *, budget: float = 0.0, window: Window | None = None
-    ) -> Tensor:
-        """LR and latent (or the part of them in ``window``) → lattice."""
-        stages = self._stages(axes)
+    def synthesise(self, y: Tensor, z: Tensor | None, places: Sequence[Place]) -> Tensor:
+        """LR and latent, or parts of them → lattice; ``places`` as of :meth:`analyse`."""
+        stages = self._stages(places)
         channels = 3 * (4 ** len(stages) - 1)
         u, v = y, y.new_zeros(len(y), channels, *y.shape[-2:]) if z is None else z
         if v.shape[1:] != (channels, *y.shape[-2:]):
@@ -123,24 +120,23 @@ class Rescaler(nn.Module):
                 f"Latent of shape {tuple(v.shape)} does not fit LR {tuple(y.shape)}: {channels} channels at its size expected; "
                 "give the size the image was downscaled from."
             )
+        v = v.contiguous(memory_format=torch.channels_last)
         for level, blocks in reversed(list(enumerate(stages, start=1))):
-            e = encode(axes, level, budget, window, u)
+            e = encode(places, level, u)
             for block in reversed(blocks):
                 u, v = block.inverse(u, v, e)
             v, high = v[:, :-9], v[:, -9:]
             u, v = merge(u, high), pixel_shuffle(v, 2) if level > 1 else v
         return u
 
-    def _until_last(
-        self, lattice: Tensor, axes: tuple[Axis, Axis], budget: float, window: Window | None
-    ) -> tuple[Tensor, Tensor, Coupling | None, Tensor]:
-        """Return both branches before the very last block, that block (None at scale 1) and its encoding."""
-        u, v, e = lattice, lattice[:, :0], lattice
-        stages = self._stages(axes)
+    def _until_last(self, lattice: Tensor, places: Sequence[Place]) -> tuple[Tensor, Tensor, Coupling | None, Encoding | None]:
+        """Return both branches before the very last block, that block and its encoding (None at scale 1)."""
+        u, v, e = lattice, lattice[:, :0], None
+        stages = self._stages(places)
         for level, blocks in enumerate(stages, start=1):
             u, high = split(u)
             v = torch.cat([pixel_unshuffle(v, 2), high], dim=1) if level > 1 else high
-            e = encode(axes, level, budget, window, u)
+            e = encode(places, level, u)
             for block in blocks if level < len(stages) else blocks[:-1]:
                 u, v = block(u, v, e)
         return u, v, stages[-1][-1] if stages else None, e
@@ -156,7 +152,7 @@ class Rescaler(nn.Module):
         """
         axes = self.axes(size, lr_size)
         down, back = _resampling(axes)
-        stages = self._stages(axes)
+        stages = self._stages([Place(axes=axes)])
         for level, blocks in enumerate(stages, start=1):
             area = (axes[0].points >> level, axes[1].points >> level)
             convolved = sum(_convolved(part, area) for block in blocks for part in (block.update, block.affine))
@@ -166,6 +162,14 @@ class Rescaler(nn.Module):
         pixels = size[0] * size[1]
         return Cost(downscale=down / pixels, restore=back / pixels)
 
+    def compile_blocks(self) -> None:
+        """Have torch compile each block, a graph for each way, shape and precision it is used at."""
+        torch._dynamo.config.recompile_limit = COMPILED_GRAPHS
+        for block in (each for each in self.modules() if isinstance(each, Coupling)):
+            block.compile(dynamic=False)
+            block.inverse = torch.compile(block.inverse, dynamic=False)  # type: ignore[method-assign]
+            block.lower = torch.compile(block.lower, dynamic=False)  # type: ignore[method-assign]
+
     def halo(self, stride: int) -> int:
         """LR pixels around a part of the LR or the lattice that its result depends on, at a lattice of ``stride``."""
         reach = 0.0  # in LR pixels; a pixel at level j spans 2^j / stride of one
@@ -173,8 +177,11 @@ class Rescaler(nn.Module):
             reach += Coupling.RADIUS * len(blocks) * 2**level / stride  # type: ignore[arg-type]
         return math.ceil(reach)
 
-    def _stages(self, axes: tuple[Axis, Axis]) -> list[list[Coupling]]:
-        stages = self.stages[: axes[0].stride.bit_length() - 1]
+    def _stages(self, places: Sequence[Place]) -> list[list[Coupling]]:
+        strides = {place.axes[0].stride for place in places}
+        if len(strides) > 1:
+            raise ValueError(f"Pictures of strides {sorted(strides)} cannot share a batch; make one of each stride.")
+        stages = self.stages[: strides.pop().bit_length() - 1]
         return [list(cast(Iterable[Coupling], stage)) for stage in stages]
 
 
@@ -202,5 +209,6 @@ def _convolved(subnetwork: Subnetwork, area: tuple[int, int]) -> int:
     total = 0
     for convolution in (part for part in subnetwork.modules() if isinstance(part, nn.Conv2d)):
         height, width = height - convolution.kernel_size[0] + 1, width - convolution.kernel_size[1] + 1
-        total += convolution.weight.numel() * height * width
+        seen = convolution.weight.shape[1] - (UNIFORM if convolution is subnetwork.first else 0)
+        total += seen * convolution.weight[:, 0].numel() * height * width
     return total

@@ -18,7 +18,6 @@ import torch.distributed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from iarn.coupling import Coupling
 from iarn.encoding import CLEAN_STEP, budget_of
 from iarn.metrics import bicubic_lr, psnr
 from iarn.network import NetworkConfig, Rescaler
@@ -36,9 +35,6 @@ COARSEST_PRECISION = 4
 
 CLEAN_LR_WEIGHT = 50.0
 """Weight of the LR's squared distance where the latent is kept: then the LR has nothing to hide."""
-
-COMPILED_GRAPHS = 64
-"""Variants of a block that may be compiled: branches with and without gradient, precisions, strides of memory."""
 
 Size = tuple[int, int]
 
@@ -159,11 +155,7 @@ class Trainer:
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # steps outside autocast are meant to be float32
         if compiled:  # by block, whose shapes depend on the lattice's stride alone: a graph for each, and for each precision
-            torch._dynamo.config.recompile_limit = COMPILED_GRAPHS
-            for block in (each for each in self.network.modules() if isinstance(each, Coupling)):
-                block.compile(dynamic=False)
-                block.inverse = torch.compile(block.inverse, dynamic=False)  # type: ignore[method-assign]
-                block.lower = torch.compile(block.lower, dynamic=False)  # type: ignore[method-assign]
+            self.network.compile_blocks()
 
     def start_from(self, network: Rescaler) -> None:
         """Take the weights of ``network``, which may have fewer blocks: those it lacks change nothing before they have learned.

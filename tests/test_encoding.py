@@ -9,15 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iarn.encoding import CHANNELS, budget_of, encode
+from iarn.encoding import PHASES, UNIFORM, Encoding, Place, budget_of, encode
 from iarn.lattice import Axis, axes_for
 
 
 def encoding(
-    size: tuple[int, int], lr: tuple[int, int], level: int, window: tuple[int, int, int, int] | None = None
-) -> torch.Tensor:
-    """Return the encoding of a size without a budget."""
-    return encode(axes_for(size, lr), level, 0.0, window, torch.zeros(1))
+    axes: tuple[Axis, Axis], level: int, window: tuple[int, int, int, int] | None = None, budget: float = 0.0
+) -> Encoding:
+    """Return the encoding of one picture, at the size of its window."""
+    top, bottom, left, right = window or (0, axes[0].lr, 0, axes[1].lr)
+    per_lr = axes[0].stride >> level
+    like = torch.zeros(1, 3, (bottom - top) * per_lr, (right - left) * per_lr)
+    return encode([Place(axes=axes, budget=budget, window=window)], level, like)
 
 
 @pytest.mark.parametrize(
@@ -25,28 +28,30 @@ def encoding(
     [((20, 30), (10, 15), 1, (10, 15)), ((21, 7), (6, 2), 1, (12, 4)), ((21, 7), (6, 2), 2, (6, 2))],
 )
 def test_shape(size: tuple[int, int], lr: tuple[int, int], level: int, shape: tuple[int, int]) -> None:
-    """Protects the blocks: seven channels at the size of the level they stand at."""
-    assert encoding(size, lr, level).shape == (1, CHANNELS, *shape)
+    """Protects the blocks: phases at the size of the level they stand at, and what is the same everywhere once."""
+    found = encoding(axes_for(size, lr), level)
+    assert found.phases.shape == (1, PHASES, *shape)
+    assert found.uniform.shape == (1, UNIFORM)
+    assert found.sides is None
 
 
 @pytest.mark.parametrize("length", [1996, 1997, 1998, 1999, 2000])
 def test_nothing_jumps_around_twice(length: int) -> None:
     """Protects scales at and near x2: neighbouring positions have nearly the same phase, where an offset changed its sign."""
     axes = Axis(length, 1000, 2), Axis(8, 4, 2)
-    rows = encode(axes, 1, 0.0, None, torch.zeros(1))[0, :2, :, 0]
+    rows = encoding(axes, 1).phases[0, :2, :, 0]
     assert float(rows.diff(dim=1).abs().max()) <= 2 * math.pi * (2000 - length) / 1000 + 1e-4
 
 
 def test_twice_is_half_way_everywhere() -> None:
     """Protects the meaning of the phase: at exactly x2 every LR pixel stands half-way between two source pixels."""
-    rows = encoding((64, 64), (32, 32), 1)[0, :2, :, 0]
+    rows = encoding(axes_for((64, 64), (32, 32)), 1).phases[0, :2, :, 0]
     torch.testing.assert_close(rows, torch.tensor([[-1.0], [0.0]]).expand(2, 32), rtol=0, atol=1e-5)
 
 
 def test_phases_repeat_with_the_source_grid() -> None:
     """Protects positions against their definition: cosine and sine of the distance to a source pixel's centre."""
-    axes = axes_for((25, 10), (10, 4))
-    found = encode(axes, 2, 0.0, None, torch.zeros(1))[0, :, :, 0]
+    found = encoding(axes_for((25, 10), (10, 4)), 2).phases[0, :, :, 0]
     for row in range(10):
         position = (row + 0.5) * 2.5 - 0.5
         assert found[0, row] == pytest.approx(math.cos(2 * math.pi * position), abs=1e-5)
@@ -55,9 +60,8 @@ def test_phases_repeat_with_the_source_grid() -> None:
 
 def test_scales_and_budget_fill_their_channels() -> None:
     """Protects the order of the channels, which trained weights rely on: vertical scale, horizontal scale, budget."""
-    found = encode(axes_for((30, 40), (10, 20)), 2, 0.25, None, torch.zeros(1))[0, 4:]
-    expected = torch.tensor([math.log2(3), 1.0, 0.25])[:, None, None].expand(3, 10, 20)
-    torch.testing.assert_close(found, expected)
+    found = encoding(axes_for((30, 40), (10, 20)), 2, budget=0.25).uniform
+    torch.testing.assert_close(found, torch.tensor([[math.log2(3), 1.0, 0.25]]))
 
 
 @given(st.tuples(st.integers(1, 80), st.integers(1, 80)), st.data())
@@ -72,9 +76,9 @@ def test_a_window_equals_the_cut_of_the_whole(size: tuple[int, int], data: st.Da
     top, bottom, left, right = window
     for level in range(1, axes[0].stride.bit_length()):
         per_lr = axes[0].stride >> level
-        whole = encode(axes, level, 0.5, None, torch.zeros(1))
+        whole = encoding(axes, level).phases
         cut = whole[..., top * per_lr : bottom * per_lr, left * per_lr : right * per_lr]
-        assert torch.equal(encode(axes, level, 0.5, (top, bottom, left, right), torch.zeros(1)), cut)
+        assert torch.equal(encoding(axes, level, (top, bottom, left, right)).phases, cut)
 
 
 def test_budget_of_a_dropped_latent_is_zero() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+from iarn.encoding import Place
 from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors
 from iarn.network import Cost, NetworkConfig, Rescaler
@@ -37,10 +38,14 @@ SIZES = [
 def counted(network: Rescaler, size: Size, lr_size: Size) -> tuple[int, int]:
     """Return the multiply-accumulates of the convolutions that really run, to the LR and back."""
     axes = network.axes(size, lr_size)
+    places = [Place(axes=axes)]
     totals = []
-    with torch.no_grad():
+    with torch.enable_grad():  # or a CPU would compute in parts, which overlap
         lattice = noise(1, 3, axes[0].points, axes[1].points)
-        for run in (lambda: network.analyse_lr(lattice, axes), lambda: network.synthesise(noise(1, 3, *lr_size), None, axes)):
+        for run in (
+            lambda: network.analyse_lr(lattice, places),
+            lambda: network.synthesise(noise(1, 3, *lr_size), None, places),
+        ):
             with FlopCounterMode(display=False) as counter:
                 run()
             totals.append(sum(count for name, count in counter.get_flop_counts()["Global"].items() if "conv" in str(name)))

@@ -9,6 +9,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from iarn.encoding import Place
 from iarn.lattice import axes_for
 from iarn.metrics import psnr
 from iarn.network import NetworkConfig, Rescaler
@@ -137,19 +138,22 @@ def test_the_halo_covers_the_receptive_field(network: Rescaler, size: tuple[int,
     lattice = noise(1, 3, axes[0].points, axes[1].points)
     y = noise(1, 3, *lr_size, seed=1)
     z = noise(1, 3 * stride**2 - 3, *lr_size, seed=2) - 0.5
+    place = Place(axes=axes, window=(top, bottom, left, right))
     inner = (slice(halo, bottom - top - halo), slice(halo, right - left - halo))
     assert all(part.start < part.stop for part in inner)
     with torch.no_grad():
-        whole = network.analyse(lattice, axes)
+        whole = network.analyse(lattice, [Place(axes=axes)])
         cut = lattice[..., top * stride : bottom * stride, left * stride : right * stride]
-        part = network.analyse(cut, axes, window=(top, bottom, left, right))
+        part = network.analyse(cut, [place])
         for one, other in zip(part, whole, strict=True):
             same = other[..., top:bottom, left:right]
             torch.testing.assert_close(one[..., *inner], same[..., *inner], rtol=1e-5, atol=2e-6)
         for latent in (None, z):
             given_part = None if latent is None else latent[..., top:bottom, left:right]
-            found = network.synthesise(y[..., top:bottom, left:right], given_part, axes, window=(top, bottom, left, right))
-            expected = network.synthesise(y, latent, axes)[..., top * stride : bottom * stride, left * stride : right * stride]
+            found = network.synthesise(y[..., top:bottom, left:right], given_part, [place])
+            expected = network.synthesise(y, latent, [Place(axes=axes)])[
+                ..., top * stride : bottom * stride, left * stride : right * stride
+            ]
             points = tuple(slice(each.start * stride, each.stop * stride) for each in inner)
             torch.testing.assert_close(found[..., *points], expected[..., *points], rtol=1e-5, atol=2e-6)
 
@@ -165,7 +169,7 @@ def test_the_halo_is_no_larger_than_it_need_be() -> None:
     touched = x.clone()
     touched[..., 40, 40] += 10
     with torch.no_grad():
-        before, after = (torch.cat(network.analyse(i, axes), 1) for i in (x, touched))
+        before, after = (torch.cat(network.analyse(i, [Place(axes=axes)]), 1) for i in (x, touched))
     rows = ((after - before).abs().amax((0, 1)) > 0).any(1).nonzero().flatten()
     assert (int(rows.min()), int(rows.max())) == (20 - halo, 20 + halo)
 

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from iarn.lattice import stride_for
 from iarn.metrics import bicubic_lr
-from iarn.network import NetworkConfig
+from iarn.network import COMPILED_GRAPHS, NetworkConfig
 from iarn.training import (
-    COMPILED_GRAPHS,
     StepReport,
     Trainer,
     TrainingConfig,
