@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Restore
 from pipeline.errors import DamagedEntry
 from pipeline.image import is_grey
 from pipeline.records import Entry, Pixels, Size
@@ -57,7 +57,8 @@ def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | 
         except DamagedEntry as error:
             sizes.append(error)
     sound = [(each, size) for each, size in zip(batch, sizes, strict=True) if not isinstance(size, DamagedEntry)]
-    images = iter([engine.restore(each.lr, size, grey=each.grey, clean=each.clean) for each, size in sound])
+    requests = [Restore(lr=each.lr, size=size, grey=each.grey, clean=each.clean) for each, size in sound]
+    images = iter(engine.restore_many(requests))
     return [size if isinstance(size, DamagedEntry) else next(images) for size in sizes]
 
 
