@@ -70,7 +70,10 @@ class Links(BaseModel):
 
 
 class Asset(BaseModel):
-    """One entry. Sizes in pixels, upright; PSNR in dB, null where the pixels come back exactly, and for originals."""
+    """One entry. Sizes in pixels, upright; PSNR in dB.
+
+    A PSNR is null for originals, where it was not measured (SSIM then is null as well), and where pixels come back exactly.
+    """
 
     key: str
     kind: Literal["lr", "original"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from functools import partial
 from typing import Protocol
 
 from jobs.service_metrics import ServiceMetrics
@@ -23,7 +25,7 @@ class Backend(Protocol):
 
 
 class Images:
-    """The images of a service; ``most`` may be under way at once, each for ``seconds``. For one event loop."""
+    """The images of a service; ``most`` may be under way at once, each waited for ``seconds``. For one event loop."""
 
     def __init__(self, backend: Backend, cache: ByteCache[File], metrics: ServiceMetrics, *, seconds: float, most: int) -> None:
         self._backend, self._cache, self._metrics = backend, cache, metrics
@@ -47,20 +49,28 @@ class Images:
                 raise Overloaded(f"{self._most} restores are under way or waiting")
             task = asyncio.create_task(self._restore(digest, place, request))
             self._under_way[digest] = task
-            task.add_done_callback(lambda _: self._under_way.pop(digest))
-        return await asyncio.shield(task)  # whoever goes away leaves it to the others, and to the cache
-
-    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> File:
-        try:
+            task.add_done_callback(partial(self._ended, digest))
+        try:  # whoever goes away, or waits no longer, leaves it to the others and to the cache: an engine cannot be stopped
             async with asyncio.timeout(self._seconds):
-                restored = await self._backend.restore(place, request)
+                return await asyncio.shield(task)
         except TimeoutError:
             self._metrics.restored("late")
             raise RanOutOfTime(place.key, round(self._seconds)) from None
+
+    def _ended(self, digest: str, task: asyncio.Task[File]) -> None:
+        del self._under_way[digest]
+        if not task.cancelled():
+            task.exception()  # taken up, for perhaps nobody waits any more
+
+    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> File:
+        try:
+            restored = await self._backend.restore(place, request)
         except PipelineError as error:
             self._metrics.restored("refused" if isinstance(error, ServiceError) else "failed")
             raise
         self._metrics.restored("done", pixels=restored.pixels, seconds=restored.seconds)
-        file = File(data=restored.data, form=restored.form, digest=digest)
+        # On a GPU sums depend on what else is in a batch, so that a request does not tell the bytes: those do themselves.
+        own = digest if self.device == "cpu" else hashlib.sha256(restored.data).hexdigest()
+        file = File(data=restored.data, form=restored.form, digest=own)
         self._cache.put(digest, file, len(file.data))
         return file

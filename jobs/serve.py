@@ -25,6 +25,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import LoggingConfig
 
 from jobs.http import HttpOptions, create_app
+from jobs.http_guard import LOOPBACK_HOSTS
 from jobs.http_server import bind, serve_http
 from pipeline.actor import last_line
 from pipeline.cluster import PoolOptions, Request, cluster, first_line, request_for
@@ -85,7 +86,12 @@ def serve(job: ServeJob) -> int:
         stack.enter_context(cluster(job.address or cluster_address(os.environ)))
         backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
         options = HttpOptions(
-            token=token, cache_bytes=job.cache_mb * 2**20, limits=limits, seconds=job.seconds, most_restores=most_restores(job)
+            token=token,
+            hosts=LOOPBACK_HOSTS | {f"[{job.host}]" if ":" in job.host else job.host},
+            cache_bytes=job.cache_mb * 2**20,
+            limits=limits,
+            seconds=job.seconds,
+            most_restores=most_restores(job),
         )
         for shelf in shelves:
             shelf.catalogue.begin()
@@ -189,6 +195,9 @@ class Replicas:
         except (RayServeException, RayError, RuntimeError, TimeoutError) as error:
             self.close()
             raise WorkerNotStarted(first_line(error)) from None
+        except KeyboardInterrupt:
+            self.close()
+            raise
 
     async def restore(self, place: Place, request: ImageRequest) -> Restored:
         """Return an image; another replica is asked where one dies, and where they all do it is Overloaded."""

@@ -43,7 +43,7 @@ class ServiceMetrics:
         self._sent.inc(sent)
 
     def restored(self, outcome: str, *, pixels: int = 0, seconds: float = 0.0) -> None:
-        """Count a restore as ``done``, ``refused``, ``failed``, ``lost`` or ``late``."""
+        """Count a restore as ``done``, ``refused``, ``failed`` or ``late``, the last for each who waited."""
         self._restores.labels(outcome).inc()
         self._pixels.inc(pixels)
         self._engine.inc(seconds)

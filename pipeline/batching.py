@@ -1,12 +1,12 @@
-"""One engine for many threads: whoever finds it free runs all that waits for it, as one batch.
+"""One engine for many threads, which works in a thread of its own on all that waits for it, as one batch.
 
-Nobody waits for a batch to fill: while the engine is at work others come to wait, and are the next one.
+Nobody waits for a batch to fill: while the engine is at work others come to wait, and are the next one. On a CPU, where batches
+gain nothing, each image is a batch.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pipeline.engine import Engine, Restore
 from pipeline.errors import DamagedEntry
 from pipeline.image import is_grey
+from pipeline.overlap import OneThread
 from pipeline.records import Entry, Pixels, Size
 from pipeline.restore import size_to_restore
 
@@ -63,27 +64,32 @@ def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | 
 
 
 class Batcher:
-    """Restores LRs with one engine, whatever the number of threads that ask; ``run`` restores a batch."""
+    """Restores LRs with one engine, whatever the number of threads that ask; ``run`` restores a batch.
 
-    def __init__(self, engine: Engine, run: Run = restore_many) -> None:
-        self._engine, self._run = engine, run
+    ``make`` makes the engine, in the thread that it then works in (see OneThread). ``most``: restored pixels of a batch, but for
+    one image, which may have more; unless told BATCH_PIXELS, and none on a CPU.
+    """
+
+    def __init__(self, make: Callable[[], Engine], run: Run = restore_many, *, most: int | None = None) -> None:
+        self._thread = OneThread("engine")
+        self._engine, self._run = self._thread.call(make), run
+        usual = 0 if self._engine.device.type == "cpu" else BATCH_PIXELS
+        self._most = usual if most is None else most
         self._waiting: deque[tuple[LrToRestore, Future[Pixels]]] = deque()
-        self._turn = threading.Lock()
 
     def restore(self, entry: Entry, lr: Pixels) -> Pixels:
         """Return what the network makes of an entry's LR, at the original size; raises DamagedEntry."""
         mine: Future[Pixels] = Future()
         self._waiting.append((LrToRestore(entry, lr), mine))
-        while not mine.done():
-            with self._turn:
-                if not mine.done():  # else another thread's batch had it
-                    self._restore_next()
+        self._thread.submit(self._restore_next)
         return mine.result()
 
     def _restore_next(self) -> None:
+        if not self._waiting:  # an earlier batch had it
+            return
         batch = [self._waiting.popleft()]
         pixels = batch[0][0].pixels
-        while self._waiting and pixels + self._waiting[0][0].pixels <= BATCH_PIXELS:
+        while self._waiting and pixels + self._waiting[0][0].pixels <= self._most:
             batch.append(self._waiting.popleft())
             pixels += batch[-1][0].pixels
         results = None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.archive import Archive
-from pipeline.errors import ArchiveError, DamagedObject, PipelineError
+from pipeline.errors import ArchiveError, DamagedObject, PipelineError, StoreUnavailable
 from pipeline.keys import LAST
 from pipeline.overlap import ahead
 from pipeline.records import EntryKind, Tier
@@ -26,6 +27,9 @@ FIGURES = (
 """What is listed of an entry; the columns of the same names."""
 
 MOST_TOTALS = 256
+RETRY_SECONDS = 5.0
+"""How long a store that is out of reach is left alone."""
+
 _THREADS = 8
 _UNDER_WAY = 32
 _SCHEMA = """
@@ -145,6 +149,15 @@ class Catalogue:
         return (shard_id for shard_id in self._shard_ids if not self._stopped)
 
     def _rows(self, shard_id: str) -> list[tuple[Any, ...]]:
+        while True:
+            try:
+                return self._read(shard_id)
+            except StoreUnavailable:  # for a while, perhaps; until then the list is in the making
+                if self._stopped:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _read(self, shard_id: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         try:
             with self._archive.shard_rows(shard_id) as reader:

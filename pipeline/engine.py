@@ -217,7 +217,9 @@ class Engine:
         for batch in self._batches(pieces):
             with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
                 computed = [self._leave(x, grey=piece.request.grey) for piece, x in zip(batch, compute(batch), strict=True)]
-            way.append((batch, computed, torch.cuda.current_stream().record_event() if self.device.type == "cuda" else None))
+            way.append(
+                (batch, computed, torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None)
+            )
             if len(way) > 1:
                 _arrive(*way.popleft())
         while way:

@@ -27,6 +27,10 @@ class OneThread:
         """Return ``function()``, computed in the thread."""
         return self._thread.submit(function).result()
 
+    def submit(self, function: Callable[[], None]) -> None:
+        """Have ``function()`` computed when its turn comes, and do not wait for it."""
+        self._thread.submit(function)
+
     def over(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)``, each computed in the thread when it is asked for."""
         for item in items:

@@ -83,6 +83,10 @@ class ImageRequest:
 
     def size_for(self, original: Size, limits: Limits, pixel_limit: int) -> Size:
         """Return the size of the image, (height, width); raises InvalidOption above the limits, SizeNotReachable."""
+        if original[0] * original[1] > limits.most_pixels:  # it is restored as it was, and then made smaller
+            raise InvalidOption(
+                "image", f"{original[1]}x{original[0]}", f"the service restores {limits.most_pixels} pixels at most."
+            )
         wanted = self.size or self.options().size_for(original)
         if max(wanted) > limits.largest_side or wanted[0] * wanted[1] > limits.most_pixels:
             most = f"{limits.largest_side} pixels a side and {limits.most_pixels} in all"
@@ -278,7 +282,7 @@ class Restorer:
         with self._loading:
             model = reader.plan.model
             if model not in self._batchers:
-                self._batchers[model] = Batcher(Engine(reader.archive.model_bytes(), self._device))
+                self._batchers[model] = Batcher(lambda: Engine(reader.archive.model_bytes(), self._device))
             return self._batchers[model]
 
 

@@ -383,7 +383,7 @@ def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
         assert go_on.wait(30)
         return restore_many(engine, batch)
 
-    batcher, inputs = Batcher(engine, run), [entry_of(seed) for seed in range(8)]
+    batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(batcher.restore, *inputs[0])
         assert begun.wait(30)
@@ -394,7 +394,7 @@ def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
         found = [future.result(30) for future in (first, *others)]
     assert sizes == [1, 7]
     for (entry, lr), pixels in zip(inputs, found, strict=True):
-        np.testing.assert_array_equal(pixels, Batcher(engine).restore(entry, lr))
+        np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(entry, lr))
 
 
 def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
@@ -406,7 +406,7 @@ def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
         sizes.append(sum(each.pixels for each in batch))
         return [DamagedEntry(each.entry.key, "LR", "so") if each.entry.key == "3.png" else each.lr for each in batch]
 
-    batcher = Batcher(engine, run)
+    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
     with ThreadPoolExecutor(16) as threads:
         futures = [threads.submit(batcher.restore, *entry_of(seed, side=side)) for seed in range(16)]
         faults = [future.exception(30) for future in futures]
@@ -420,7 +420,7 @@ def test_an_engine_that_fails_fails_all_of_a_batch(engine: Engine) -> None:
     def run(*_: Any) -> list[Pixels | DamagedEntry]:
         raise RuntimeError("the device is gone")
 
-    batcher = Batcher(engine, run)
+    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
     with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(batcher.restore, *entry_of(seed)) for seed in range(4)]
         for future in futures:

@@ -27,9 +27,10 @@ export function side(width, height) {
   return `${width}${NBSP}×${NBSP}${height}`;
 }
 
-/** A PSNR; a rescaled entry without one comes back exactly. */
-export function decibels(value) {
-  return typeof value === "number" ? `${value.toFixed(2)}${NBSP}dB` : "exact";
+/** A PSNR; a rescaled entry without one comes back exactly, or was not measured, and then has no SSIM either. */
+export function decibels(value, ssim) {
+  if (typeof value === "number") return `${value.toFixed(2)}${NBSP}dB`;
+  return ssim === null ? "not measured" : "exact";
 }
 
 /** Where an asset's name ends: its key without the folders. */
@@ -40,7 +41,7 @@ export function name(key) {
 /** One line on an entry, below its picture. */
 export function line(asset) {
   if (asset.kind === "original") return `original, ${bytes(asset.source_bytes)}`;
-  return `${decibels(asset.psnr)} · ${side(asset.width, asset.height)}`;
+  return `${decibels(asset.psnr, asset.ssim)} · ${side(asset.width, asset.height)}`;
 }
 
 export function element(tag, properties = {}, ...children) {

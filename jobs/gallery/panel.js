@@ -8,7 +8,7 @@ const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original"
 
 export function showFigures(asset) {
   const rescaled = asset.kind === "lr";
-  const quality = [["PSNR", decibels(asset.psnr)], ["PSNR-Y", decibels(asset.psnr_y)], ["SSIM", asset.ssim?.toFixed(4) ?? "–"]];
+  const quality = [["PSNR", decibels(asset.psnr, asset.ssim)], ["PSNR-Y", decibels(asset.psnr_y, asset.ssim)], ["SSIM", asset.ssim?.toFixed(4) ?? "–"]];
   $("key-figures").replaceChildren(...(rescaled ? quality.map(pair) : []));
   const about = [["Kind", rescaled ? "LR" : "original, kept as it was"]];
   if (rescaled) about.push(["Tier", asset.tier]);

@@ -83,6 +83,7 @@ async function renewed(sent) {
   asking ??= hooks.askForToken(sent !== null).finally(() => (asking = null));
   const given = await asking;
   if (!given) return false;
+  if (!/^[!-~]+$/.test(given)) return renewed(sent); // nothing that a header can bear
   token = given;
   sessionStorage.setItem("token", given);
   return true;
