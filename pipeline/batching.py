@@ -66,8 +66,8 @@ def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | 
 class Batcher:
     """Restores LRs with one engine, whatever the number of threads that ask; ``run`` restores a batch.
 
-    ``make`` makes the engine, in the thread that it then works in (see OneThread). ``most``: restored pixels of a batch; an image
-    alone may have more; unless told BATCH_PIXELS, and none on a CPU.
+    ``make`` makes the engine, in the thread that it then works in (see OneThread). ``most``: restored pixels of a batch; one
+    image alone may have more; unless told BATCH_PIXELS, and none on a CPU.
     """
 
     def __init__(self, make: Callable[[], Engine], run: Run = restore_many, *, most: int | None = None) -> None:
