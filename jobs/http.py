@@ -201,7 +201,7 @@ def _add_stored_routes(app: FastAPI, service: Service) -> None:
             shelf, place = await service.find(archive, key, shard)
             found = await service.read(shelf.lr, place)
             service.cache.put(name, found, len(found.data))
-        return _picture(service, request, found, key=_text(key))
+        return _picture(service, request, found, key=renamed(_text(key), found.form))
 
     async def original(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give the source's own bytes, where they are kept."""

@@ -81,6 +81,8 @@ def open_archive(job: RescaleJob, ignored: Callable[[int], None] = lambda _: Non
         _check_scale(job.settings, model)
         found = find_source(job.source)
         store = open_store(job.archive, create=True)
+        if store.uri == found.store.uri:
+            raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.") from None
         begun = Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=found.shards)
         ignored(found.ignored)
         return begun

@@ -42,6 +42,8 @@ def restore(job: RestoreJob) -> int:
     """
     archive = Archive.open(open_store(job.archive))
     destination = open_store(job.destination, create=True)
+    if destination.uri == archive.store.uri:
+        raise InvalidOption("destination", job.destination, "it is the archive itself; give a folder of its own.")
     digest = job.options.digest(archive.digest)
     state = restore_state(destination.uri, digest)
     count = archive.plan.shard_count

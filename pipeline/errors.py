@@ -400,7 +400,7 @@ class ChecksumMismatch(ArchiveError):
     def __str__(self) -> str:
         return (
             f"{self.uri} is damaged: {self.algorithm} {self.expected[:16]}… expected, {self.found[:16]}… found. "
-            "Restore it from a copy, or rescale its source shard again."
+            "Restore it from a copy, or remove it and its commit, and repeat the command that wrote it."
         )
 
 

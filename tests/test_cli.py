@@ -496,3 +496,13 @@ def test_signals_are_given_back() -> None:
     before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
     iarn("inspect", "/nowhere")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_archive_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Protects sources and archives: no archive is made among the pictures it is of, and none is restored into itself."""
+    source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
+    before = sorted(Path(source).rglob("*"))
+    assert "it is the folder of the source; give one of its own" in refused(2, "rescale", source, source, "--scale", 2)
+    assert sorted(Path(source).rglob("*")) == before
+    archive = workshop.begin(source, tmp_path / "archive").store.uri
+    assert "it is the archive itself; give a folder of its own" in refused(2, "restore", archive, archive)
