@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import pipeline, single
+from benchmarks import single, whole_job
 from tests import workshop
 from tests.pictures import saved
 
@@ -27,14 +27,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("source", ["tar", "folder"])
 def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the published ratio: both directions go through every image, and each stage has its seconds."""
-    monkeypatch.setattr(pipeline, "BARE_SECONDS", 0.0)
+    monkeypatch.setattr(whole_job, "BARE_SECONDS", 0.0)
     words = ["--images", "5", "--shard-images", "3", "--side", "48", "--repeat", "1", "--source", source, "--device", "cpu"]
-    rows = pipeline.main([*words, "--weights", weights])
+    rows = whole_job.main([*words, "--weights", weights])
     assert [row["verb"] for row in rows] == ["rescale", "restore"]
     for row in rows:
         assert row["ratio"] > 0
         assert 0 < row["busy_share"] <= 1
-        assert row["seconds_by_stage"].keys() == set(pipeline.STAGES)
+        assert row["seconds_by_stage"].keys() == set(whole_job.STAGES)
         assert row["cores"] > 0
         assert row["peak_mb"] > 0
 

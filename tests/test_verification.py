@@ -46,7 +46,7 @@ def test_only_figures_differ(tmp_path: Path) -> None:
     for one, other in zip(full.entries, none.entries, strict=True):
         assert measured(one) == (one.kind is EntryKind.RESCALED)
         assert not measured(other)
-        assert (one.key, one.lr, one.sha256, one.reason) == (
+        assert (one.key, one.lr, one.sha256, one.tier, one.reason) == (
             other.key,
             other.lr,
             other.sha256,
