@@ -186,6 +186,7 @@ class Replicas:
         self._name = f"iarn-{secrets.token_hex(4)}"
         self._seconds = job.seconds
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        logging.getLogger("asyncio").addFilter(_is_no_lost_replica)
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
         app = deployment(job, room).bind(tuple(uris), job.device, limits)
         try:
@@ -218,6 +219,11 @@ class Replicas:
     def close(self) -> None:
         """End the replicas; what they have under way they finish."""
         ray_serve.delete(self._name)
+
+
+def _is_no_lost_replica(record: logging.LogRecord) -> bool:
+    """Whether a line of asyncio's log is about anything but a task of Serve's own that asked a replica which is gone."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RayError))
 
 
 def deployment(job: ServeJob, room: Request) -> Any:
