@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ class Catalogue:
         self._archive, self._shard_ids = archive, shard_ids
         self._turn, self._complete = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._fill, name="catalogue", daemon=True)
-        self._stopped = False
+        self._stopped = threading.Event()
         self._fault: PipelineError | None = None
         self._totals: dict[Filter, int] = {}
         self.shards_read = 0
@@ -91,7 +91,7 @@ class Catalogue:
 
     def close(self) -> None:
         """Stop filling it, and let its file go."""
-        self._stopped = True
+        self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
         with self._turn:
@@ -137,7 +137,7 @@ class Catalogue:
                         places = ", ".join("?" * (len(FIGURES) + 1))
                         self._base.executemany(f"INSERT INTO entries VALUES ({places})", ((*row, number) for row in rows))
                     self.shards_read = number + 1
-            if self._stopped:
+            if self._stopped.is_set():
                 return
         except PipelineError as error:
             self._fault = error
@@ -146,23 +146,20 @@ class Catalogue:
         self._complete.set()
 
     def _running(self) -> Iterator[str]:
-        return (shard_id for shard_id in self._shard_ids if not self._stopped)
+        return (shard_id for shard_id in self._shard_ids if not self._stopped.is_set())
 
     def _rows(self, shard_id: str) -> list[tuple[Any, ...]]:
         while True:
             try:
                 return self._read(shard_id)
             except StoreUnavailable:  # for a while, perhaps; until then the list is in the making
-                if self._stopped:
+                if self._stopped.wait(RETRY_SECONDS):
                     raise
-                time.sleep(RETRY_SECONDS)
 
     def _read(self, shard_id: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        try:
-            with self._archive.shard_rows(shard_id) as reader:
-                for lists in reader.column_lists(FIGURES):
-                    rows.extend(zip(*lists, strict=True))
-        except ArchiveError:
-            return rows  # of a damaged shard what could be read is listed; whoever asks for one of its keys is told
+        # Of a damaged shard what could be read is listed; whoever asks for one of its keys is told.
+        with suppress(ArchiveError), self._archive.shard_rows(shard_id) as reader:
+            for lists in reader.column_lists(FIGURES):
+                rows.extend(zip(*lists, strict=True))
         return rows

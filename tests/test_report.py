@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,19 +242,6 @@ def test_words_for_figures() -> None:
     assert until("2026-01-01T10:00:00+00:00", "2026-01-01T10:05:00+00:00") == "2026-01-01 10:00 to 10:05 UTC"
     assert [tick.text for tick in charts.ticks(32.5, 48.5)] == ["35", "40", "45"]
     assert [tick.text for tick in charts.ticks(0.967, 1.0, most=4)] == ["0.97", "0.98", "0.99", "1.00"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium: the system's own."""
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
