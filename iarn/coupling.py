@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu
 
 from iarn.encoding import PHASES, UNIFORM, Encoding
+from iarn.side_by_side import side_by_side
 
 GAIN = 16.0
 """Subnetworks see pixels, centred, times this and give changes divided by it: what the LR hides is a few 8-bit levels."""
@@ -119,14 +120,18 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return change(x, subnetwork(_surround(seen, e, subnetwork.centre, (slice(0, height), slice(0, width))), first))
     result = torch.empty_like(x)
-    for part in product(_cut(height, PART[0]), _cut(width, PART[1])):
+
+    def compute(part: tuple[slice, slice]) -> None:
         result[..., *part] = change(x[..., *part], subnetwork(_surround(seen, e, subnetwork.centre, part), first))
+
+    side_by_side(compute, list(product(_cut(height, PART[0]), _cut(width, PART[1]))))
     return result
 
 
 def _cut(length: int, most: int) -> list[slice]:
-    """Cut ``length`` into as few parts of ``most`` as there can be, of about one length."""
+    """Cut ``length`` into as few parts of ``most`` as there can be, of about one length; an even number, if more than one."""
     count = -(-length // most)
+    count += count > 1 and count % 2  # so that two threads end at once
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 

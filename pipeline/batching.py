@@ -10,71 +10,27 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
-from pipeline.engine import Engine, Restore
+from pipeline.engine import Engine
 from pipeline.errors import DamagedEntry
-from pipeline.image import is_grey
+from pipeline.lr import LrToRestore, restore_lrs
 from pipeline.overlap import OneThread
-from pipeline.records import Entry, Pixels, Size
-from pipeline.restore import size_to_restore
-
-BATCH_PIXELS = 16_000_000
-"""Restored pixels of a batch at most; one image may have more."""
-
-
-@dataclass(frozen=True)
-class LrToRestore:
-    """An entry with its LR's pixels."""
-
-    entry: Entry
-    lr: Pixels
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of the restored image."""
-        return (self.entry.height or 0) * (self.entry.width or 0)
-
-    @property
-    def grey(self) -> bool:
-        """Whether the source had no colour channels."""
-        return is_grey(self.entry.mode)
-
-    @property
-    def clean(self) -> bool:
-        """Whether the LR is a bicubic one."""
-        return bool(self.entry.clean)
-
+from pipeline.records import Entry, Pixels
 
 Run = Callable[[Engine, Sequence[LrToRestore]], list[Pixels | DamagedEntry]]
-
-
-def restore_many(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
-    """Return what the network makes of each LR of a batch, or what is wrong with that one."""
-    sizes: list[Size | DamagedEntry] = []
-    for each in batch:
-        try:
-            sizes.append(size_to_restore(engine, each.entry, each.lr))
-        except DamagedEntry as error:
-            sizes.append(error)
-    sound = [(each, size) for each, size in zip(batch, sizes, strict=True) if not isinstance(size, DamagedEntry)]
-    requests = [Restore(lr=each.lr, size=size, grey=each.grey, clean=each.clean) for each, size in sound]
-    images = iter(engine.restore_many(requests))
-    return [size if isinstance(size, DamagedEntry) else next(images) for size in sizes]
 
 
 class Batcher:
     """Restores LRs with one engine, whatever the number of threads that ask; ``run`` restores a batch.
 
     ``make`` makes the engine, in the thread that it then works in (see OneThread). ``most``: restored pixels of a batch; one
-    image alone may have more; unless told BATCH_PIXELS, and none on a CPU.
+    image alone may have more; unless told the engine's ``batch_pixels``.
     """
 
-    def __init__(self, make: Callable[[], Engine], run: Run = restore_many, *, most: int | None = None) -> None:
+    def __init__(self, make: Callable[[], Engine], run: Run = restore_lrs, *, most: int | None = None) -> None:
         self._thread = OneThread("engine")
         self._engine, self._run = self._thread.call(make), run
-        usual = 0 if self._engine.device.type == "cpu" else BATCH_PIXELS
-        self._most = usual if most is None else most
+        self._most = self._engine.batch_pixels if most is None else most
         self._waiting: deque[tuple[LrToRestore, Future[Pixels]]] = deque()
 
     def restore(self, entry: Entry, lr: Pixels) -> Pixels:

@@ -27,6 +27,11 @@ FRAMES = (8, 4, 2)
 LARGE_POINTS = 1792
 """Lattice points per axis above which an image's memory is returned to the system after it."""
 
+BATCH_PIXELS = 16_000_000
+"""Pixels of images that a GPU is best given at once."""
+
+CPU = torch.device("cpu")
+
 Cut = Callable[[tuple[Axis, Axis], int, int], list[Tile]]
 
 STRIP_PIXELS = 1_000_000
@@ -140,6 +145,11 @@ class Engine:
         self._frames = [max(1, tile_points // part) for part in FRAMES] if (gpu if batched is None else batched) else []
         if compiled:
             self._network.compile_blocks()
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of the images of one call that make it fast; 0 where each image may as well come alone."""
+        return BATCH_PIXELS if self._frames else 0
 
     @property
     def largest_scale(self) -> int:
@@ -310,14 +320,15 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def measure(image: Pixels, restored: Pixels) -> Quality:
-    """Return how close two (H, W, 3) uint8 images are. Works in strips, so that memory does not grow with the image."""
+def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:
+    """Return how close two (H, W, 3) uint8 images are. ``device`` computes in strips: memory does not grow with them."""
     height = len(image)
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
     squares, luma_squares, similarity, windows = 0.0, 0.0, 0.0, 0
     for start in range(0, max(1, height - SSIM_OVERLAP), rows):
         stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
-        x, y = (torch.from_numpy(np.array(i[start:stop])).permute(2, 0, 1).to(torch.float32) / 255 for i in (image, restored))
+        strips = (torch.from_numpy(np.array(each[start:stop])).to(device) for each in (image, restored))
+        x, y = (strip.permute(2, 0, 1).to(torch.float32) / 255 for strip in strips)
         own = x.shape[1] if stop == height else rows
         squares += _energy(x[:, :own] - y[:, :own])
         luma_squares += _energy(luma(x[:, :own]) - luma(y[:, :own]))

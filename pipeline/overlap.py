@@ -86,3 +86,30 @@ def ahead(
         queue(-len(waiting))
         for future, _ in waiting:
             future.cancel()
+
+
+def together(items: Iterable[Item], *, limit: int, weigh: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield ``items`` in batches of ``limit`` of weight at most, or of one item.
+
+    A PipelineError of ``items`` is raised after the batch of the items before it.
+    """
+    batch: list[Item] = []
+    weight, fault = 0, None
+    try:
+        for item in items:
+            own = weigh(item)
+            if batch and weight + own > limit:
+                yield batch
+                batch, weight = [], 0
+            batch.append(item)
+            weight += own
+            del item
+            if weight >= limit:
+                yield batch
+                batch, weight = [], 0
+    except PipelineError as error:
+        fault = error
+    if batch:
+        yield batch
+    if fault is not None:
+        raise fault

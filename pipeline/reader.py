@@ -24,9 +24,10 @@ from pipeline.engine import Engine, choose_device
 from pipeline.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
 from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NothingSelected, NotKept, NotRead
 from pipeline.keys import KeyIndex
+from pipeline.lr import decode_lr_with_alpha, restore_lr
 from pipeline.parquet import to_pandas
 from pipeline.records import Entry, EntryKind, Pixels, Plan, Size, Tier
-from pipeline.restore import RestoreOptions, check_restored_size, decode_lr_with_alpha, resized, restore_entry, restore_lr
+from pipeline.restore import RestoreOptions, check_restored_size, resized, restore_entry
 from pipeline.seal import Footers
 from pipeline.store import open_store
 

@@ -1,7 +1,7 @@
 """The main path: one source shard, start to end, no Ray in it.
 
     assets -> decode -> downscale -> restore -> encode and measure (tiers) -> shard, commit
-             (threads)  (the engine, one image at a time)  (threads)
+             (threads)  (the engine)  (threads)
 
 A lean archive is restored only to be measured, all of it or a share (settings.verify).
 
@@ -11,23 +11,24 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 from pipeline import image, shards
 from pipeline.apart import DecoderApart
 from pipeline.archive import Archive
 from pipeline.commits import create_commit, read_commit
-from pipeline.engine import Engine, choose_device, measure
+from pipeline.engine import Downscale, Engine, Request, Restore, choose_device, measure
 from pipeline.entries import drawn
 from pipeline.errors import DamagedShard, ImageError, NotFound
-from pipeline.overlap import OneThread, ahead
+from pipeline.overlap import OneThread, ahead, together
 from pipeline.progress import Progress
 from pipeline.reasons import reason_class
-from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, ShardReport, Size, SourceShard, Tier, Verification
+from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
 from pipeline.spool import spool
 from pipeline.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
@@ -62,11 +63,14 @@ class RescaleWork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Decoded:
-    """An asset with its pixels, and a clean LR where the tier wants one; or with the reason why it is kept as an original."""
+    """An asset with its pixels, and what the tier wants of them: the network's LR, or a clean one, or both.
+
+    Or with the reason why it is kept as an original.
+    """
 
     asset: Asset
     picture: image.Picture | None
-    lr_size: Size = (0, 0)
+    downscale: Downscale | None = None
     clean: Draft | None = None
     error: ImageError | None = None
 
@@ -186,7 +190,8 @@ class RescaleWorker:
         else:  # one at a time, and not even their headers are read here
             decoded = ahead(threads, decode, assets, limit=1, queue=queue)
         finish = progress.timed("encode", self._finish)
-        rescaled, weigh = self._one.over(self._rescale, decoded), lambda item: _weight(item.decoded)
+        batches = together(decoded, limit=self.engine.batch_pixels, weigh=_weight)
+        rescaled, weigh = chain.from_iterable(self._one.over(self._rescale, batches)), lambda item: _weight(item.decoded)
         return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
 
     def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
@@ -194,35 +199,38 @@ class RescaleWorker:
             return _Decoded(asset=asset, picture=None)
         try:
             picture = decode(asset.data, pixel_limit=self.settings.pixel_limit)
-            size = (picture.pixels.shape[0], picture.pixels.shape[1])
+            size, tier = (picture.pixels.shape[0], picture.pixels.shape[1]), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
-            if not self.settings.tier.keeps_latent:
-                return _Decoded(asset=asset, picture=picture, lr_size=lr_size)
+            downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey)
+            if not tier.keeps_latent:
+                return _Decoded(asset=asset, picture=picture, downscale=downscale)
             clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
-            return _Decoded(asset=asset, picture=picture, lr_size=lr_size, clean=clean)
+            return _Decoded(asset=asset, picture=picture, downscale=downscale if tier is Tier.FLOOR else None, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)
 
-    def _rescale(self, decoded: _Decoded) -> _Rescaled:
+    def _rescale(self, batch: Sequence[_Decoded]) -> list[_Rescaled]:
         """Have the network make the drafts of the tier, in the order in which they are tried."""
-        picture, clean, tier = decoded.picture, decoded.clean, self.settings.tier
-        if picture is None:
-            return _Rescaled(decoded=decoded)
-        size, grey, drafts = (picture.pixels.shape[0], picture.pixels.shape[1]), picture.grey, []
+        engine, stage = self.engine, self.progress.stage
         with self.progress.engine():
-            if clean is None or tier is Tier.FLOOR:
-                with self.progress.stage("network"):
-                    draft = Draft(lr=self.engine.downscale(picture.pixels, decoded.lr_size, grey=grey))
-                if tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key)):
-                    with self.progress.stage("network" if tier is Tier.FLOOR else "verify"):
-                        draft = replace(draft, restored=self.engine.restore(draft.lr, size, grey=grey))
-                drafts.append(draft)
-            if clean is not None:
-                with self.progress.stage("network"):
-                    restored = self.engine.restore(clean.lr, size, grey=grey, clean=True)
-                drafts.append(replace(clean, restored=restored))
-        return _Rescaled(decoded=decoded, drafts=tuple(drafts))
+            with stage("network"):
+                lrs = _of_each(engine.downscale_many, [decoded.downscale for decoded in batch])
+                hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
+            with stage("network" if self.settings.tier is Tier.FLOOR else "verify"):
+                restored = _of_each(engine.restore_many, list(map(self._restore_to_measure, batch, hiding)))
+            with stage("network"):
+                clean = _of_each(engine.restore_many, [_restore(decoded, decoded.clean) for decoded in batch])
+        drafts = zip(map(_with, hiding, restored), map(_with, (decoded.clean for decoded in batch), clean), strict=True)
+        return [
+            _Rescaled(decoded=decoded, drafts=tuple(draft for draft in made if draft is not None))
+            for decoded, made in zip(batch, drafts, strict=True)
+        ]
+
+    def _restore_to_measure(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
+        tier = self.settings.tier
+        wanted = tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
+        return _restore(decoded, draft) if wanted else None
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])
@@ -231,7 +239,7 @@ class RescaleWorker:
         asset, picture, error = rescaled.decoded.asset, rescaled.decoded.picture, rescaled.decoded.error
         if picture is not None:
             try:
-                timed = self.progress.timed("verify", measure)
+                timed = self.progress.timed("verify", partial(measure, device=self.engine.device))
                 return build_entry(asset, picture, rescaled.drafts, self.settings, measure=timed), None
             except ImageError as fault:  # its source is smaller, or a codec cannot hold it, or not without loss
                 error = fault
@@ -260,3 +268,21 @@ def _asset_weight(asset: Asset) -> int:
 def _weight(decoded: _Decoded) -> int:
     size = len(decoded.asset.data or b"") + sum(map(len, decoded.asset.sidecars.values()))
     return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
+
+
+def _restore(decoded: _Decoded, draft: Draft | None) -> Restore | None:
+    """Return what asks for the restore of a draft."""
+    if draft is None or decoded.picture is None:
+        return None
+    size = (decoded.picture.pixels.shape[0], decoded.picture.pixels.shape[1])
+    return Restore(lr=draft.lr, size=size, grey=decoded.picture.grey, clean=draft.clean)
+
+
+def _of_each(compute: Callable[[list[Request]], list[Pixels]], requests: Sequence[Request | None]) -> list[Pixels | None]:
+    """Return what ``compute`` gives for each request, and None where there is none."""
+    computed = iter(compute([request for request in requests if request is not None]))
+    return [None if request is None else next(computed) for request in requests]
+
+
+def _with(draft: Draft | None, restored: Pixels | None) -> Draft | None:
+    return draft if draft is None else replace(draft, restored=restored)

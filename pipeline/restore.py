@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 from pipeline import image, latent, originals
 from pipeline.archive import Archive
@@ -32,9 +33,10 @@ from pipeline.errors import (
     UndecodableImage,
     UnwritableImage,
 )
+from pipeline.lr import LrToRestore, decode_lr, restore_lrs
 from pipeline.names import with_extension
 from pipeline.outputs import Output, OutputKind, open_output
-from pipeline.overlap import OneThread, ahead
+from pipeline.overlap import OneThread, ahead, together
 from pipeline.progress import Progress
 from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Tally, halved
@@ -216,8 +218,9 @@ class RestoreWorker:
         entries = progress.each("read", self.archive.entries(shard.id, self.options.wanted, lost=lost))
         decode, encode = progress.timed("decode", self._open), progress.timed("encode", self._write)
         opened = ahead(threads, decode, entries, limit=window, weigh=_entry_weight, queue=progress.queue("decode"))
-        restored, weigh = self._one.over(self._restore, opened), lambda item: _entry_weight(item.entry)
-        return ahead(threads, encode, restored, limit=window, weigh=weigh, queue=progress.queue("encode"))
+        batches = together(opened, limit=self.engine.batch_pixels if self.engine else 0, weigh=_opened_weight)
+        restored = chain.from_iterable(self._one.over(self._restore, batches))
+        return ahead(threads, encode, restored, limit=window, weigh=_opened_weight, queue=progress.queue("encode"))
 
     def _as_it_was(self, entry: Entry) -> bool:
         """Whether what was kept of the source is written as it is: always for an entry that has nothing else."""
@@ -238,14 +241,14 @@ class RestoreWorker:
         except DamagedEntry as error:
             return _Opened(entry=entry, error=error)
 
-    def _restore(self, opened: _Opened) -> _Opened:
-        if opened.lr is None or self.engine is None:
-            return opened
-        try:
-            with self.progress.engine(), self.progress.stage("network"):
-                return replace(opened, restored=restore_lr(self.engine, opened.entry, opened.lr))
-        except DamagedEntry as error:
-            return _Opened(entry=opened.entry, error=error)
+    def _restore(self, batch: Sequence[_Opened]) -> list[_Opened]:
+        """Have the network restore the LRs of a batch."""
+        to_restore = [LrToRestore(opened.entry, opened.lr) for opened in batch if opened.lr is not None]
+        if self.engine is None or not to_restore:
+            return list(batch)
+        with self.progress.engine(), self.progress.stage("network"):
+            restored = iter(restore_lrs(self.engine, to_restore))
+        return [opened if opened.lr is None else _restored(opened, next(restored)) for opened in batch]
 
     def _write(self, opened: _Opened) -> _Written:
         entry = opened.entry
@@ -314,21 +317,6 @@ def check_restored_size(original: Size, wanted: Size, pixel_limit: int) -> Size:
     return wanted
 
 
-def decode_lr(entry: Entry) -> Pixels:
-    """Return the LR's pixels (h, w, 3); DamagedEntry where they cannot be decoded."""
-    return decode_lr_with_alpha(entry)[0]
-
-
-def decode_lr_with_alpha(entry: Entry) -> tuple[Pixels, Pixels | None]:
-    """Return the LR's pixels and its alpha (h, w), None where it is opaque; DamagedEntry where they cannot be decoded."""
-    if entry.lr is None:
-        raise DamagedEntry(entry.key, "LR", "the entry has none")
-    try:
-        return image.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))
-    except UndecodableImage as error:
-        raise DamagedEntry(entry.key, "LR", error.detail) from None
-
-
 def original_pixels(entry: Entry) -> Pixels:
     """Return the pixels (H, W, 3) of an entry that keeps them without loss; raises DamagedEntry."""
     assert entry.original is not None
@@ -337,24 +325,6 @@ def original_pixels(entry: Entry) -> Pixels:
         return originals.unpack_pixels(entry.original, size=size, grey=image.is_grey(entry.mode))
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "original", error.detail) from None
-
-
-def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
-    """Return what the network makes of an entry's LR, at the original size; DamagedEntry where that cannot be it."""
-    size = size_to_restore(engine, entry, lr)
-    return engine.restore(lr, size, grey=image.is_grey(entry.mode), clean=bool(entry.clean))
-
-
-def size_to_restore(engine: Engine, entry: Entry, lr: Pixels) -> Size:
-    """Return the size that the network restores an entry's LR to; DamagedEntry where that cannot be it."""
-    size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
-    try:
-        if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
-            raise SizeNotReachable(lr_size[1], lr_size[0], size[1], size[0], "an LR is not larger than its image")
-        engine.check_size(size, lr_size)
-    except SizeNotReachable as error:
-        raise DamagedEntry(entry.key, "size", str(error)) from None
-    return size
 
 
 def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
@@ -413,6 +383,12 @@ def renamed(key: str, form: str) -> str:
     return with_extension(key, image.extension_of(form))
 
 
+def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:
+    if isinstance(result, DamagedEntry):
+        return _Opened(entry=opened.entry, error=result)
+    return replace(opened, restored=result)
+
+
 def _entry_pixels(entry: Entry) -> int:
     return (entry.width or 0) * (entry.height or 0)
 
@@ -425,3 +401,7 @@ def _entry_weight(entry: Entry) -> int:
     """What an entry takes of a window: its pixels, or its bytes, unpacked, where those are more."""
     size = _entry_bytes(entry) + sum(map(len, entry.sidecars.values()))
     return max(_entry_pixels(entry), size, entry.byte_size if entry.original is not None else 0, LEAST_WEIGHT)
+
+
+def _opened_weight(opened: _Opened) -> int:
+    return _entry_weight(opened.entry)

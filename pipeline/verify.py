@@ -22,6 +22,7 @@ from pipeline.errors import (
     StoreError,
     StoreUnavailable,
 )
+from pipeline.lr import decode_lr, restore_lr
 from pipeline.progress import Progress
 from pipeline.records import (
     Asset,
@@ -36,7 +37,7 @@ from pipeline.records import (
     Verification,
 )
 from pipeline.rescale import halved
-from pipeline.restore import decode_lr, finish_picture, original_pixels, restore_lr
+from pipeline.restore import finish_picture, original_pixels
 from pipeline.store import open_store
 from pipeline.tiles import TILE_POINTS
 
@@ -175,7 +176,7 @@ class VerifyWorker:
             return None  # which are the source's, and were compared with its digest
         try:
             picture = image.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
-            found = measure(picture.pixels, self._restored(entry))
+            found = measure(picture.pixels, self._restored(entry), device=self.engine.device)
         except PipelineError as error:
             return str(error)
         if entry.original_coding is OriginalCoding.PIXELS:

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedShard, UndecodableImage
-from pipeline.overlap import OneThread, ahead
+from pipeline.overlap import OneThread, ahead, together
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,26 @@ def test_one_thread_has_one_item_at_a_time() -> None:
         results = list(askers.map(lambda items: list(one.over(work, items)), (range(5), range(10, 15))))
     assert results == [[item * item for item in items] for items in (range(5), range(10, 15))]
     assert len({name for _, name in seen}) == 1
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(0, 15))
+def test_a_batch_is_full_or_as_full_as_its_next_item_allows(weights: list[int], limit: int) -> None:
+    """Protects a GPU's memory and its speed: no batch is above the limit but of one item, and none ends before it has to."""
+    source = Source(weights)
+    batches = []
+    for batch in together(source, limit=limit, weigh=lambda item: item):
+        batches.append(batch)
+        ahead_of_use = source.taken - sum(map(len, batches))
+        assert ahead_of_use == 0 if sum(batch) >= limit else ahead_of_use <= 1, "nothing waits for an item that cannot join it"
+    assert [item for batch in batches for item in batch] == weights
+    for batch, following in pairwise(batches):
+        assert sum(batch) <= limit or len(batch) == 1
+        assert sum(batch) >= limit or sum(batch) + following[0] > limit
+
+
+def test_a_batch_cut_short_by_damage_is_given_first() -> None:
+    """Protects a damaged shard's good assets: what was read before the damage is not lost with it."""
+    batches = together(Source([1, 2, 3], DamagedShard("x.tar", "cut off")), limit=5, weigh=lambda item: item)
+    assert [next(batches), next(batches)] == [[1, 2], [3]]
+    with pytest.raises(DamagedShard):
+        next(batches)

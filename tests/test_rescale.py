@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from iarn import metrics
-from pipeline import image, rescale, shards
+from pipeline import image, rescale, restore, shards
 from pipeline.commits import read_commit
+from pipeline.engine import Engine
 from pipeline.entries import source_bytes
 from pipeline.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
 from pipeline.orientation import upright
@@ -133,18 +135,30 @@ def test_an_lr_is_upright_and_carries_its_profile(tmp_path: Path, orientation: i
     assert np.abs(np.asarray(lr.convert("RGB")).astype(int) - shrunk).mean() < 8
 
 
-@pytest.mark.parametrize("tier", [Tier.LEAN, Tier.BALANCED, Tier.HIGH])
-def test_stored_figures_are_those_of_the_restored_files(tmp_path: Path, tier: Tier) -> None:
-    """Protects trust in an archive: PSNR and SSIM are what anyone measures who restores and compares, also past one strip."""
+@pytest.mark.parametrize(("tier", "batched"), [*product((Tier.LEAN, Tier.BALANCED, Tier.HIGH), (False, True))])
+def test_stored_figures_are_those_of_the_restored_files(
+    tmp_path: Path, tier: Tier, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects trust in an archive: PSNR and SSIM are what anyone measures who restores and compares, also past one strip, and
+    also where the engine takes images of all kinds at once, as on a GPU."""
+    if batched:
+        for module in (rescale, restore):
+            monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
     samples = [
         Sample(key="colour.jpg", data=workshop.picture(60, 44, "JPEG")),
         Sample(key="grey.png", data=workshop.picture(33, 47, channels=1)),
         Sample(key="tall.png", data=workshop.picture(1100, 17, seed=3)),
         Sample(key="tiny.png", data=workshop.picture(3, 5)),
+        Sample(key="void.jpg", data=b"no image"),
+        Sample(key="wide.png", data=workshop.picture(21, 90, seed=4)),
     ]
     result = workshop.rescale(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=tier)
     workshop.restore(result, tmp_path / "out", format="png")
     for sample, entry in zip(samples, result.entries, strict=True):
+        assert entry.key == sample.key
+        if entry.kind is EntryKind.ORIGINAL:
+            assert (tmp_path / "out" / sample.key).read_bytes() == sample.data
+            continue
         restored = (tmp_path / "out" / sample.key).with_suffix(".png").read_bytes()
         one, other = (as_tensor(workshop.shown(data)) for data in (sample.data, restored))
         assert entry.psnr == pytest.approx(metrics.psnr(one, other), abs=1e-3)

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import image
-from pipeline.batching import BATCH_PIXELS, Batcher, LrToRestore, restore_many
+from pipeline.batching import Batcher
 from pipeline.byte_cache import LARGEST_SHARE, ByteCache
 from pipeline.catalogue import Filter
-from pipeline.engine import Engine, choose_device
+from pipeline.engine import BATCH_PIXELS, Engine, choose_device
 from pipeline.errors import (
     AmbiguousKey,
     ArchiveError,
@@ -30,6 +30,7 @@ from pipeline.errors import (
     SizeNotReachable,
     UndecodableImage,
 )
+from pipeline.lr import LrToRestore, restore_lrs
 from pipeline.reader import open_archive
 from pipeline.records import Entry, EntryKind, OriginalCoding, Pixels, Tier
 from pipeline.service import FORMS, ImageRequest, Limits, Restorer, Shelf
@@ -381,7 +382,7 @@ def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
         sizes.append(len(batch))
         begun.set()
         assert go_on.wait(30)
-        return restore_many(engine, batch)
+        return restore_lrs(engine, batch)
 
     batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as threads:

@@ -135,7 +135,7 @@ def test_a_commit_of_other_counts_is_told(whole: Path, tmp_path: Path) -> None:
 def test_a_restore_below_its_figures_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the stored figures: an entry that does not restore as well as it says is a failure with both numbers."""
     with monkeypatch.context() as patch:
-        patch.setattr(rescale, "measure", lambda *_: Quality(psnr=59.0, psnr_y=59.0, ssim=1.0))
+        patch.setattr(rescale, "measure", lambda *_, **__: Quality(psnr=59.0, psnr_y=59.0, ssim=1.0))
         source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
         result = workshop.rescale(source, tmp_path / "archive")
     (fault,) = workshop.failures(workshop.verify(result))

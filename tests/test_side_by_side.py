@@ -1,0 +1,113 @@
+"""Parts computed by several threads: the same bytes, the caller's modes, its errors, and nothing changed for other threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from iarn.coupling import PART
+from iarn.side_by_side import side_by_side
+from tests.networks import noise, random_network
+
+COUNT = 3
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Have torch take three threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(COUNT)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_do_not_change_a_bit(inference: bool) -> None:
+    """Protects determinism: an archive's restores are the same bytes on a machine of another number of cores."""
+    network, x = random_network(), noise(1, 3, 4 * PART[0] + 6, 150)
+    size, lr_size = (4 * PART[0] + 6, 150), (2 * PART[0] + 3, 75)
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode(inference), torch.no_grad():
+            y = network.downscale_lr(x, lr_size)
+            return y, network.restore(y, None, size)
+
+    several = both()
+    torch.set_num_threads(1)
+    for found, expected in zip(several, both(), strict=True):
+        assert torch.equal(found, expected)
+        assert found.is_inference() == inference
+
+
+def test_each_part_is_computed_once_and_by_several() -> None:
+    """Protects the work and its point: nothing left out, nothing twice, and as many at once as torch may take."""
+    seen, together = list[int](), threading.Barrier(COUNT, timeout=30)
+
+    def compute(part: int) -> None:
+        assert torch.get_num_threads() == 1, "what a part computes takes one thread"
+        together.wait()
+        seen.append(part)
+
+    side_by_side(compute, range(4 * COUNT))
+    assert sorted(seen) == list(range(4 * COUNT))
+
+
+def test_the_modes_of_the_caller_are_those_of_the_parts() -> None:
+    """Protects memory and precision: parts keep no graph and compute in the precision that the caller set."""
+    found = list[tuple[bool, bool, bool]]()
+
+    def compute(_: int) -> None:
+        found.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+
+    with torch.inference_mode():
+        side_by_side(compute, range(COUNT))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        side_by_side(compute, range(COUNT))
+    assert set(found[:COUNT]) == {(True, False, False)}
+    assert set(found[COUNT:]) == {(False, False, True)}
+
+
+def test_an_error_of_a_part_is_raised() -> None:
+    """Protects results: a part that failed is no part of a picture."""
+
+    def compute(part: int) -> None:
+        if part == 2:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        side_by_side(compute, range(2 * COUNT))
+
+
+def test_other_threads_keep_their_number() -> None:
+    """Protects whoever computes beside: torch's number of threads is one for all that begin later."""
+    _summed(0)
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == COUNT
+    assert torch.get_num_threads() == COUNT
+
+
+def test_several_callers_at_once() -> None:
+    """Protects two engines in one process: callers share the threads, and none waits for ever."""
+    with ThreadPoolExecutor(4) as callers:
+        sums = list(callers.map(_summed, range(20)))
+    assert sums == [100 * (start + 49.5) for start in range(20)]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """Protects data loaders: a child does not wait for threads that stayed behind in its parent."""
+    _summed(0)
+    with multiprocessing.get_context("fork").Pool(1) as child:
+        assert child.apply_async(_summed, (3,)).get(timeout=60) == 100 * (3 + 49.5)
+
+
+def _summed(start: int) -> float:
+    seen = list[int]()
+    side_by_side(lambda part: seen.append(start + part), range(100))
+    return float(sum(seen))
