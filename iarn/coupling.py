@@ -11,9 +11,10 @@ Rescaling", ECCV 2020, equations 3 to 5; there H and G are two subnetworks (docs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from iarn.side_by_side import side_by_side
 
 GAIN = 16.0
 """Subnetworks see pixels, centred, times this and give changes divided by it: what the LR hides is a few 8-bit levels."""
+
+ONEDNN_OUTPUTS = 16
+"""Channels that a convolution on a CPU computes in the time of one."""
 
 PART = (64, 256)
 """Rows and columns that a CPU computes at once: what lies between a subnetwork's convolutions then stays in its cache."""
@@ -58,21 +62,28 @@ class Subnetwork(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def told(self, uniform: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the first convolution as it is where the encoding's uniform part is ``uniform`` (B, 3)."""
-        strength = 1 + self.modulation(uniform)
-        weight, told = self.first.weight[:, :-UNIFORM], self.first.weight[:, -UNIFORM:].sum((2, 3))
-        offset = strength * nn.functional.linear(uniform, told, self.first.bias)
-        if len(uniform) == 1:
+    def told(self, e: Encoding) -> Callable[[Tensor], Tensor]:
+        """Return the first convolution as it is where ``e`` is told; what that tells of all positions is in its bias."""
+        strength = 1 + self.modulation(e.uniform)
+        same = torch.cat([e.phases[..., 0, 0], e.uniform], dim=1) if e.even else e.uniform
+        weight, told = self.first.weight[:, : -same.shape[1]], self.first.weight[:, -same.shape[1] :].sum((2, 3))
+        offset = strength * nn.functional.linear(same, told, self.first.bias)
+        if len(offset) == 1:
             return partial(conv2d, weight=weight * strength[0, :, None, None, None], bias=offset[0])
         strength, offset = strength[..., None, None], offset[..., None, None]
         return lambda x: torch.addcmul(offset, conv2d(x, weight), strength)
 
     def forward(self, x: Tensor, first: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the changes (B, outputs, h - 6, w - 6) for ``x`` (B, inputs + 4, h, w) and the convolution of :meth:`told`."""
+        """Return the changes (B, outputs, h - 6, w - 6) for ``x`` and the convolution of :meth:`told`.
+
+        ``x`` is (B, inputs, h, w), with 4 phases beside where those are not the same everywhere.
+        """
         x = leaky_relu(first(x), 0.2, inplace=True)
-        changes: Tensor = self.last(leaky_relu(self.middle(x), 0.2, inplace=True))
-        return changes.float() / GAIN
+        x = leaky_relu(self.middle(x), 0.2, inplace=True)
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return cast(Tensor, self.last(x).float() / GAIN)
+        weight, bias = self.last.weight / GAIN, cast(Tensor, self.last.bias) / GAIN
+        return _by_rows(x, weight, bias) if 3 * len(weight) <= ONEDNN_OUTPUTS else conv2d(x, weight, bias)
 
 
 class Coupling(nn.Module):
@@ -115,7 +126,7 @@ class Coupling(nn.Module):
 
 def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e: Encoding) -> Tensor:
     """Return ``change(x, changes)``, the changes being the subnetwork's for ``seen``; on a CPU, unless it trains, in parts."""
-    first = subnetwork.told(e.uniform)
+    first = subnetwork.told(e)
     height, width = x.shape[-2:]
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return change(x, subnetwork(_surround(seen, e, subnetwork.centre, (slice(0, height), slice(0, width))), first))
@@ -126,6 +137,14 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
 
     side_by_side(compute, list(product(_cut(height, PART[0]), _cut(width, PART[1]))))
     return result
+
+
+def _by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a 3 x 3 convolution as the sum of those by the three rows of its weights, which are computed as one."""
+    outputs, height = len(weight), x.shape[-2] - 2
+    rows = conv2d(x, weight.permute(2, 0, 1, 3).flatten(0, 1)[:, :, None])
+    upper, middle, lower = (rows[:, row * outputs : (row + 1) * outputs, row : row + height] for row in range(3))
+    return (upper + middle).add_(lower).add_(bias[:, None, None])
 
 
 def _cut(length: int, most: int) -> list[slice]:
@@ -142,10 +161,8 @@ def _surround(x: Tensor, e: Encoding, centre: float, part: tuple[slice, slice]) 
     """
     radius = Subnetwork.RADIUS
     if e.sides is not None:
-        return _gather(torch.cat([(x - centre) * GAIN, e.phases], dim=1), e.sides, part)
-    rows, columns = (slice(max(0, at.start - radius), at.stop + radius) for at in part)
-    phases = e.phases[..., rows, columns].expand(len(x), -1, -1, -1)
-    around = torch.cat([(x[..., rows, columns] - centre) * GAIN, phases], dim=1)
+        return _gather(_beside(x, e, centre, (slice(None), slice(None))), e.sides, part)
+    around = _beside(x, e, centre, (slice(max(0, at.start - radius), at.stop + radius) for at in part))
     for dim, at in zip((-2, -1), part, strict=True):
         # not torch's replicate padding, whose gradient torch.compile gets wrong in channels-last (2.13)
         before, after = max(0, radius - at.start), max(0, at.stop + radius - x.shape[dim])
@@ -153,6 +170,13 @@ def _surround(x: Tensor, e: Encoding, centre: float, part: tuple[slice, slice]) 
         if before or after:
             around = torch.cat([*edges[0], around, *edges[1]], dim)
     return around
+
+
+def _beside(x: Tensor, e: Encoding, centre: float, part: Iterable[slice]) -> Tensor:
+    """Return ``part`` of the pixels, centred, with the phases beside them where they are not the same everywhere."""
+    rows, columns = part
+    pixels = (x[..., rows, columns] - centre) * GAIN
+    return pixels if e.even else torch.cat([pixels, e.phases[..., rows, columns].expand(len(x), -1, -1, -1)], dim=1)
 
 
 def _gather(x: Tensor, sides: tuple[Tensor, Tensor], part: tuple[slice, slice]) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from iarn.coupling import Coupling, Subnetwork
-from iarn.encoding import UNIFORM, Encoding, Place, encode
+from iarn.encoding import PHASES, UNIFORM, Encoding, Place, encode, has_even_phases
 from iarn.lattice import Axis, axes_for
 from iarn.split import merge, split
 
@@ -155,10 +155,11 @@ class Rescaler(nn.Module):
         stages = self._stages([Place(axes=axes)])
         for level, blocks in enumerate(stages, start=1):
             area = (axes[0].points >> level, axes[1].points >> level)
-            convolved = sum(_convolved(part, area) for block in blocks for part in (block.update, block.affine))
+            told = UNIFORM + (PHASES if has_even_phases(axes, level) else 0)
+            convolved = sum(_convolved(part, area, told) for block in blocks for part in (block.update, block.affine))
             down, back = down + convolved, back + convolved
         if stages:
-            down -= _convolved(stages[-1][-1].affine, lr_size)
+            down -= _convolved(stages[-1][-1].affine, lr_size, told)
         pixels = size[0] * size[1]
         return Cost(downscale=down / pixels, restore=back / pixels)
 
@@ -203,12 +204,15 @@ def _taps(axis: Axis, band: tuple[int, int]) -> int:
     return 0 if axis.aligned else band[1] - band[0]
 
 
-def _convolved(subnetwork: Subnetwork, area: tuple[int, int]) -> int:
-    """Return the multiply-accumulates of a subnetwork's convolutions where it gives ``area`` (height, width)."""
+def _convolved(subnetwork: Subnetwork, area: tuple[int, int], told: int) -> int:
+    """Return the multiply-accumulates of a subnetwork's convolutions where it gives ``area`` (height, width).
+
+    ``told`` of the first one's inputs are the same everywhere, and in its bias.
+    """
     height, width = (side + 2 * subnetwork.RADIUS for side in area)
     total = 0
     for convolution in (part for part in subnetwork.modules() if isinstance(part, nn.Conv2d)):
         height, width = height - convolution.kernel_size[0] + 1, width - convolution.kernel_size[1] + 1
-        seen = convolution.weight.shape[1] - (UNIFORM if convolution is subnetwork.first else 0)
+        seen = convolution.weight.shape[1] - (told if convolution is subnetwork.first else 0)
         total += seen * convolution.weight[:, 0].numel() * height * width
     return total

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iarn.coupling import Coupling
+from iarn.coupling import PART, Coupling
 from iarn.encoding import PHASES, UNIFORM, Encoding
 from tests.invertible_contract import InvertibleContract
 from tests.networks import draw, noise
@@ -100,3 +100,16 @@ def test_an_output_depends_on_no_more_than_the_radius() -> None:
         rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
         assert (rows - middle).abs().max() <= reach
         assert (columns - middle).abs().max() <= reach
+
+
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_what_is_trained_is_what_is_used(way: str) -> None:
+    """Protects figures: in parts and by rows, as a CPU computes without gradients, a block is the one that was trained."""
+    coupling, height, width = Coupling(3, 9, 8, 1.0), PART[0] + 3, PART[1] + 5
+    draw(coupling, seed=3)
+    u, v, e = noise(1, 3, height, width), noise(1, 9, height, width, seed=1), encoding(height, width)
+    trained = getattr(coupling, way)(u, v, e)
+    with torch.no_grad():
+        used = getattr(coupling, way)(u, v, e)
+    for one, other in zip(trained, used, strict=True):
+        torch.testing.assert_close(one.detach(), other, rtol=1e-5, atol=1e-5)
