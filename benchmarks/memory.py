@@ -20,8 +20,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -34,6 +37,9 @@ from pipeline.engine import Engine
 from pipeline.tiles import TILE_POINTS
 
 SAMPLE_SECONDS = 0.2
+
+Figures = tuple[int, int, float]
+"""Memory at rest and at most, in bytes, and the seconds it took."""
 
 
 def main() -> None:
@@ -106,13 +112,8 @@ def measure_large(side: int, scale: str) -> None:
     """Rescale and restore one image of ``side`` squared pixels in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "source").mkdir()
-        context = multiprocessing.get_context("spawn")
         for step in (_draw, _rescale, _restore):
-            results = context.Queue()
-            process = context.Process(target=step, args=(folder, side, scale, results))
-            process.start()
-            baseline, peak, seconds = results.get()
-            process.join()
+            baseline, peak, seconds = in_a_process(step, folder, side, scale)
             own = side * side * 3
             beyond = f"{(peak - own) / 1e6:.0f} MB beyond the image's own {own / 1e6:.0f} MB"
             if step is not _draw:
@@ -121,16 +122,17 @@ def measure_large(side: int, scale: str) -> None:
 
 def measure_engine(points: int, scale: float) -> None:
     """Downscale and restore one image that is just a tile of ``points``, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
     peaks = []
     for way in ("downscale", "restore"):
-        results = context.Queue()
-        process = context.Process(target=_engine, args=(way, points, scale, results))
-        process.start()
-        baseline, peak, _ = results.get()
-        process.join()
+        baseline, peak, _ = in_a_process(_engine, way, points, scale)
         peaks.append(f"{way} {(peak - baseline) / 1e6:.0f} MB")
     print(f"x{scale:g}, a tile of {points} points: {', '.join(peaks)} beyond the process at rest and its pixels", flush=True)
+
+
+def in_a_process(step: Callable[..., Figures], *arguments: Any) -> Figures:
+    """Return what ``step`` returns, called in a new process of its own; raises what it raises."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(step, *arguments).result()
 
 
 class _Peak:
@@ -154,7 +156,7 @@ class _Peak:
         self.seconds = time.monotonic() - self.begun
 
 
-def _engine(way: str, points: int, scale: float, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:
+def _engine(way: str, points: int, scale: float) -> Figures:
     lr = points >> max(1, math.ceil(math.log2(scale)))
     image = np.full((int(lr * scale), int(lr * scale), 3), 99, np.uint8)
     small = np.full((lr, lr, 3), 99, np.uint8)
@@ -162,23 +164,23 @@ def _engine(way: str, points: int, scale: float, results: multiprocessing.Queue[
     engine.restore(engine.downscale(image[:64, :64], (32, 32)), (64, 64))
     with _Peak() as peak:
         _ = engine.downscale(image, (lr, lr)) if way == "downscale" else engine.restore(small, image.shape[:2])
-    results.put((peak.baseline, peak.peak, peak.seconds))
+    return peak.baseline, peak.peak, peak.seconds
 
 
-def _draw(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+def _draw(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     draw = np.random.default_rng(0)
     small = Image.fromarray(draw.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
     small.resize((side, side), Image.Resampling.BICUBIC).save(f"{folder}/source/large.jpg", quality=90)
-    results.put((0, 0, 0.0))
+    return 0, 0, 0.0
 
 
-def _rescale(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from jobs.rescale import RescaleJob, open_archive
     from pipeline.records import Settings, TargetSize
     from pipeline.rescale import RescaleWork
 
     shipped()
-    settings = Settings(target=TargetSize.parse(scale=scale))
+    settings = Settings(target=TargetSize.parse(scale=scale), max_ratio=None)
     archive = open_archive(RescaleJob(source=f"{folder}/source", archive=f"{folder}/archive", settings=settings))
     worker = RescaleWork(archive=archive.store.uri).start()
     with _Peak() as peak:
@@ -186,10 +188,10 @@ def _rescale(folder: str, side: int, scale: str, results: multiprocessing.Queue[
             report = worker.run(shard)
             if report.failures or report.originals:
                 raise SystemExit(f"not rescaled: {report}")
-    results.put((peak.baseline, peak.peak, peak.seconds))
+    return peak.baseline, peak.peak, peak.seconds
 
 
-def _restore(folder: str, side: int, scale: str, results: multiprocessing.Queue[tuple[int, int, float]]) -> None:  # noqa: ARG001
+def _restore(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from pipeline.restore import RestoreOptions, RestoreWork
     from pipeline.store import open_store
 
@@ -200,7 +202,7 @@ def _restore(folder: str, side: int, scale: str, results: multiprocessing.Queue[
             report = worker.run(shard)
             if report.failures:
                 raise SystemExit(f"not restored: {report}")
-    results.put((peak.baseline, peak.peak, peak.seconds))
+    return peak.baseline, peak.peak, peak.seconds
 
 
 if __name__ == "__main__":

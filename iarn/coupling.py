@@ -40,8 +40,8 @@ Change = Callable[[Tensor, Tensor], Tensor]
 class Subnetwork(nn.Module):
     """Three 3 x 3 convolutions with leaky ReLU between; takes RADIUS pixels more on each side than it gives.
 
-    The encoding stands beside the pixels, and its part that is the same everywhere also multiplies the channels of the first
-    convolution: so one set of weights can do one thing with a latent and another without.
+    The encoding stands beside the pixels, and the scales and the budget also multiply the channels of the first convolution: so
+    one set of weights can do one thing with a latent and another without.
     """
 
     RADIUS = 3
@@ -66,8 +66,9 @@ class Subnetwork(nn.Module):
         """Return the first convolution as it is where ``e`` is told; what that tells of all positions is in its bias."""
         strength = 1 + self.modulation(e.uniform)
         same = torch.cat([e.phases[..., 0, 0], e.uniform], dim=1) if e.even else e.uniform
-        weight, told = self.first.weight[:, : -same.shape[1]], self.first.weight[:, -same.shape[1] :].sum((2, 3))
-        offset = strength * nn.functional.linear(same, told, self.first.bias)
+        count = same.shape[1]
+        weight, weight_of_same = self.first.weight[:, :-count], self.first.weight[:, -count:].sum((2, 3))
+        offset = strength * nn.functional.linear(same, weight_of_same, self.first.bias)
         if len(offset) == 1:
             return partial(conv2d, weight=weight * strength[0, :, None, None, None], bias=offset[0])
         strength, offset = strength[..., None, None], offset[..., None, None]
@@ -80,7 +81,7 @@ class Subnetwork(nn.Module):
         """
         x = leaky_relu(first(x), 0.2, inplace=True)
         x = leaky_relu(self.middle(x), 0.2, inplace=True)
-        if torch.is_grad_enabled() or x.device.type != "cpu":
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype is not torch.float32:
             return cast(Tensor, self.last(x).float() / GAIN)
         weight, bias = self.last.weight / GAIN, cast(Tensor, self.last.bias) / GAIN
         return _by_rows(x, weight, bias) if 3 * len(weight) <= ONEDNN_OUTPUTS else conv2d(x, weight, bias)
@@ -135,7 +136,7 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
     def compute(part: tuple[slice, slice]) -> None:
         result[..., *part] = change(x[..., *part], subnetwork(_surround(seen, e, subnetwork.centre, part), first))
 
-    side_by_side(compute, list(product(_cut(height, PART[0]), _cut(width, PART[1]))))
+    side_by_side(compute, _parts(height, width))
     return result
 
 
@@ -147,10 +148,17 @@ def _by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (upper + middle).add_(lower).add_(bias[:, None, None])
 
 
-def _cut(length: int, most: int) -> list[slice]:
-    """Cut ``length`` into as few parts of ``most`` as there can be, of about one length; an even number, if more than one."""
-    count = -(-length // most)
-    count += count > 1 and count % 2  # so that two threads end at once
+def _parts(height: int, width: int) -> list[tuple[slice, slice]]:
+    """Cut an area into few parts of about one size, of PART at most, in an even number unless it is tiny.
+
+    So two threads end at once. A picture keeps no more threads busy than it has parts.
+    """
+    rows, columns = (-(-length // most) for length, most in zip((height, width), PART, strict=True))
+    rows += rows % 2 if height >= PART[0] // 2 else 0
+    return list(product(_cut(height, rows), _cut(width, columns)))
+
+
+def _cut(length: int, count: int) -> list[slice]:
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 

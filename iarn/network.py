@@ -155,11 +155,11 @@ class Rescaler(nn.Module):
         stages = self._stages([Place(axes=axes)])
         for level, blocks in enumerate(stages, start=1):
             area = (axes[0].points >> level, axes[1].points >> level)
-            told = UNIFORM + (PHASES if has_even_phases(axes, level) else 0)
-            convolved = sum(_convolved(part, area, told) for block in blocks for part in (block.update, block.affine))
+            same = UNIFORM + (PHASES if has_even_phases(axes, level) else 0)
+            convolved = sum(_convolved(part, area, same) for block in blocks for part in (block.update, block.affine))
             down, back = down + convolved, back + convolved
         if stages:
-            down -= _convolved(stages[-1][-1].affine, lr_size, told)
+            down -= _convolved(stages[-1][-1].affine, lr_size, same)
         pixels = size[0] * size[1]
         return Cost(downscale=down / pixels, restore=back / pixels)
 
@@ -204,15 +204,15 @@ def _taps(axis: Axis, band: tuple[int, int]) -> int:
     return 0 if axis.aligned else band[1] - band[0]
 
 
-def _convolved(subnetwork: Subnetwork, area: tuple[int, int], told: int) -> int:
+def _convolved(subnetwork: Subnetwork, area: tuple[int, int], same: int) -> int:
     """Return the multiply-accumulates of a subnetwork's convolutions where it gives ``area`` (height, width).
 
-    ``told`` of the first one's inputs are the same everywhere, and in its bias.
+    ``same`` of the first one's inputs are the same everywhere, and in its bias.
     """
     height, width = (side + 2 * subnetwork.RADIUS for side in area)
     total = 0
     for convolution in (part for part in subnetwork.modules() if isinstance(part, nn.Conv2d)):
         height, width = height - convolution.kernel_size[0] + 1, width - convolution.kernel_size[1] + 1
-        seen = convolution.weight.shape[1] - (told if convolution is subnetwork.first else 0)
+        seen = convolution.weight.shape[1] - (same if convolution is subnetwork.first else 0)
         total += seen * convolution.weight[:, 0].numel() * height * width
     return total

@@ -8,35 +8,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Barrier
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, partial
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
 
 Part = TypeVar("Part")
 
+_making = Lock()
+
 
 def side_by_side(compute: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Call ``compute`` with each part, without gradients; an error of one is raised when all are done or dropped."""
+    """Call ``compute`` with each part, without gradients; raise the error of one when none is at work any more."""
     threads = torch.get_num_threads()
-    if threads == 1 or len(parts) == 1:
-        for part in parts:
-            compute(part)
+    if threads == 1:
+        with torch.no_grad():
+            for part in parts:
+                compute(part)
         return
-    inference, autocast, dtype = (
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cpu"),
-        torch.get_autocast_dtype("cpu"),
-    )
+    inference = torch.is_inference_mode_enabled()  # modes are those of a thread
+    precision = partial(torch.autocast, "cpu", torch.get_autocast_dtype("cpu"), enabled=torch.is_autocast_enabled("cpu"))
 
-    def computed(part: Part) -> None:  # these modes are those of a thread
-        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
+    def computed(part: Part) -> None:
+        with torch.inference_mode(inference), torch.no_grad(), precision():
             compute(part)
 
-    for _ in _threads(threads, os.getpid()).map(computed, parts):
-        pass
+    with _making:
+        pool = _threads(threads, os.getpid())
+    futures = [pool.submit(computed, part) for part in parts]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
 
 @cache
@@ -49,8 +57,13 @@ def _threads(count: int, process: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         all_there.wait()
 
-    for _ in range(count):
-        pool.submit(begin)
-    all_there.wait()
-    torch.set_num_threads(count)  # each of them has set that of threads to come as well
+    try:
+        for _ in range(count):
+            pool.submit(begin)
+        all_there.wait()
+    except BaseException:  # no more threads are to be had: those that are there must not wait for them
+        all_there.abort()
+        raise
+    finally:
+        torch.set_num_threads(count)  # each of them has set that of threads to come as well
     return pool

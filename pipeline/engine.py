@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -28,7 +28,7 @@ LARGE_POINTS = 1792
 """Lattice points per axis above which an image's memory is returned to the system after it."""
 
 BATCH_PIXELS = 16_000_000
-"""Pixels of images that a GPU is best given at once."""
+"""Pixels of images that a GPU is given at once, at most; one image alone may have more."""
 
 CPU = torch.device("cpu")
 
@@ -321,23 +321,33 @@ def _give_back() -> None:
 
 
 def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:
-    """Return how close two (H, W, 3) uint8 images are. ``device`` computes in strips: memory does not grow with them."""
-    height = len(image)
+    """Return how close two (H, W, 3) uint8 images are.
+
+    Computed on ``device``, a GPU's beside the engine, in strips, so that memory does not grow with the image.
+    """
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    with nullcontext() if stream is None else torch.cuda.stream(stream):
+        (squares, luma_squares, similarity), windows = _sums(image, restored, device)
+    return Quality(psnr=psnr_of(squares / image.size), psnr_y=psnr_of(3 * luma_squares / image.size), ssim=similarity / windows)
+
+
+def _sums(image: Pixels, restored: Pixels, device: torch.device) -> tuple[list[float], int]:
+    """Return the sums of squares, over RGB and over luma, and of SSIM, and over how many windows that is."""
+    height, windows = len(image), 0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # fetched once: each time waits for all that is before it
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
-    squares, luma_squares, similarity, windows = 0.0, 0.0, 0.0, 0
     for start in range(0, max(1, height - SSIM_OVERLAP), rows):
         stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
         strips = (torch.from_numpy(np.array(each[start:stop])).to(device) for each in (image, restored))
         x, y = (strip.permute(2, 0, 1).to(torch.float32) / 255 for strip in strips)
         own = x.shape[1] if stop == height else rows
-        squares += _energy(x[:, :own] - y[:, :own])
-        luma_squares += _energy(luma(x[:, :own]) - luma(y[:, :own]))
         similarities = ssim_map(x[None], y[None])
-        similarity += float(similarities.sum(dtype=torch.float64))
+        energies = [_energy(x[:, :own] - y[:, :own]), _energy(luma(x[:, :own]) - luma(y[:, :own]))]
+        sums += torch.stack([*energies, similarities.sum(dtype=torch.float64)])
         windows += similarities.numel()
         if stop == height:
             break
-    return Quality(psnr=psnr_of(squares / image.size), psnr_y=psnr_of(3 * luma_squares / image.size), ssim=similarity / windows)
+    return sums.tolist(), windows
 
 
 def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
@@ -348,9 +358,9 @@ def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
     for start in range(0, len(image), rows):
         x, y = (torch.from_numpy(np.array(i[start : start + rows])).permute(2, 0, 1) / 255 for i in (image, restored))
-        squares += 3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y)
+        squares += float(3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y))
     return psnr_of(squares / image.size)
 
 
-def _energy(x: Tensor) -> float:
-    return float(x.square().sum(dtype=torch.float64))
+def _energy(x: Tensor) -> Tensor:
+    return x.square().sum(dtype=torch.float64)

@@ -91,25 +91,38 @@ def ahead(
 def together(items: Iterable[Item], *, limit: int, weigh: Callable[[Item], int]) -> Iterator[list[Item]]:
     """Yield ``items`` in batches of ``limit`` of weight at most, or of one item.
 
-    A PipelineError of ``items`` is raised after the batch of the items before it.
+    A PipelineError of ``items`` is raised after the batch of the items before it. What was given away is not kept alive here.
     """
     batch: list[Item] = []
+    full: list[list[Item]] = []
     weight, fault = 0, None
     try:
         for item in items:
             own = weigh(item)
             if batch and weight + own > limit:
-                yield batch
+                full.append(batch)
                 batch, weight = [], 0
+                yield full.pop()
             batch.append(item)
             weight += own
             del item
             if weight >= limit:
-                yield batch
+                full.append(batch)
                 batch, weight = [], 0
+                yield full.pop()
     except PipelineError as error:
         fault = error
     if batch:
-        yield batch
+        full.append(batch)
+        del batch
+        yield full.pop()
     if fault is not None:
         raise fault
+
+
+def singly(batches: Iterable[list[Item]]) -> Iterator[Item]:
+    """Yield the items of batches, each taken out of its list."""
+    for batch in batches:
+        batch.reverse()
+        while batch:
+            yield batch.pop()

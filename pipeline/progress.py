@@ -16,7 +16,7 @@ Arguments = ParamSpec("Arguments")
 STAGES = ("read", "decode", "network", "verify", "encode", "write")
 """The way of an image through a worker; ``verify`` is the restore that is made to be measured, and the measuring.
 
-What the engine does is one image at a time; the seconds of all else add up over threads."""
+The engine is one thread; the seconds of all else add up over threads."""
 
 BUSY, UP = "busy", "up"
 """Seconds that a worker's engine was at work, of those that the worker has been there."""

@@ -16,7 +16,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 
 from pipeline import image, shards
 from pipeline.apart import DecoderApart
@@ -25,7 +24,7 @@ from pipeline.commits import create_commit, read_commit
 from pipeline.engine import Downscale, Engine, Request, Restore, choose_device, measure
 from pipeline.entries import drawn
 from pipeline.errors import DamagedShard, ImageError, NotFound
-from pipeline.overlap import OneThread, ahead, together
+from pipeline.overlap import OneThread, ahead, singly, together
 from pipeline.progress import Progress
 from pipeline.reasons import reason_class
 from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
@@ -35,7 +34,9 @@ from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
 from pipeline.tiles import TILE_POINTS
 
 WINDOW_PIXELS = 32_000_000
-"""Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more."""
+"""Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more.
+
+A GPU has a batch of them besides, ``Engine.batch_pixels``."""
 
 VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
 """Of the entries of a lean archive, drawn by their keys, those that are restored and measured."""
@@ -190,9 +191,11 @@ class RescaleWorker:
         else:  # one at a time, and not even their headers are read here
             decoded = ahead(threads, decode, assets, limit=1, queue=queue)
         finish = progress.timed("encode", self._finish)
-        batches = together(decoded, limit=self.engine.batch_pixels, weigh=_weight)
-        rescaled, weigh = chain.from_iterable(self._one.over(self._rescale, batches)), lambda item: _weight(item.decoded)
-        return ahead(threads, finish, rescaled, limit=window, weigh=weigh, queue=progress.queue("encode"))
+        limit = 0 if apart is not None else halved(self.engine.batch_pixels, self._halvings)
+        rescaled = singly(self._one.over(self._rescale, together(decoded, limit=limit, weigh=_weight)))
+        return ahead(
+            threads, finish, rescaled, limit=window, weigh=lambda item: _weight(item.decoded), queue=progress.queue("encode")
+        )
 
     def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
         if asset.data is None:
@@ -212,25 +215,24 @@ class RescaleWorker:
 
     def _rescale(self, batch: Sequence[_Decoded]) -> list[_Rescaled]:
         """Have the network make the drafts of the tier, in the order in which they are tried."""
-        engine, stage = self.engine, self.progress.stage
         with self.progress.engine():
-            with stage("network"):
-                lrs = _of_each(engine.downscale_many, [decoded.downscale for decoded in batch])
-                hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
-            with stage("network" if self.settings.tier is Tier.FLOOR else "verify"):
-                restored = _of_each(engine.restore_many, list(map(self._restore_to_measure, batch, hiding)))
-            with stage("network"):
-                clean = _of_each(engine.restore_many, [_restore(decoded, decoded.clean) for decoded in batch])
-        drafts = zip(map(_with, hiding, restored), map(_with, (decoded.clean for decoded in batch), clean), strict=True)
-        return [
-            _Rescaled(decoded=decoded, drafts=tuple(draft for draft in made if draft is not None))
-            for decoded, made in zip(batch, drafts, strict=True)
-        ]
+            with self.progress.stage("network"):
+                lrs = _where_asked(self.engine.downscale_many, [decoded.downscale for decoded in batch])
+            hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
+            asked = [*map(self._restore_to_measure, batch, hiding), *(_restore_of(decoded, decoded.clean) for decoded in batch)]
+            with self.progress.stage("verify" if self.settings.tier is Tier.LEAN else "network"):
+                restored = _where_asked(self.engine.restore_many, asked)
+        made = []
+        for decoded, hidden, own, clean in zip(batch, hiding, restored[: len(batch)], restored[len(batch) :], strict=True):
+            drafts = [(hidden, own), (decoded.clean, clean)]
+            finished = tuple(replace(draft, restored=pixels) for draft, pixels in drafts if draft is not None)
+            made.append(_Rescaled(decoded=decoded, drafts=finished))
+        return made
 
     def _restore_to_measure(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
         tier = self.settings.tier
         wanted = tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        return _restore(decoded, draft) if wanted else None
+        return _restore_of(decoded, draft) if wanted else None
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])
@@ -270,7 +272,7 @@ def _weight(decoded: _Decoded) -> int:
     return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
 
 
-def _restore(decoded: _Decoded, draft: Draft | None) -> Restore | None:
+def _restore_of(decoded: _Decoded, draft: Draft | None) -> Restore | None:
     """Return what asks for the restore of a draft."""
     if draft is None or decoded.picture is None:
         return None
@@ -278,11 +280,7 @@ def _restore(decoded: _Decoded, draft: Draft | None) -> Restore | None:
     return Restore(lr=draft.lr, size=size, grey=decoded.picture.grey, clean=draft.clean)
 
 
-def _of_each(compute: Callable[[list[Request]], list[Pixels]], requests: Sequence[Request | None]) -> list[Pixels | None]:
+def _where_asked(compute: Callable[[list[Request]], list[Pixels]], requests: Sequence[Request | None]) -> list[Pixels | None]:
     """Return what ``compute`` gives for each request, and None where there is none."""
     computed = iter(compute([request for request in requests if request is not None]))
     return [None if request is None else next(computed) for request in requests]
-
-
-def _with(draft: Draft | None, restored: Pixels | None) -> Draft | None:
-    return draft if draft is None else replace(draft, restored=restored)

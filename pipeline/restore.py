@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 
 from pipeline import image, latent, originals
 from pipeline.archive import Archive
@@ -36,7 +35,7 @@ from pipeline.errors import (
 from pipeline.lr import LrToRestore, decode_lr, restore_lrs
 from pipeline.names import with_extension
 from pipeline.outputs import Output, OutputKind, open_output
-from pipeline.overlap import OneThread, ahead, together
+from pipeline.overlap import OneThread, ahead, singly, together
 from pipeline.progress import Progress
 from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Tally, halved
@@ -218,8 +217,8 @@ class RestoreWorker:
         entries = progress.each("read", self.archive.entries(shard.id, self.options.wanted, lost=lost))
         decode, encode = progress.timed("decode", self._open), progress.timed("encode", self._write)
         opened = ahead(threads, decode, entries, limit=window, weigh=_entry_weight, queue=progress.queue("decode"))
-        batches = together(opened, limit=self.engine.batch_pixels if self.engine else 0, weigh=_opened_weight)
-        restored = chain.from_iterable(self._one.over(self._restore, batches))
+        limit = halved(self.engine.batch_pixels, self._halvings) if self.engine else 0
+        restored = singly(self._one.over(self._restore, together(opened, limit=limit, weigh=_opened_weight)))
         return ahead(threads, encode, restored, limit=window, weigh=_opened_weight, queue=progress.queue("encode"))
 
     def _as_it_was(self, entry: Entry) -> bool:

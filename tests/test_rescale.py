@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from iarn import metrics
-from pipeline import image, rescale, restore, shards
+from pipeline import engine, image, rescale, restore, shards
 from pipeline.commits import read_commit
-from pipeline.engine import Engine
+from pipeline.engine import Downscale, Engine
 from pipeline.entries import source_bytes
 from pipeline.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
 from pipeline.orientation import upright
@@ -42,6 +42,13 @@ SOURCES: Mapping[str, Callable[..., str]] = {
 }
 every_source = pytest.mark.parametrize("kind", SOURCES)
 MAGIC = {"webp": b"RIFF", "png": b"\x89PNG", "jxl": b"\xff\x0a", "avif": b"\0\0\0 ftypavif"}
+
+
+def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH_PIXELS) -> None:
+    """Have workers give the engine batches of so many pixels, as they do on a GPU."""
+    monkeypatch.setattr(engine, "BATCH_PIXELS", pixels)
+    for module in (rescale, restore):
+        monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
 
 
 def digest(data: bytes) -> str:
@@ -135,15 +142,14 @@ def test_an_lr_is_upright_and_carries_its_profile(tmp_path: Path, orientation: i
     assert np.abs(np.asarray(lr.convert("RGB")).astype(int) - shrunk).mean() < 8
 
 
-@pytest.mark.parametrize(("tier", "batched"), [*product((Tier.LEAN, Tier.BALANCED, Tier.HIGH), (False, True))])
+@pytest.mark.parametrize(("tier", "batched"), [*product((Tier.LEAN, Tier.BALANCED, Tier.HIGH, Tier.FLOOR), (False, True))])
 def test_stored_figures_are_those_of_the_restored_files(
     tmp_path: Path, tier: Tier, batched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Protects trust in an archive: PSNR and SSIM are what anyone measures who restores and compares, also past one strip, and
     also where the engine takes images of all kinds at once, as on a GPU."""
     if batched:
-        for module in (rescale, restore):
-            monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
+        batch_on_the_cpu(monkeypatch)
     samples = [
         Sample(key="colour.jpg", data=workshop.picture(60, 44, "JPEG")),
         Sample(key="grey.png", data=workshop.picture(33, 47, channels=1)),
@@ -353,8 +359,11 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch
     assert max(most) <= 2 * bound + 4
 
 
-def test_large_pictures_go_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batched", [False, True])
+def test_large_pictures_go_one_at_a_time(tmp_path: Path, batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects memory: of pictures above the window one is under way and at most one more not yet let go of."""
+    if batched:
+        batch_on_the_cpu(monkeypatch, pixels=1000)
     samples = [Sample(key=f"{index}.png", data=workshop.picture(64, 64, seed=index)) for index in range(8)]
     archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive")
     worker = workshop.rescaler(archive)
@@ -375,6 +384,32 @@ def test_large_pictures_go_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     worker.run(next(archive.shards()))
     assert len(alive) == 17
     assert max(alive) <= 2
+
+
+@pytest.mark.parametrize(
+    ("halvings", "way", "most"), [(0, "run", 8), (1, "run", 4), (3, "run", 1), (0, "run_carefully", 1)], ids=str
+)
+def test_a_batch_is_no_larger_than_it_may_be(
+    tmp_path: Path, halvings: int, way: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects shards that memory was too small for, and those with pictures that never end: batches shrink with all else, and
+    what is done carefully is done, and counted, one by one."""
+    batch_on_the_cpu(monkeypatch, pixels=8 * 64 * 64)
+    samples = [
+        Sample(key=f"{index}.jpg", data=pictures.saved(np.full((64, 64, 3), index, np.uint8), "JPEG")) for index in range(8)
+    ]
+    archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
+    worker = rescale.RescaleWork(archive=archive.store.uri, device="cpu", halvings=halvings).start()
+    sizes, downscale_many = list[int](), worker.engine.downscale_many
+
+    def seen(requests: list[Downscale]) -> list[Arrays]:
+        sizes.append(len(requests))
+        return downscale_many(requests)
+
+    monkeypatch.setattr(worker.engine, "downscale_many", seen)
+    getattr(worker, way)(next(archive.shards()))
+    assert sum(sizes) == 8
+    assert max(sizes) == most
 
 
 # Anything -------------------------------------------------------------------------------------------------------------

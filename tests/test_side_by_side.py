@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from iarn.coupling import PART
-from iarn.side_by_side import side_by_side
+from iarn.side_by_side import _threads, side_by_side
 from tests.networks import noise, random_network
 
 COUNT = 3
@@ -19,7 +20,8 @@ COUNT = 3
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """Have torch take three threads."""
+    """Have torch take three threads, that nobody has used before."""
+    _threads.cache_clear()
     before = torch.get_num_threads()
     torch.set_num_threads(COUNT)
     yield
@@ -27,10 +29,21 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_threads_do_not_change_a_bit(inference: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "lr_size"),
+    [
+        ((4 * PART[0] + 6, 150), (2 * PART[0] + 3, 75)),
+        ((40, 31), (20, 16)),
+        ((17, 9), (9, 5)),
+        ((300, 260), (100, 87)),
+        ((400, 410), (267, 273)),
+        ((390, 300), (98, 75)),
+    ],
+    ids=["x2", "x2, two parts", "x2, one part", "x3", "x1.5", "x4"],
+)
+def test_threads_do_not_change_a_bit(size: tuple[int, int], lr_size: tuple[int, int], inference: bool) -> None:
     """Protects determinism: an archive's restores are the same bytes on a machine of another number of cores."""
-    network, x = random_network(), noise(1, 3, 4 * PART[0] + 6, 150)
-    size, lr_size = (4 * PART[0] + 6, 150), (2 * PART[0] + 3, 75)
+    network, x = random_network(), noise(1, 3, *size)
 
     def both() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode(inference), torch.no_grad():
@@ -72,15 +85,21 @@ def test_the_modes_of_the_caller_are_those_of_the_parts() -> None:
     assert set(found[COUNT:]) == {(False, False, True)}
 
 
-def test_an_error_of_a_part_is_raised() -> None:
-    """Protects results: a part that failed is no part of a picture."""
+def test_an_error_of_a_part_is_raised_when_all_is_quiet() -> None:
+    """Protects memory: a part that failed is no part of a picture, and whoever tries again with less begins alone."""
+    begun, ended = list[int](), list[int]()
 
     def compute(part: int) -> None:
-        if part == 2:
+        begun.append(part)
+        if part == 1:
             raise MemoryError("no room")
+        time.sleep(0.2)
+        ended.append(part)
 
     with pytest.raises(MemoryError, match="no room"):
-        side_by_side(compute, range(2 * COUNT))
+        side_by_side(compute, range(20 * COUNT))
+    assert sorted(ended) == sorted(set(begun) - {1})
+    assert len(begun) < 20 * COUNT
 
 
 def test_other_threads_keep_their_number() -> None:
