@@ -34,7 +34,7 @@ import ray
 
 from jobs import rescale
 from pipeline import commits, pool
-from pipeline.actor import Place, Reading
+from pipeline.actor import ActorPlace, Reading
 from pipeline.archive import Archive
 from pipeline.errors import AlreadyExists, NotFound
 from pipeline.plans import FORMAT_VERSION, encode_json
@@ -349,7 +349,7 @@ class SimulatedRay:
         def answer(value: Any) -> Any:
             return SimpleNamespace(remote=lambda: Due(0.0, lambda: value))
 
-        place = Place(actor="simulated", node="127.0.0.1", node_id="simulated")
+        place = ActorPlace(actor="simulated", node="127.0.0.1", node_id="simulated")
         return SimpleNamespace(start=answer(place), progress=answer(Reading()), run=SimpleNamespace(remote=run))
 
     def _commit(self, shard: SourceShard) -> ShardReport:

@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from jobs import http_docs, service_metrics
 from jobs.http_guard import LOOPBACK_HOSTS, App, Guard
 from jobs.http_shapes import ERRORS, IMAGES, Archives, Asset, Assets, status_of
-from jobs.negotiation import ANY_BYTES, MEDIA_TYPES, form_for, span_of, unchanged
+from jobs.negotiation import ANY_BYTES, MEDIA_TYPES, byte_range_of, form_for, unchanged
 from jobs.on_demand import Backend, Images
 from jobs.service_metrics import ServiceMetrics
 from pipeline.byte_cache import ByteCache
@@ -34,7 +34,7 @@ from pipeline.catalogue import Filter
 from pipeline.errors import InvalidOption, PipelineError, RanOutOfTime, ServiceError
 from pipeline.records import EntryKind, Tier
 from pipeline.restore import renamed
-from pipeline.service import FORMS, File, ImageRequest, Limits, Place, Shelf
+from pipeline.service import FORMS, EntryPlace, File, ImageRequest, Limits, Shelf
 
 ENTRY = "/archives/{archive}/assets/{key}"
 FOREVER = "max-age=31536000, immutable"
@@ -82,7 +82,7 @@ class Service:
             raise HTTPException(404, f"No archive here has this name; there are {', '.join(self.shelves)}.")
         return shelf
 
-    async def find(self, name: str, key: str, shard: str | None) -> tuple[Shelf, Place]:
+    async def find(self, name: str, key: str, shard: str | None) -> tuple[Shelf, EntryPlace]:
         """Return the archive and the place of an entry."""
         shelf = self.shelf(name)
         return shelf, await self.read(shelf.place, _text(key), shard)
@@ -289,7 +289,7 @@ def _picture(
     }
     if own_bytes:
         answer["Content-Security-Policy"] = "sandbox; default-src 'none'"
-    span = span_of(request.headers, tag, len(found.data))
+    span = byte_range_of(request.headers, tag, len(found.data))
     if span is None:
         return _Bytes(found.data, headers=answer)
     answer["Content-Range"] = span.header

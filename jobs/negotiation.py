@@ -22,7 +22,7 @@ _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class ByteRange:
     """Bytes from ``start`` to ``stop`` (exclusive) of ``size``; ``start`` is None where the range asked for is not there."""
 
     start: int | None
@@ -43,7 +43,7 @@ def unchanged(headers: Mapping[str, str], tag: str) -> bool:
     return asked.strip() == "*" or tag in (found.removeprefix("W/") for found in _TAG.findall(asked))
 
 
-def span_of(headers: Mapping[str, str], tag: str, size: int) -> Span | None:
+def byte_range_of(headers: Mapping[str, str], tag: str, size: int) -> ByteRange | None:
     """Return the single range of bytes that is asked for, or None for the whole.
 
     The whole is also what comes where If-Range has another tag (or a date), and for several ranges at once or another unit.
@@ -56,13 +56,13 @@ def span_of(headers: Mapping[str, str], tag: str, size: int) -> Span | None:
         return None
     if not match[1]:  # the last so many bytes
         count = min(int(match[2]), size)
-        return Span(start=size - count if count else None, stop=size, size=size)
+        return ByteRange(start=size - count if count else None, stop=size, size=size)
     first, last = int(match[1]), int(match[2]) if match[2] else size - 1
     if match[2] and last < first:
         return None
     if first >= size:
-        return Span(start=None, stop=size, size=size)
-    return Span(start=first, stop=min(last + 1, size), size=size)
+        return ByteRange(start=None, stop=size, size=size)
+    return ByteRange(start=first, stop=min(last + 1, size), size=size)
 
 
 def form_for(accept: str) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 from jobs.service_metrics import ServiceMetrics
 from pipeline.byte_cache import ByteCache
 from pipeline.errors import Overloaded, PipelineError, RanOutOfTime, ServiceError
-from pipeline.service import File, ImageRequest, Place, Restored
+from pipeline.service import EntryPlace, File, ImageRequest, Restored
 
 
 class Backend(Protocol):
@@ -20,7 +20,7 @@ class Backend(Protocol):
     def device(self) -> str:
         """The kind of device that they are on."""
 
-    async def restore(self, place: Place, request: ImageRequest) -> Restored:
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image; raises what ``Restorer.restore`` does, and Overloaded where there is no room or an engine died."""
 
 
@@ -37,7 +37,7 @@ class Images:
         """The kind of device that images are restored on."""
         return self._backend.device
 
-    async def get(self, digest: str, place: Place, request: ImageRequest) -> File:
+    async def get(self, digest: str, place: EntryPlace, request: ImageRequest) -> File:
         """Return the image that ``digest`` names; raises what the backend does, Overloaded, RanOutOfTime."""
         found = self._cache.get(digest)
         if found is not None:
@@ -62,7 +62,7 @@ class Images:
         if not task.cancelled():
             task.exception()  # taken up, for perhaps nobody waits any more
 
-    async def _restore(self, digest: str, place: Place, request: ImageRequest) -> File:
+    async def _restore(self, digest: str, place: EntryPlace, request: ImageRequest) -> File:
         try:
             restored = await self._backend.restore(place, request)
         except PipelineError as error:

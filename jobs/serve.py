@@ -30,7 +30,7 @@ from jobs.http_server import bind, serve_http
 from pipeline.actor import last_line
 from pipeline.cluster import PoolOptions, Request, cluster, first_line, request_for
 from pipeline.errors import InvalidOption, Overloaded, PipelineError, WorkerNotStarted
-from pipeline.service import ImageRequest, Limits, Place, Restored, Restorer, Shelf
+from pipeline.service import EntryPlace, ImageRequest, Limits, Restored, Restorer, Shelf
 
 TOKEN_VARIABLE = "IARN_TOKEN"
 ONGOING = 4
@@ -166,7 +166,7 @@ class _Replica:
         os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
         self._restorer = Restorer(uris, device=device, limits=limits)
 
-    async def restore(self, place: Place, request: ImageRequest) -> Restored | PipelineError:
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:
         return await asyncio.to_thread(self._restorer.attempt, place, request)
 
     async def device(self) -> str:
@@ -200,7 +200,7 @@ class Replicas:
             self.close()
             raise
 
-    async def restore(self, place: Place, request: ImageRequest) -> Restored:
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image; another replica is asked where one dies, and where they all do it is Overloaded."""
         for _ in range(TRIES):
             try:

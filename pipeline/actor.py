@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import threading
 import traceback
@@ -57,7 +58,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ActorPlace:
     """Where an actor runs: the start of its id, its node's address and id."""
 
     actor: str
@@ -102,14 +103,15 @@ class _Actor:
         self._before: dict[str, float] = {}
         self._change = threading.Lock()
 
-    def start(self) -> Place:
+    def start(self) -> ActorPlace:
         self._worker = self._work.start()  # torch takes as many threads as Ray says by OMP_NUM_THREADS: the actor's CPUs
         context = ray.get_runtime_context()
         actor, node = context.get_actor_id() or "", ray.util.get_node_ip_address()
-        return Place(actor=actor[:8], node=node, node_id=context.get_node_id())
+        return ActorPlace(actor=actor[:8], node=node, node_id=context.get_node_id())
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator] # Ray ships no types
-    def run(self, shard: SourceShard, halvings: int, careful: bool) -> ShardReport | Fault:
+    def run(self, call: bytes) -> ShardReport | Fault:
+        shard, halvings, careful = pickle.loads(call)  # of our own driver
         try:
             worker = self._worker_for(halvings)
             run = getattr(worker, "run_carefully", worker.run) if careful else worker.run
@@ -150,8 +152,23 @@ def remote_actor(window: int, *, cpus: float, gpus: float) -> Any:
     return remote.options(num_cpus=cpus, num_gpus=gpus)
 
 
-def result_of(reference: Any, shard: SourceShard) -> ShardReport | Fault:
-    """Return what a call of ``run`` came to."""
+def begin_run(handle: Any, shard: SourceShard, *, halvings: int, careful: bool) -> Any:
+    """Have an actor run a shard; return the reference of the call.
+
+    Pickled here: three arguments by Ray's own pickler were half of what a shard costs a driver.
+    """
+    return handle.run.remote(pickle.dumps((shard, halvings, careful)))
+
+
+def results_of(calls: Mapping[Any, SourceShard]) -> list[ShardReport | Fault]:
+    """Return what calls of ``run`` that have ended came to, by their references."""
+    try:
+        return cast("list[ShardReport | Fault]", ray.get(list(calls)))  # all at once costs a driver half as much
+    except RayError:
+        return [_result_of(reference, shard) for reference, shard in calls.items()]
+
+
+def _result_of(reference: Any, shard: SourceShard) -> ShardReport | Fault:
     try:
         result: ShardReport | Fault = ray.get(reference)
         return result

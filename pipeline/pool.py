@@ -22,7 +22,19 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.actor import Fault, Place, Reading, Work, cause_of_death, last_line, node_is_lost, remote_actor, result_of, summed
+from pipeline.actor import (
+    ActorPlace,
+    Fault,
+    Reading,
+    Work,
+    begin_run,
+    cause_of_death,
+    last_line,
+    node_is_lost,
+    remote_actor,
+    results_of,
+    summed,
+)
 from pipeline.apart import DECODE_SECONDS
 from pipeline.cluster import PoolOptions, Request, cluster, ray_job, request_for, room_for
 from pipeline.errors import InvalidOption, PipelineError, StoreUnavailable, WorkerNotStarted
@@ -33,8 +45,11 @@ from pipeline.records import Failure, ShardReport, SourceShard
 
 __all__ = ["Notice", "PoolOptions", "Snapshot", "cluster", "run"]
 
-COLLECT_SECONDS = 0.03
-"""How often at most what has ended is collected: all of it at once, for looking costs a driver more than a shard does."""
+COLLECT_SECONDS = 0.1
+"""How often at most what has ended is collected: all of it at once, for looking costs a driver more than a shard does.
+
+An actor is given its next shards then, so it gets through ten windows of them a second and no more.
+"""
 
 POLL_SECONDS = 0.5
 WATCHES_PER_SECOND = 25
@@ -106,7 +121,7 @@ class _Member:
 
     handle: Any
     starting: Any
-    place: Place | None = None
+    place: ActorPlace | None = None
     running: dict[Any, _Attempt] = field(default_factory=dict)
     leaving: bool = False
     up_since: float | None = None
@@ -257,7 +272,8 @@ class _Crew:
                 attempt = self._attempt_for(member)
                 if attempt is not None:
                     attempt.begun = member.moved = time.monotonic()
-                    member.running[member.handle.run.remote(attempt.shard, attempt.halvings, attempt.careful)] = attempt
+                    call = begin_run(member.handle, attempt.shard, halvings=attempt.halvings, careful=attempt.careful)
+                    member.running[call] = attempt
 
     def _attempt_for(self, member: _Member) -> _Attempt | None:
         under_way = len(member.running)
@@ -284,13 +300,14 @@ class _Crew:
         if ready:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         self._collected = time.monotonic()
-        for reference in ready:
-            if reference in starting:
-                self._welcome(starting[reference])
-                continue
+        for member in [starting[reference] for reference in ready if reference in starting]:
+            self._welcome(member)
+        ended = [reference for reference in ready if reference in running]
+        results = results_of({reference: running[reference].running[reference].shard for reference in ended})
+        for reference, result in zip(ended, results, strict=True):
             member = running[reference]
             member.moved = max(member.moved, time.monotonic())
-            yield from self._conclude(member, member.running.pop(reference), reference)
+            yield from self._conclude(member, member.running.pop(reference), result)
             if member.leaving and not member.running:
                 self._let_go(member)
         for member in [member for member in self._members if member.starting is not None]:
@@ -310,9 +327,8 @@ class _Crew:
                 member.leaving, member.moved = True, math.inf
                 ray.kill(member.handle)
 
-    def _conclude(self, member: _Member, attempt: _Attempt, reference: Any) -> Iterator[ShardReport | Failure]:
+    def _conclude(self, member: _Member, attempt: _Attempt, result: ShardReport | Fault) -> Iterator[ShardReport | Failure]:
         """Yield what a shard came to, unless it is tried again."""
-        result = result_of(reference, attempt.shard)
         self._check_access(result)
         ended = {"shard": attempt.shard.id, "seconds": round(time.monotonic() - attempt.begun, 3)}
         if isinstance(result, ShardReport):

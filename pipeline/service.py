@@ -103,7 +103,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class EntryPlace:
     """Where an entry is: the archive's number in the service, the shard, the row group, the key."""
 
     archive: int
@@ -162,7 +162,7 @@ class Shelf:
             "digest": self.reader.digest,
         }
 
-    def place(self, key: str, shard: str | None = None) -> Place:
+    def place(self, key: str, shard: str | None = None) -> EntryPlace:
         """Return where the entry of a key is; raises NoSuchEntry, AmbiguousKey, DamagedObject."""
         places = [each for each in self._index.places_of(key) if shard is None or each[0] == shard]
         if not places:
@@ -171,9 +171,9 @@ class Shelf:
             raise NoSuchEntry(self.name, key)
         if len(places) > 1:
             raise AmbiguousKey(self.name, key, tuple(each for each, _ in places))
-        return Place(archive=self._number, shard=places[0][0], group=places[0][1], key=key)
+        return EntryPlace(archive=self._number, shard=places[0][0], group=places[0][1], key=key)
 
-    def figures(self, place: Place) -> Entry:
+    def figures(self, place: EntryPlace) -> Entry:
         """Return an entry without its parts; raises DamagedObject."""
         name = f"{place.shard}/{place.key}"
         found = self._figures.get(name)
@@ -182,7 +182,7 @@ class Shelf:
             self._figures.put(name, found, _FIGURES_BYTES_EACH)
         return found
 
-    def asset(self, place: Place) -> dict[str, Any]:
+    def asset(self, place: EntryPlace) -> dict[str, Any]:
         """Return all that is known of an entry, as plain values; reads its row group."""
         entry = _entry(self.reader.archive, place, PARTS)
         sizes = {part: len(getattr(entry, part) or b"") or None for part in _LISTED_PARTS}
@@ -205,7 +205,7 @@ class Shelf:
         assets = [_listed(each) for each in page[:limit]]
         return {"assets": assets, "next": assets[-1]["key"] if more else None, "total": self.catalogue.total(wanted)}
 
-    def lr(self, place: Place) -> File:
+    def lr(self, place: EntryPlace) -> File:
         """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, DamagedObject."""
         entry = _entry(self.reader.archive, place, ("lr",))
         if entry.lr is None:
@@ -214,7 +214,7 @@ class Shelf:
         form = (entry.lr_path or "").rpartition(".")[2].lower()
         return File(data=entry.lr, form=form, digest=hashlib.sha256(entry.lr).hexdigest())
 
-    def original(self, place: Place) -> File:
+    def original(self, place: EntryPlace) -> File:
         """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, DamagedObject."""
         data = source_bytes(_entry(self.reader.archive, place, ("original",)))
         if data is None:
@@ -222,13 +222,13 @@ class Shelf:
         form = place.key.rpartition(".")[2].lower()
         return File(data=data, form=form, digest=hashlib.sha256(data).hexdigest())
 
-    def image_digest(self, place: Place, request: ImageRequest, device: str) -> str:
+    def image_digest(self, place: EntryPlace, request: ImageRequest, device: str) -> str:
         """Return what names the bytes of an image: the digests of archive, model and entry, the request, and what makes it."""
         entry = self.figures(place)
         made_of = [self.reader.digest, self.reader.plan.model, place.shard, entry.key, entry.sha256, entry.lr_sha256]
         return hashlib.sha256(json.dumps([*made_of, asdict(request), device, self._maker]).encode()).hexdigest()
 
-    def check_size(self, place: Place, request: ImageRequest, limits: Limits) -> None:
+    def check_size(self, place: EntryPlace, request: ImageRequest, limits: Limits) -> None:
         """Raise where an image would be too large, before anything is restored; an original tells its size only then."""
         entry = self.figures(place)
         if entry.height is not None and entry.width is not None:
@@ -256,7 +256,7 @@ class Restorer:
         """The kind of device."""
         return self._device.type
 
-    def restore(self, place: Place, request: ImageRequest) -> Restored:
+    def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image as a file; raises InvalidOption, SizeNotReachable, ImageError, ArchiveError, StoreError."""
         began = time.monotonic()
         reader = self._readers[place.archive]
@@ -271,7 +271,7 @@ class Restorer:
         data, form = encode_restored(picture, output_format(request.form, picture), request.quality)
         return Restored(data=data, form=form, pixels=own[0] * own[1], seconds=time.monotonic() - began)
 
-    def attempt(self, place: Place, request: ImageRequest) -> Restored | PipelineError:
+    def attempt(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:
         """Return what :meth:`restore` does, or the error that it raises, for callers in another process."""
         try:
             return self.restore(place, request)
@@ -286,7 +286,7 @@ class Restorer:
             return self._batchers[model]
 
 
-def _entry(archive: Archive, place: Place, parts: Collection[str]) -> Entry:
+def _entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:
     """Return the entry at a place with ``parts`` of its bytes; raises NoSuchEntry, DamagedObject, StoreError."""
     with archive.shard_rows(place.shard) as reader:
         for row in reader.rows(columns_of(parts), [place.group]):

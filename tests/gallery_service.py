@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote
 import uvicorn
 
 from jobs.http import HttpOptions, create_app
-from pipeline.service import ImageRequest, Place, Restored, Restorer, Shelf
+from pipeline.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
 
 
 class InProcess:
@@ -25,7 +25,7 @@ class InProcess:
     def __init__(self, uris: Mapping[str, str]) -> None:
         self._restorer = Restorer(list(uris.values()), device="cpu")
 
-    async def restore(self, place: Place, request: ImageRequest) -> Restored:
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image."""
         return await asyncio.to_thread(self._restorer.restore, place, request)
 

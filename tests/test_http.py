@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 from jobs.http import HttpOptions, create_app
 from jobs.http_guard import App
 from jobs.http_shapes import status_of
-from jobs.negotiation import form_for, span_of, unchanged
+from jobs.negotiation import byte_range_of, form_for, unchanged
 from pipeline import errors
 from pipeline.errors import Overloaded, PipelineError
 from pipeline.records import Tier
-from pipeline.service import ImageRequest, Place, Restored, Restorer, Shelf
+from pipeline.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
 from tests.pictures import photo, saved
 from tests.test_errors import LEAVES, example_of
 from tests.workshop import Rescaled, Sample, as_tar, noise, picture, rescale, samples, sentence
@@ -43,7 +43,7 @@ class Threads:
         self.delay = 0.0
         self.fault: PipelineError | None = None
 
-    async def restore(self, place: Place, request: ImageRequest) -> Restored:
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Restore in a thread, after a while where told, or fail as told."""
         self.restored += 1
         await asyncio.sleep(self.delay)
@@ -228,7 +228,7 @@ def test_ranges(site: Site) -> None:
 def test_a_span_is_what_a_slice_would_be(first: int | None, last: int | None, size: int) -> None:
     """Protects ranges of any numbers: none leads out of the file, and each is the one that was asked for."""
     data = bytes(size)
-    span = span_of({"range": f"bytes={'' if first is None else first}-{'' if last is None else last}"}, '"x"', size)
+    span = byte_range_of({"range": f"bytes={'' if first is None else first}-{'' if last is None else last}"}, '"x"', size)
     if span is None:
         assert (first is None and last is None) or (first is not None and last is not None and last < first)
     elif span.start is None:
@@ -243,7 +243,7 @@ def test_a_span_is_what_a_slice_would_be(first: int | None, last: int | None, si
 def test_odd_headers_are_read_without_an_error(text: str) -> None:
     """Protects against what any client may send: conditions, ranges and preferences of any text."""
     unchanged({"if-none-match": text}, '"x"')
-    span_of({"range": text, "if-range": text}, '"x"', 100)
+    byte_range_of({"range": text, "if-range": text}, '"x"', 100)
     assert form_for(text) in ("png", "jpeg", "webp", "avif")
 
 
