@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import platform
 import resource
 import subprocess
@@ -330,8 +331,8 @@ class SimulatedRay:
     def kill(self, handle: Any) -> None:
         pass
 
-    def get(self, reference: Due) -> Any:
-        return reference.value()
+    def get(self, reference: Due | list[Due]) -> Any:
+        return [each.value() for each in reference] if isinstance(reference, list) else reference.value()
 
     def wait(self, references: list[Due], *, num_returns: int = 1, timeout: float | None = None) -> Any:
         now = time.monotonic()
@@ -343,7 +344,8 @@ class SimulatedRay:
         return ready[:num_returns], references
 
     def _actor(self) -> Any:
-        def run(shard: SourceShard, *_: Any) -> Due:
+        def run(call: bytes) -> Due:
+            shard: SourceShard = pickle.loads(call)[0]
             return Due(time.monotonic() + self._seconds, lambda: self._commit(shard))
 
         def answer(value: Any) -> Any:

@@ -62,8 +62,8 @@ class _Pausing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def downscale(self, *arguments: Any, **options: Any) -> Any:
+    def downscale_many(self, *arguments: Any, **options: Any) -> Any:
         while self._pause.exists():
             self._pause.with_suffix(".reached").touch()
             time.sleep(0.02)
-        return self._engine.downscale(*arguments, **options)
+        return self._engine.downscale_many(*arguments, **options)

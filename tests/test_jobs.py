@@ -17,7 +17,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     """Protects a user with nothing set up: a terminal shows progress, Ctrl-C and SIGTERM end cleanly with status 130, the same
     command goes on where it stopped, and where nobody looks there are JSON lines and nothing else."""
     (tmp_path / "weights").write_bytes(workshop.weights())
-    shards = [f"{index:02d}" for index in range(24)]
+    shards = [f"{index:02d}" for index in range(40)]
     for shard in shards:
         workshop.as_tar(tmp_path / "source", [bulky(f"{shard}.png", int(shard))], f"{shard}.tar")
     source, archive = tmp_path / "source", tmp_path / "archive"
@@ -31,7 +31,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     assert "Traceback" not in shown
     assert "arning" not in shown
     assert shown.rstrip().endswith("Stopped. The same command resumes.")
-    assert re.search(r"rescale .* \d+/24 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
+    assert re.search(r"rescale .* \d+/40 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
     done = {path.stem for path in archive.glob("commits/*/*")}
     assert 0 < len(done) < len(shards)
     with Running(tmp_path / "second", clean_environment, IARN, *command) as second:
