@@ -503,7 +503,7 @@ def _follow(job_id: str, address: str) -> int:
 
 def _run(job: Callable[[], int]) -> None:
     """Run a job and exit with its status; errors of ours are one sentence on standard error, without a traceback."""
-    polite = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    polite = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, also where that is ignored
     try:
         status = job()
         sys.stdout.flush()

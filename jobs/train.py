@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-compile", action="store_false", dest="compiled", default=None, help="also on a GPU")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto for the best there is")
     given = vars(parser.parse_args(arguments))
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, also where that is ignored
     try:
         config = read_config(given.pop("config"), **{name: given.pop(name) for name in ("steps", "batch", "seed")})
         job = TrainingJob(config=config, sources=tuple(given.pop("sources")), **given)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from pipeline.errors import ClusterUnavailable, DeviceUnavailable, InvalidOption, ResourcesUnavailable
 
@@ -132,7 +131,7 @@ def cluster(address: str | None) -> Iterator[None]:
         # Workers get this process's folder on their path, and a package named like ours there would hide ours.
         with keeping_handler(signal.SIGTERM), chdir(Path(__file__).parents[1]):
             ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (OSError, ValueError, RuntimeError, RayError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
         raise ClusterUnavailable(address or "local", first_line(error)) from None
     try:
         yield

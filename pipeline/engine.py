@@ -57,6 +57,11 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
+def compute_in_one_thread() -> None:
+    """Have this process compute in one thread: a forked child would wait for ever for OpenMP's threads of its parent."""
+    torch.set_num_threads(1)
+
+
 def check_weights(data: bytes, uri: str) -> None:
     """Raise InvalidWeights where ``data``, read from ``uri``, is no whole weights file."""
     try:

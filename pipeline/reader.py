@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline import image
 from pipeline.archive import Archive
-from pipeline.engine import Engine, choose_device
+from pipeline.engine import Engine, choose_device, compute_in_one_thread
 from pipeline.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
 from pipeline.errors import AmbiguousKey, InvalidOption, NoSuchEntry, NothingSelected, NotKept, NotRead
 from pipeline.keys import KeyIndex
@@ -49,7 +49,7 @@ def open_archive(uri: str, *, device: str = "auto") -> ArchiveReader:
 class ArchiveReader:
     """A finished or growing archive, to read: it has the entries of the shards that were done when it was first asked.
 
-    Any thread may use it; pickled, or after a fork, it opens the archive anew.
+    Any thread may use it; pickled, or after a fork, it opens the archive anew. A forked child computes in one thread.
     """
 
     def __init__(self, uri: str, *, device: str = "auto") -> None:
@@ -166,6 +166,7 @@ class ArchiveReader:
     def _here(self) -> _Opened:
         """What is open in this process: after a fork neither locks nor connections may be shared with the parent."""
         if self._opened.process != os.getpid():
+            compute_in_one_thread()
             archive = Archive(open_store(self.uri), self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import multiprocessing
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -343,3 +346,24 @@ def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     footers.keep("c", 1, "footer of c", 4)
     assert [footers.get(uri, 1) is not None for uri in "abc"] == [True, False, True]
     assert pickle.loads(pickle.dumps(footers)).get("a", 1) is None
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_forked_child_restores(tmp_path: Path) -> None:
+    """Protects programs that fork after they have restored: OpenMP's threads stay behind, and no child waits for them."""
+    source = as_folder(tmp_path / "source", [Sample(key="a.png", data=picture(400, 600))])
+    uri = rescale(source, tmp_path / "archive", tier=Tier.LEAN).uri
+    program = f"""
+import os, signal, torch
+from pipeline.reader import open_archive
+torch.set_num_threads(3)
+archive = open_archive({uri!r}, device="cpu")
+entry = archive["a.png"]
+before = entry.restore().tobytes()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if archive["a.png"].restore().tobytes() == before else 7)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(__file__).parents[1])
