@@ -81,7 +81,7 @@ class Subnetwork(nn.Module):
         """
         x = leaky_relu(first(x), 0.2, inplace=True)
         x = leaky_relu(self.middle(x), 0.2, inplace=True)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype is not torch.float32:
+        if not _used_on_a_cpu(x) or x.dtype is not torch.float32:
             return cast(Tensor, self.last(x).float() / GAIN)
         weight, bias = self.last.weight / GAIN, cast(Tensor, self.last.bias) / GAIN
         return _by_rows(x, weight, bias) if 3 * len(weight) <= ONEDNN_OUTPUTS else conv2d(x, weight, bias)
@@ -129,7 +129,7 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
     """Return ``change(x, changes)``, the changes being the subnetwork's for ``seen``; on a CPU, unless it trains, in parts."""
     first = subnetwork.told(e)
     height, width = x.shape[-2:]
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    if not _used_on_a_cpu(x):
         return change(x, subnetwork(_surround(seen, e, subnetwork.centre, (slice(0, height), slice(0, width))), first))
     result = torch.empty_like(x)
 
@@ -138,6 +138,11 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
 
     side_by_side(compute, _parts(height, width))
     return result
+
+
+def _used_on_a_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is on a CPU and nobody trains: parts and rows are faster there, and gradients and GPUs want the whole."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

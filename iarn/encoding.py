@@ -80,23 +80,23 @@ def encode(places: Sequence[Place], level: int, like: Tensor) -> Encoding:
     """Return the encoding for pictures of the shape of ``like`` at ``level`` halvings below the lattice, on its device."""
     height, width = like.shape[-2:]
     windows = [place.window or (0, place.axes[0].lr, 0, place.axes[1].lr) for place in places]
-    if all(has_even_phases(place.axes, level) for place in places):
-        height, width, seen = 1, 1, [(top, top + 1, left, left + 1) for top, _, left, _ in windows]
-    else:
-        seen = windows
-    down = [_axis(place.axes[0], level, top, bottom) for place, (top, bottom, _, _) in zip(places, seen, strict=True)]
-    across = [_axis(place.axes[1], level, left, right) for place, (_, _, left, right) in zip(places, seen, strict=True)]
-    rows, columns = _filled_up(down, height).to(like.device), _filled_up(across, width).to(like.device)
-    shape = (len(places), 2, height, width)
-    phases = torch.cat([rows[..., None].expand(shape), columns[:, :, None].expand(shape)], dim=1)
-    scales = [[math.log2(axis.scale) for axis in place.axes] + [place.budget] for place in places]
     per_lr = places[0].axes[0].stride >> level
     sides = [((bottom - top) * per_lr, (right - left) * per_lr) for top, bottom, left, right in windows]
+    if all(has_even_phases(place.axes, level) for place in places):  # those of the first position, whatever the window
+        rows, columns = (torch.stack([_axis(place.axes[dim], level, 0, 1)[:, :1] for place in places]) for dim in (0, 1))
+    else:
+        down = [_axis(place.axes[0], level, top, bottom) for place, (top, bottom, _, _) in zip(places, windows, strict=True)]
+        across = [_axis(place.axes[1], level, left, right) for place, (_, _, left, right) in zip(places, windows, strict=True)]
+        rows, columns = _filled_up(down, height), _filled_up(across, width)
+    rows, columns = rows.to(like.device), columns.to(like.device)
+    shape = (len(places), 2, rows.shape[-1], columns.shape[-1])
+    phases = torch.cat([rows[..., None].expand(shape), columns[:, :, None].expand(shape)], dim=1)
+    scales = [[math.log2(axis.scale) for axis in place.axes] + [place.budget] for place in places]
     ends = torch.tensor(sides, device=like.device)
     return Encoding(
         phases=phases.contiguous(memory_format=torch.channels_last),  # as convolutions want what it stands beside
         uniform=torch.tensor(scales, device=like.device),
-        sides=(ends[:, 0], ends[:, 1]) if any(side != like.shape[-2:] for side in sides) else None,
+        sides=(ends[:, 0], ends[:, 1]) if any(side != (height, width) for side in sides) else None,
     )
 
 
@@ -106,8 +106,8 @@ def has_even_phases(axes: tuple[Axis, Axis], level: int) -> bool:
 
 
 def _filled_up(phases: list[Tensor], length: int) -> Tensor:
-    """Make one tensor (B, 2, length) of phases (2, any length)."""
-    return torch.stack([torch.nn.functional.pad(each, (0, length - each.shape[1])) for each in phases])  # cuts what is more
+    """Make one tensor (B, 2, length) of phases (2, length or less)."""
+    return torch.stack([torch.cat([each, each.new_zeros(2, length - each.shape[1])], dim=1) for each in phases])
 
 
 def _axis(axis: Axis, level: int, start: int, stop: int) -> Tensor:

@@ -289,13 +289,13 @@ def _picture(
     }
     if own_bytes:
         answer["Content-Security-Policy"] = "sandbox; default-src 'none'"
-    span = byte_range_of(request.headers, tag, len(found.data))
-    if span is None:
+    byte_range = byte_range_of(request.headers, tag, len(found.data))
+    if byte_range is None:
         return _Bytes(found.data, headers=answer)
-    answer["Content-Range"] = span.header
-    if span.start is None:
-        return _problem(416, "range", f"There are {span.size} bytes.", {"Content-Range": span.header})
-    return _Bytes(found.data[span.start : span.stop], 206, headers=answer)
+    answer["Content-Range"] = byte_range.header
+    if byte_range.start is None:
+        return _problem(416, "range", f"There are {byte_range.size} bytes.", {"Content-Range": byte_range.header})
+    return _Bytes(found.data[byte_range.start : byte_range.stop], 206, headers=answer)
 
 
 def _lasting(service: Service, tag: str) -> dict[str, str]:

@@ -94,30 +94,32 @@ def together(items: Iterable[Item], *, limit: int, weigh: Callable[[Item], int])
     A PipelineError of ``items`` is raised after the batch of the items before it. What was given away is not kept alive here.
     """
     batch: list[Item] = []
-    full: list[list[Item]] = []
     weight, fault = 0, None
     try:
         for item in items:
             own = weigh(item)
             if batch and weight + own > limit:
-                full.append(batch)
-                batch, weight = [], 0
-                yield full.pop()
+                yield _taken(batch)
+                weight = 0
             batch.append(item)
             weight += own
             del item
             if weight >= limit:
-                full.append(batch)
-                batch, weight = [], 0
-                yield full.pop()
+                yield _taken(batch)
+                weight = 0
     except PipelineError as error:
         fault = error
     if batch:
-        full.append(batch)
-        del batch
-        yield full.pop()
+        yield _taken(batch)
     if fault is not None:
         raise fault
+
+
+def _taken(batch: list[Item]) -> list[Item]:
+    """Return the items of ``batch``, which then has none."""
+    taken = batch.copy()
+    batch.clear()
+    return taken
 
 
 def singly(batches: Iterable[list[Item]]) -> Iterator[Item]:

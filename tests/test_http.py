@@ -225,18 +225,18 @@ def test_ranges(site: Site) -> None:
 
 
 @given(first=st.none() | st.integers(0, 10**19 - 1), last=st.none() | st.integers(0, 10**19 - 1), size=st.integers(1, 2000))
-def test_a_span_is_what_a_slice_would_be(first: int | None, last: int | None, size: int) -> None:
+def test_a_byte_range_is_what_a_slice_would_be(first: int | None, last: int | None, size: int) -> None:
     """Protects ranges of any numbers: none leads out of the file, and each is the one that was asked for."""
     data = bytes(size)
-    span = byte_range_of({"range": f"bytes={'' if first is None else first}-{'' if last is None else last}"}, '"x"', size)
-    if span is None:
+    byte_range = byte_range_of({"range": f"bytes={'' if first is None else first}-{'' if last is None else last}"}, '"x"', size)
+    if byte_range is None:
         assert (first is None and last is None) or (first is not None and last is not None and last < first)
-    elif span.start is None:
+    elif byte_range.start is None:
         assert first is None or first >= size
     else:
-        assert 0 <= span.start < span.stop <= size
-        assert data[span.start : span.stop]
-        assert span.start == (max(0, size - (last or 0)) if first is None else first)
+        assert 0 <= byte_range.start < byte_range.stop <= size
+        assert data[byte_range.start : byte_range.stop]
+        assert byte_range.start == (max(0, size - (last or 0)) if first is None else first)
 
 
 @given(st.text(max_size=60))
