@@ -26,11 +26,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iarn.side_by_side import side_by_side
+
 LANCZOS_RADIUS = 3
 DROPPED_WEIGHT = 1e-7
 SOLVE_FADED = 1e-11
 SOLVE_ROWS = 1024
-BLOCK_ROWS = 256
+
+BLOCK_ROWS, CPU_BLOCK_ROWS = 256, 64
+"""Rows of a band that are multiplied as one dense matrix: many keep a GPU busy, few have few zeros beside their taps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +67,26 @@ class Band:
         ``x`` is float32; its first sample along ``dim`` is column ``origin``, and it holds all that those rows need.
         """
         stop = self.rows if stop is None else stop
-        parts = []
-        for row in range(start, stop, BLOCK_ROWS):
-            low, high, matrix = self.dense(row, min(row + BLOCK_ROWS, stop))
-            weights = torch.from_numpy(matrix.astype(np.float32)).to(x.device)
-            parts.append(_product(weights, x.narrow(dim, low - origin, high - low), dim))
-        return torch.cat(parts, dim)
+        on_cpu = x.device.type == "cpu"
+        rows = CPU_BLOCK_ROWS if on_cpu else BLOCK_ROWS
+        blocks = [(row, min(row + rows, stop)) for row in range(start, stop, rows)]
+        if not on_cpu or torch.is_grad_enabled():
+            return torch.cat([self._block(x, dim, origin, *block) for block in blocks], dim)
+        result = x.new_empty(_widened(x, dim, stop - start))
 
+        def compute(block: tuple[int, int]) -> None:
+            result.narrow(dim, block[0] - start, block[1] - block[0]).copy_(self._block(x, dim, origin, *block))
 
-def _product(matrix: Tensor, x: Tensor, dim: int) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):  # half precision would cost more than the LR's 8 bits do
-        return x @ matrix.T if dim == -1 else matrix @ x
+        side_by_side(compute, blocks)  # each by one thread: several sum one product in an order that depends on their number
+        return result
+
+    def _block(self, x: Tensor, dim: int, origin: int, start: int, stop: int) -> Tensor:
+        """Give a few rows of :meth:`apply`, as a product of their dense matrix."""
+        low, high, matrix = self.dense(start, stop)
+        weights = torch.from_numpy(matrix.astype(np.float32)).to(x.device)
+        x = x.narrow(dim, low - origin, high - low)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would cost more than the LR's 8 bits do
+            return x @ weights.T if dim == -1 else weights @ x
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"
 MOST_LISTED = 100_000
 """Failures that a job remembers for its list, some 50 MB; it counts all, and the commits have them."""
+SHOWN_EVENTS = ("starting again",)
+"""What is said above the bar when it happens; the rest is in its numbers, or in the end."""
 SHOWN_IDS = ("ray_job", "submission")
 NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids")
 """Totals that a job's last line has otherwise, or not."""
@@ -206,6 +208,8 @@ class Reporter:
     def _say(self, level: str, event: str, **values: Any) -> None:
         if self._log is not None:
             getattr(self._log, level)(event, **values)
+        elif self._bar is not None and event in SHOWN_EVENTS:
+            self._bar.console.print(f"{event}: {values['reason']}", markup=False)
 
 
 def list_failures(store: Store, totals: Totals) -> dict[str, str]:

@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import ray
 
 from pipeline.errors import ClusterUnavailable, DeviceUnavailable, InvalidOption, ResourcesUnavailable
@@ -21,6 +22,9 @@ from pipeline.errors import ClusterUnavailable, DeviceUnavailable, InvalidOption
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """A local Ray's object store; only plans' shards and reports pass through it, never pixels."""
 CONNECT_SECONDS = 10.0
+START_TRIES = 3
+"""How often a local Ray is started: it gives its parts half a minute, which on a busy machine is not enough."""
+END_SECONDS = 30.0
 STALL_MINUTES = 120.0
 """Minutes an actor may finish no image: the largest that ``--pixel-limit`` lets in take less, floors included."""
 DEFAULT_CPUS = 2
@@ -112,11 +116,19 @@ def _fits(node: dict[str, float], request: Request) -> int:
     return int(min(rooms, default=1.0) + 1e-9)
 
 
+Started = TypeVar("Started")
+
+
+def _warn(reason: str) -> None:
+    logging.getLogger(__name__).warning(reason)
+
+
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
+def cluster(address: str | None, again: Callable[[str], None] = _warn) -> Iterator[None]:
     """Join the cluster at ``address``, or the one this process is in, or start one here that ends with the block.
 
-    Around several jobs it spares all but the first the start of Ray. Raises ClusterUnavailable.
+    Around several jobs it spares all but the first the start of Ray. A start that takes Ray too long is tried again, which
+    ``again`` is told in a sentence. Raises ClusterUnavailable.
     """
     if ray.is_initialized():
         yield
@@ -126,17 +138,45 @@ def cluster(address: str | None) -> Iterator[None]:
     if address is not None:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    options = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False, **local}
     try:
         # Ray's handler of SIGTERM prints addresses, and aborts a process that takes 3 s to end.
         # Workers get this process's folder on their path, and a package named like ours there would hide ours.
         with keeping_handler(signal.SIGTERM), chdir(Path(__file__).parents[1]):
-            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+            started(lambda: ray.init(**options), again, tries=1 if address else START_TRIES)
     except Exception as error:  # a node that does not start in time is a bare one
         raise ClusterUnavailable(address or "local", first_line(error)) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def started(start: Callable[[], Started], again: Callable[[str], None] = _warn, *, tries: int = START_TRIES) -> Started:
+    """Return what ``start`` gives, which starts a node of Ray; where that takes too long, end what it left and try again."""
+    there = set(psutil.Process().children())
+    for number in range(2, tries + 1):
+        try:
+            return start()
+        except Exception as error:  # Ray raises bare ones
+            if not isinstance(error, TimeoutError) and "timed out" not in str(error):
+                raise
+            again(f"Ray did not start in time, as happens where other work has the processors; try {number} of {tries} follows")
+            ray.shutdown()
+            _end([child for child in psutil.Process().children() if child not in there])
+    return start()
+
+
+def _end(children: Sequence[psutil.Process]) -> None:
+    """End children of this process, and all that they started."""
+    processes = list(children)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            processes += child.children(recursive=True)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(children, timeout=END_SECONDS)  # grandchildren are the system's to wait for
 
 
 def ray_job() -> dict[str, str]:

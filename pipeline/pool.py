@@ -150,7 +150,7 @@ def run(
     """
     if options.may_grow and options.address is None and not ray.is_initialized():
         raise InvalidOption("--may-grow", "without --address", "a Ray of this machine alone does not grow; give the cluster's.")
-    with cluster(options.address):
+    with cluster(options.address, lambda reason: notice(Notice(event="starting again", reason=reason))):
         request = request_for(work.device, options)
         if request.gpus and work.device == "auto":
             work = replace(cast(Any, work), device="cuda")  # an actor that was given a GPU never falls back to the CPU

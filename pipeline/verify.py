@@ -47,6 +47,9 @@ NO_WORD = (StoreUnavailable, CredentialsRefused, AccessDenied)
 TOLERANCE_DB = 0.1
 """A restore on another device differs by single 8-bit levels, which moves its PSNR by less than this."""
 
+FLOOR_TOLERANCE = {FloorMetric.PSNR: 0.02, FloorMetric.PSNR_Y: 0.02, FloorMetric.SSIM: 0.0002}
+"""What those levels may take from a floor that an entry reached where it was written."""
+
 CEILING_DB = 60.0
 """Above it such levels are all the error there is, and a restore that was exact on one device is not on another."""
 
@@ -182,8 +185,10 @@ class VerifyWorker:
         if entry.original_coding is OriginalCoding.PIXELS:
             return None if found.psnr == math.inf else f"its pixels come back at {found.psnr:.2f} dB, not as they were"
         settings = self.archive.plan.settings
-        if settings.floor is not None and (value := found.of(settings.floor_metric)) < settings.floor:
-            return f"it restores to {value:g} ({settings.floor_metric}), below the floor of {settings.floor:g}"
+        if settings.floor is not None:
+            value, metric = found.of(settings.floor_metric), settings.floor_metric
+            if value < settings.floor - FLOOR_TOLERANCE[metric]:
+                return f"it restores to {value:g} ({metric}), below the floor of {settings.floor:g}"
         if entry.psnr is None or found.psnr < min(entry.psnr, CEILING_DB) - TOLERANCE_DB:
             return f"it restores to {found.psnr:.2f} dB, {entry.psnr} dB are stored"
         return None

@@ -21,6 +21,8 @@ import psutil
 
 KEPT = ("PATH", "PYTHONPATH", "TMPDIR", "LANG")
 IARN = str(Path(sys.executable).with_name("iarn"))
+GUARD = 600.0  # seconds
+"""A test that waits this long hangs; no speed is meant."""
 
 
 @contextmanager
@@ -126,7 +128,7 @@ class Running(Logged):
         except psutil.NoSuchProcess:
             return
 
-    def until(self, reached: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, reached: Callable[[], bool], seconds: float = GUARD) -> None:
         """Wait until something has happened while the command still runs."""
         end = time.monotonic() + seconds
         while not reached():
@@ -155,7 +157,7 @@ class Running(Logged):
         self.look()
         return self._process.poll()
 
-    def ended(self, seconds: float = 180) -> int:
+    def ended(self, seconds: float = GUARD) -> int:
         """Wait for the command to end; return its status."""
         end = time.monotonic() + seconds
         while self._process.poll() is None:
@@ -164,8 +166,8 @@ class Running(Logged):
             time.sleep(0.05)
         return self._process.returncode
 
-    def left_behind(self, *besides: str, seconds: float = 20) -> list[str]:
-        """Return the names of descendants, ``besides`` some, that are still there some seconds after the command ended."""
+    def left_behind(self, *besides: str, seconds: float = GUARD) -> list[str]:
+        """Return the names of descendants, ``besides`` some, that do not end with the command."""
         names = {process: _name(process) for process in self._seen.values()}
         _, alive = psutil.wait_procs([process for process, name in names.items() if name not in besides], timeout=seconds)
         return [names[process] for process in alive]

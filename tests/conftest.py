@@ -65,13 +65,17 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray of four logical CPUs in this process, which every pool of these tests uses; it ends with the tests."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=80 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
+    from pipeline.cluster import started
+
+    started(
+        lambda: ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=80 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     )
     yield
     ray.shutdown()

@@ -13,6 +13,8 @@ from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.commands import GUARD
+
 
 class Fault(Enum):
     """What becomes of one exchange."""
@@ -62,7 +64,7 @@ class Hold:
     def wait(self) -> bool:
         """Wait for the end, in the proxy; return whether the request goes on."""
         self.arrived.set()
-        return self._ended.wait(120) and not self._dropped
+        return self._ended.wait(GUARD) and not self._dropped
 
 
 @dataclass
@@ -117,7 +119,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
                 return
             if fault is Fault.FLIP_SENT and body:
                 body = bytes([body[0] ^ 1]) + body[1:]
-            connection = http.client.HTTPConnection(target, timeout=30)
+            connection = http.client.HTTPConnection(target, timeout=GUARD)
             try:
                 # The signature covers the Host header, so it stays the proxy's own.
                 connection.request(self.command, self.path, body, dict(self.headers))

@@ -15,6 +15,7 @@ import uvicorn
 
 from jobs.http import HttpOptions, create_app
 from pipeline.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from tests.commands import GUARD
 
 
 class InProcess:
@@ -80,7 +81,7 @@ def served(uris: Mapping[str, str], *, token: str | None = None, count: int | No
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(GUARD)
         for shelf in shelves:
             shelf.close()
 

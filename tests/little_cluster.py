@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -56,8 +57,7 @@ class LittleCluster:
 
     def __enter__(self) -> Self:
         try:
-            self._start(*self._head, "--num-cpus=0")
-            self._nodes[0].until(lambda: answers(f"{self.dashboard}/api/version", self.token))
+            self._up(lambda: answers(f"{self.dashboard}/api/version", self.token), *self._head, "--num-cpus=0")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -70,13 +70,17 @@ class LittleCluster:
     def add(self, cpus: int = 1) -> Running:
         """Start a node, and wait until it has joined."""
         before = self._joined()
+        agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
+        return self._up(lambda: bool(self._joined() - before), f"--address={HOST}:{self._port}", f"--num-cpus={cpus}", agent)
+
+    def _up(self, joined: Callable[[], bool], *options: str) -> Running:
+        """Start a node and wait for it; Ray gives it half a minute, which on a busy machine is not enough."""
         for left in reversed(range(TRIES)):
-            agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
-            node = self._start(f"--address={HOST}:{self._port}", f"--num-cpus={cpus}", agent)
+            node = self._start(*options)
             try:
-                node.until(lambda: bool(self._joined() - before))
+                node.until(joined)
                 return node
-            except AssertionError:  # Ray gives a node half a minute, which on a busy machine is not enough
+            except AssertionError:
                 node.end()
                 if not left:
                     raise

@@ -14,6 +14,8 @@ from typing import Any, Self
 import psutil
 from ray.cluster_utils import Cluster
 
+from pipeline.cluster import started
+
 MEMORY = 80 * 2**20
 
 
@@ -29,10 +31,8 @@ class Nodes:
         self._before = dict(os.environ)
         os.environ.update(self._environment)
         try:
-            self._cluster = Cluster(
-                initialize_head=True,
-                head_node_args={**self._arguments(0), "include_dashboard": False, "temp_dir": str(self._folder)},
-            )
+            head = {**self._arguments(0), "include_dashboard": False, "temp_dir": str(self._folder)}
+            self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
             for _ in range(self._count):
                 self.add()
         except BaseException:
@@ -62,7 +62,7 @@ class Nodes:
 
     def add(self) -> None:
         """Add a node of one CPU."""
-        self._nodes.append(self._cluster.add_node(**self._arguments(1)))
+        self._nodes.append(started(lambda: self._cluster.add_node(**self._arguments(1))))
 
     def lose(self, index: int) -> None:
         """Take a node away at once, its actors with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from pipeline.errors import AccessDenied, InvalidWeights, NotFound, StoreUnavailable
 from pipeline.progress import Progress
 from pipeline.records import ObjectInfo, ShardKind, ShardReport, SourceShard
+from tests.commands import GUARD
+
+WITHOUT_END = 10 * GUARD  # seconds
 
 
 class OutOfMemoryError(RuntimeError):
@@ -42,7 +46,7 @@ class ScriptedWork:
         if self.starting == "die":
             os._exit(3)
         if self.starting == "hang":
-            time.sleep(60)
+            time.sleep(WITHOUT_END)
         return ScriptedWorker(self.folder, self.halvings)
 
 
@@ -76,11 +80,11 @@ class ScriptedWorker:
         if verb == "sleep":
             time.sleep(float(number))
         elif verb == "meet":
-            end = time.monotonic() + 60
-            while not begun(self._folder, number) and time.monotonic() < end:
-                time.sleep(0.02)
+            wait_until(lambda: bool(begun(self._folder, number)))
+        elif verb == "crowd":
+            wait_until(lambda: most_at_once(self._folder) >= 2)
         elif verb == "hang-once" and tries == 1:
-            time.sleep(60)
+            time.sleep(WITHOUT_END)
         elif verb == "unavailable" and tries <= int(number):
             raise StoreUnavailable("s3://bucket/key", "it is down")
         elif verb == "denied":
@@ -99,14 +103,21 @@ class ScriptedWorker:
             os._exit(9)
         elif verb == "halvings":
             return self._halvings
-        elif verb == "die":
-            time.sleep(0.2)
+        elif verb == "die-beside":
+            wait_until(lambda: bool(begun(self._folder, number)))
             os._exit(9)
         elif verb == "threads":
             return int(os.environ["OMP_NUM_THREADS"])
         elif verb == "unsendable":
             return threading.Lock()
         return None
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Wait until something has happened, whoever makes it happen."""
+    end = time.monotonic() + GUARD
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def note(folder: str, name: str, at_work: int = 0) -> int:

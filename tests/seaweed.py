@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Self
 import boto3
 from botocore.config import Config
 
+from tests.commands import GUARD
+
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
@@ -42,7 +44,7 @@ def weed_binary() -> Path | None:
 class SeaweedServer:
     """A server that runs within ``with``; ``stop`` and ``start`` again keep its ports and its data."""
 
-    def __init__(self, start_seconds: float = 30.0) -> None:
+    def __init__(self, start_seconds: float = GUARD) -> None:
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
@@ -147,7 +149,7 @@ class SeaweedServer:
         end = time.monotonic() + self._start_seconds
         while time.monotonic() < end and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=1) as answer:
+                with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=10) as answer:
                     if answer.status == 200:
                         return True
             except (OSError, urllib.error.URLError):

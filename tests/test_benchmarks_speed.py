@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import single, whole_job
 from tests import workshop
+from tests.commands import GUARD
 from tests.pictures import saved
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,7 @@ def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: 
 def test_it_needs_no_ray() -> None:
     """Protects the benchmark on a machine that has the GPU and no Ray, and the main path in a debugger."""
     blocked = "import sys; sys.modules['ray'] = None; sys.path.insert(0, '.'); import benchmarks.whole_job, benchmarks.single"
-    subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=True, timeout=GUARD)
 
 
 def test_one_asset_is_read_once(weights: str, tmp_path: Path) -> None:

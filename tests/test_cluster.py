@@ -33,7 +33,6 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # the one that Amazon's doc
 SHARDS = 10
 ODD = 5
 """The shard with a damaged image and an unsupported one; none of the first, which are held."""
-PATIENCE = 240.0
 
 
 class Lines(Logged):
@@ -82,10 +81,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
                 first.end()
                 third = hold(job, cluster.add())
                 held[1].resume()
-                job.until(lambda: all(name in scraped(cluster) for name in METRICS), seconds=PATIENCE)
+                job.until(lambda: all(name in scraped(cluster) for name in METRICS))
                 metrics = scraped(cluster)
                 third.resume()
-                status = job.ended(PATIENCE)
+                status = job.ended()
             listed = run(folder / "list", cluster.environment, "jobs", "--json", "--address", cluster.dashboard)
             jobs = json.loads(listed.out)
             again = run(folder / "again", cluster.environment, "jobs", jobs[0]["job"], "--address", cluster.dashboard)
@@ -116,7 +115,7 @@ def hold(job: Running, node: Running) -> psutil.Process:
                     found.append(process)
         return bool(found)
 
-    job.until(at_work, seconds=PATIENCE)
+    job.until(at_work)
     return found[0]
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.dataset import ArchiveDataset
 from pipeline.reader import EntryReader, open_archive
+from tests.commands import GUARD
 from tests.workshop import Sample, as_tar, rescale, samples
 
 
@@ -52,7 +53,7 @@ def test_workers_read_for_themselves(uri: str, start: str) -> None:
     """Protects DataLoader: workers of another process give the same items, shuffled or not, labels with them."""
     dataset = ArchiveDataset(uri, square)
     alone = [dataset[index] for index in range(len(dataset))]  # opens files, which must not travel
-    loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=start, timeout=120)
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=start, timeout=GUARD)
     batches = list(loader)
     assert [len(labels) for _, labels in batches] == [4, 4, 1]
     assert torch.equal(torch.cat([pixels for pixels, _ in batches]), torch.stack([pixels for pixels, _ in alone]))

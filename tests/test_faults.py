@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,8 @@ from pipeline.records import Failure, ShardReport, Tier
 from pipeline.rescale import RescaleWork
 from tests import workshop
 from tests.accounting import accounted_for, planned
-from tests.commands import IARN, Running, ray_logs, run
+from tests.commands import GUARD, IARN, Running, ray_logs, run
+from tests.faulty_proxy import Fault, faulty_proxy
 from tests.hooked_worker import HookedWork
 from tests.seaweed import SECRET_KEY, SeaweedServer
 from tests.test_jobs import bulky
@@ -43,11 +45,23 @@ def test_a_job_on_object_storage_survives_kill_9(
     source, archive, out = (f"{s3_bucket}/{part}" for part in ("source", "archive", "out"))
     command = ("rescale", source, archive, "--scale", "2", "--tier", "exact", "--weights", tmp_path / "weights", "--json")
 
-    with Running(tmp_path / "first", clean_environment, IARN, *command) as first:
-        first.until(lambda: len(objects.keys("archive/commits/")) >= 2)
-        first.kill()
-        # Ray's two agents try for a minute to tell its dead server of the death of its raylet; then they end as well.
-        assert not first.left_behind("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    commits, killed = count(1), threading.Event()
+
+    def choose(method: str, path: str) -> Fault | None:
+        if method == "PUT" and "/commits/" in path and next(commits) > 3:
+            killed.wait(GUARD)  # or the job might be done before it is killed
+            return Fault.RESET
+        return None
+
+    with faulty_proxy(s3_server.endpoint) as proxy:
+        proxy.choose = choose
+        environment = clean_environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
+        with Running(tmp_path / "first", environment, IARN, *command) as first:
+            first.until(lambda: len(objects.keys("archive/commits/")) >= 2)
+            first.kill()
+            # Ray's two agents try for a minute to tell its dead server of the death of its raylet; then they end as well.
+            assert not first.left_behind("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+            killed.set()
     done = objects.keys("archive/commits/")
     assert 2 <= len(done) < len(samples)
     before = {key: objects.etag(key) for key in (*done, *objects.keys("archive/shards/"), "archive/plan.json")}

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.pictures import saved
 from tests.workshop import Sample, as_tar, rescale
 
 pytest.importorskip("jobs.http", reason="the service is not there")
+from tests.commands import GUARD
 from tests.gallery_service import served
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +71,7 @@ class Visit:
 
     def __init__(self, browser: Any, service: str, **options: Any) -> None:
         self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(1000 * GUARD)
         self.service = service
         self.complaints: list[str] = []
         self.asked: list[str] = []
@@ -126,7 +128,8 @@ def pixels(data: bytes) -> np.ndarray[Any, Any]:
 
 def until(page: Any, expression: str) -> None:
     """Wait until an expression of JavaScript is true (Playwright's own wait needs eval, which the page's policy forbids)."""
-    for _ in range(1000):
+    end = time.monotonic() + GUARD
+    while time.monotonic() < end:
         if page.evaluate(expression):
             return
         page.wait_for_timeout(20)
@@ -500,6 +503,12 @@ def test_errors_are_sentences(visit: Callable[..., Visit]) -> None:
     both_there(page)
 
 
+_SAID = """window.said = [];
+  new MutationObserver(() => window.said.push(document.querySelector('#status')?.textContent ?? ''))
+    .observe(document, { subtree: true, childList: true, characterData: true });"""
+"""Has a page keep all that its status has said."""
+
+
 def test_a_busy_service_is_waited_for(visit: Callable[..., Visit]) -> None:
     """Protects back-pressure: a 503 is tried again after the time that it names, and said meanwhile; then it is a problem."""
     here = visit()
@@ -514,9 +523,10 @@ def test_a_busy_service_is_waited_for(visit: Callable[..., Visit]) -> None:
         body = json.dumps({"error": {"kind": "overloaded", "message": "The service cannot take this request now."}})
         route.fulfill(status=503, headers={"Retry-After": "1"}, content_type="application/json", body=body)
 
+    here.page.add_init_script(_SAID)  # what is said may have gone when it is looked for
     here.page.route("**/image?*", busy)
     page = here.go(archive="photos", key="trips/mural.png")
-    until(page, "document.querySelector('#status').textContent.includes('Trying again in 1 s.')")
+    until(page, "window.said.some(text => text.includes('Trying again in 1 s.'))")
     both_there(page)
     assert page.locator("#problem").is_hidden()
     refusals.append(False)  # never again

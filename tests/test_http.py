@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,10 +22,12 @@ from jobs.http import HttpOptions, create_app
 from jobs.http_guard import App
 from jobs.http_shapes import status_of
 from jobs.negotiation import byte_range_of, form_for, unchanged
+from jobs.on_demand import Images
 from pipeline import errors
 from pipeline.errors import Overloaded, PipelineError
 from pipeline.records import Tier
 from pipeline.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from tests.commands import GUARD
 from tests.pictures import photo, saved
 from tests.test_errors import LEAVES, example_of
 from tests.workshop import Rescaled, Sample, as_tar, noise, picture, rescale, samples, sentence
@@ -40,13 +43,15 @@ class Threads:
         self.restorer = Restorer([uri], device="cpu")
         self.device = self.restorer.device
         self.restored = 0
-        self.delay = 0.0
+        self.gate = threading.Event()
+        self.gate.set()
         self.fault: PipelineError | None = None
 
     async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
-        """Restore in a thread, after a while where told, or fail as told."""
+        """Restore in a thread, once the gate is open, or fail as told."""
         self.restored += 1
-        await asyncio.sleep(self.delay)
+        while not self.gate.is_set():
+            await asyncio.sleep(0.01)
         if self.fault is not None:
             raise self.fault
         return await asyncio.to_thread(self.restorer.restore, place, request)
@@ -60,7 +65,7 @@ class Site:
         self.shelf = Shelf("demo", rescaled.uri)
         self.shelf.catalogue.begin()
         self.backend = Threads(rescaled.uri)
-        self.app: App = create_app([self.shelf], self.backend, HttpOptions(**options))
+        self.app: App = create_app([self.shelf], self.backend, HttpOptions(**{"seconds": GUARD, **options}))
         self.client = TestClient(self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False)
 
     def get(self, path: str, **headers: str) -> Any:
@@ -104,7 +109,7 @@ def site(archive: Rescaled) -> Iterator[Site]:
 @pytest.fixture
 def fresh(archive: Rescaled) -> Iterator[Site]:
     """A service of this test alone."""
-    made = Site(archive, seconds=5, most_restores=2)
+    made = Site(archive, most_restores=2)
     with closing(made.shelf):
         yield made
 
@@ -247,10 +252,18 @@ def test_odd_headers_are_read_without_an_error(text: str) -> None:
     assert form_for(text) in ("png", "jpeg", "webp", "avif")
 
 
-def test_equal_requests_at_once_are_restored_once(fresh: Site) -> None:
+def test_equal_requests_at_once_are_restored_once(fresh: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects engines from a crowd: ten who ask for one image share its restore, and the eleventh finds it in the cache."""
-    fresh.backend.delay = 0.3
-    found: list[bytes] = []
+    fresh.backend.gate.clear()
+    ask, asked, found = Images.get, list[str](), list[bytes]()
+
+    async def get(images: Images, digest: str, *more: Any) -> Any:
+        asked.append(digest)
+        if len(asked) == 10:
+            fresh.backend.gate.set()  # it is seen once this one waits as well
+        return await ask(images, digest, *more)
+
+    monkeypatch.setattr(Images, "get", get)
     threads = [threading.Thread(target=lambda: found.append(fresh.get(f"{ENTRY}/image").content)) for _ in range(10)]
     with fresh.client:  # one event loop for all of them
         for thread in threads:
@@ -265,7 +278,7 @@ def test_equal_requests_at_once_are_restored_once(fresh: Site) -> None:
 
 def test_too_many_restores_are_refused_at_once(fresh: Site) -> None:
     """Protects the service under load: beyond what may wait 503 with Retry-After, while LRs are answered as ever."""
-    fresh.backend.delay = 1.0
+    fresh.backend.gate.clear()
     answers: list[Any] = []
     with fresh.client:
         threads = [
@@ -274,6 +287,11 @@ def test_too_many_restores_are_refused_at_once(fresh: Site) -> None:
         for thread in threads:
             thread.start()
         assert fresh.get(f"{ENTRY}/lr").status_code == 200
+        end = time.monotonic() + GUARD
+        while len(answers) < 4 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert [answer.status_code for answer in answers] == [503] * 4, "while the others wait"
+        fresh.backend.gate.set()
         for thread in threads:
             thread.join()
     refused = [answer for answer in answers if answer.status_code == 503]
@@ -286,7 +304,7 @@ def test_too_many_restores_are_refused_at_once(fresh: Site) -> None:
 def test_a_restore_has_its_time(archive: Rescaled) -> None:
     """Protects clients from waiting for ever: a restore that takes too long is given up with a sentence."""
     site = Site(archive, seconds=0.1)
-    site.backend.delay = 30
+    site.backend.gate.clear()
     with closing(site.shelf):
         answer = site.get(f"{ENTRY}/image")
         assert (answer.status_code, told(answer)) == (503, "overloaded")
@@ -296,7 +314,7 @@ def test_a_restore_has_its_time(archive: Rescaled) -> None:
 def test_a_read_has_its_time(archive: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects clients from a store that hangs: what is not read in time is given up with a sentence."""
     site, released = Site(archive, seconds=0.1), threading.Event()
-    monkeypatch.setattr(site.shelf, "lr", lambda _: released.wait(30))
+    monkeypatch.setattr(site.shelf, "lr", lambda _: released.wait(GUARD))
     with closing(site.shelf):
         answer = site.get(f"{ENTRY}/lr")
         released.set()

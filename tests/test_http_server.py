@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from jobs import http_server
 from jobs.http_server import MOST_HEAD_BYTES, BoundedProtocol, bind, serve_until
 from pipeline.errors import InvalidOption
+from tests.commands import GUARD
 from tests.workshop import sentence
 
 LARGE = bytes(40_000_000)
@@ -32,9 +34,9 @@ async def large(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a server that has little patience; it is stopped at the end, with nothing under way."""
-    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.4)
-    monkeypatch.setattr(BoundedProtocol, "stall_seconds", 0.4)
+    """The port of a server that has all patience; it is stopped at the end, with nothing under way."""
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", GUARD)
+    monkeypatch.setattr(BoundedProtocol, "stall_seconds", GUARD)
     listener, ready = bind("127.0.0.1", 0), threading.Event()
     stops: list[Any] = []
 
@@ -49,18 +51,25 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
     thread = threading.Thread(target=loop)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(GUARD)
     yield listener.getsockname()[1]
     running, stop = stops[0]
     running.call_soon_threadsafe(stop.set)
-    thread.join(30)
+    thread.join(GUARD)
     assert not thread.is_alive()
     listener.close()
 
 
+@pytest.fixture
+def impatient(port: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The port of a server that does not wait long for a request."""
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.4)
+    return port
+
+
 def connected(port: int) -> socket.socket:
     """Return a connection that gives up in the end."""
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    return socket.create_connection(("127.0.0.1", port), timeout=GUARD)
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -74,19 +83,30 @@ def rest(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def small(connection: socket.socket, count: int) -> bytes:
+    """Read so many answers that are small."""
+    found = b""
+    while found.count(b"small") < count:
+        part = connection.recv(4096)
+        assert part, found
+        found += part
+    return found
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])
-def test_a_request_that_does_not_come_is_not_waited_for(port: int, sent: bytes) -> None:
+def test_a_request_that_does_not_come_is_not_waited_for(impatient: int, sent: bytes) -> None:
     """Protects connections: silence, half a line or half of the headers are answered with 408 and the end."""
-    with connected(port) as connection:
+    with connected(impatient) as connection:
         connection.sendall(sent)
         assert rest(connection).startswith(b"HTTP/1.1 408")
 
 
-def test_a_request_that_comes_in_drops_is_not_waited_for(port: int) -> None:
+def test_a_request_that_comes_in_drops_is_not_waited_for(impatient: int) -> None:
     """Protects connections: a byte now and then does not extend the time."""
-    with connected(port) as connection:
+    head = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 2000  # never whole, never too large, and minutes long
+    with connected(impatient) as connection:
         try:
-            for byte in REQUEST * 3:
+            for byte in head:
                 connection.sendall(bytes([byte]))
                 time.sleep(0.05)
         except (BrokenPipeError, ConnectionResetError):
@@ -94,26 +114,32 @@ def test_a_request_that_comes_in_drops_is_not_waited_for(port: int) -> None:
         raise AssertionError("the server listened to all of it")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
+def test_a_body_that_does_not_come_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects connections: who announces a body and does not send it is answered, and let go."""
     with connected(port) as connection:
+        connection.sendall(REQUEST.replace(b"/ ", b"/small ", 1))
+        small(connection, 1)
+        monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.4)  # counted from the next bytes that come
         connection.sendall(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
         assert rest(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_a_head_without_end_is_refused(port: int) -> None:
     """Protects memory: a line or headers of more bytes than any request has are 431."""
-    for sent in (b"GET /" + b"x" * (MOST_HEAD_BYTES + 1), b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MOST_HEAD_BYTES // 6 + 1)):
+    for sent in (b"GET /" + b"x" * MOST_HEAD_BYTES, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MOST_HEAD_BYTES // 6 + 1)):
         with connected(port) as connection:
-            connection.sendall(sent)
+            connection.sendall(sent[: MOST_HEAD_BYTES + 1])  # bytes that nobody reads would tear the answer away
             assert rest(connection).startswith(b"HTTP/1.1 431")
 
 
-def test_an_answer_that_is_not_taken_is_given_up(port: int) -> None:
+def test_an_answer_that_is_not_taken_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects memory: who asks and does not read is cut off, long before all is sent."""
+    monkeypatch.setattr(BoundedProtocol, "stall_seconds", 0.4)
     with connected(port) as connection:
         connection.sendall(REQUEST)
-        time.sleep(1.5)
+        cut_off = select.poll()
+        cut_off.register(connection, 0)  # its end is told without being asked for
+        assert cut_off.poll(1000 * GUARD)
         assert len(rest(connection)) < len(LARGE)
 
 
@@ -122,11 +148,9 @@ def test_who_reads_gets_all_on_one_connection(port: int) -> None:
     with connected(port) as connection:
         for _ in range(3):
             connection.sendall(REQUEST.replace(b"/ ", b"/small ", 1))
-            assert connection.recv(4096).endswith(b"small")
+            assert small(connection, 1).endswith(b"small")
         connection.sendall(REQUEST.replace(b"/ ", b"/small ", 1) * 3)
-        found = b""
-        while found.count(b"small") < 3:
-            found += connection.recv(4096)
+        small(connection, 3)
         connection.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
         assert len(rest(connection)) > len(LARGE)
 
@@ -134,7 +158,6 @@ def test_who_reads_gets_all_on_one_connection(port: int) -> None:
 def test_connections_are_bounded(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the process: beyond so many connections a new one gets 503 with Retry-After."""
     monkeypatch.setattr(http_server, "MOST_CONNECTIONS", 2)
-    monkeypatch.setattr(BoundedProtocol, "head_seconds", 30)
     with connected(port), connected(port), connected(port) as third:
         answer = rest(third)
         assert answer.startswith(b"HTTP/1.1 503")

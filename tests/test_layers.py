@@ -25,6 +25,7 @@ HOMES = {
     "pyarrow": {"pipeline/parquet.py"},
     "ray": {f"pipeline/{name}.py" for name in ("pool", "actor", "cluster", "instruments", "group")}
     | {"jobs/submit.py", "jobs/serve.py"},
+    "psutil": {"pipeline/cluster.py"},  # processes that a start of Ray left
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py"},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DamagedShard, UndecodableImage
 from pipeline.overlap import OneThread, ahead, together
+from tests.commands import GUARD
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_results_come_in_order(threads: ThreadPoolExecutor) -> None:
 
     def slow_first(item: int) -> int:
         if item == 0:
-            gate.wait(10)
+            gate.wait(GUARD)
         if item == 2:
             gate.set()
         return item * item
@@ -95,7 +97,7 @@ def test_an_error_of_the_function_stands_where_its_result_would() -> None:
         if item == 2:
             raise UndecodableImage("broken")
         if item > 2:
-            gate.wait(10)
+            gate.wait(GUARD)
         return item
 
     with ThreadPoolExecutor(1) as threads:
@@ -119,25 +121,39 @@ def test_an_error_of_the_source_comes_after_all_results(threads: ThreadPoolExecu
 def test_a_fault_of_the_source_is_raised_at_once(threads: ThreadPoolExecutor) -> None:
     """Protects against hidden bugs: an error that is none of ours is not put off until all results are used."""
     gate = threading.Event()
-    with pytest.raises(ZeroDivisionError):
-        next(ahead(threads, lambda _: gate.wait(0.5), Source([1, 2], ZeroDivisionError()), limit=10))
+    try:
+        with pytest.raises(ZeroDivisionError):
+            next(ahead(threads, lambda _: gate.wait(GUARD), Source([1, 2], ZeroDivisionError()), limit=10))
+    finally:
+        gate.set()
 
 
-def test_what_is_ready_is_not_held_back(threads: ThreadPoolExecutor) -> None:
+class Kept(ThreadPoolExecutor):
+    """A thread that keeps what was given to it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Keep the future as well."""
+        self.futures.append(super().submit(function, *arguments, **options))
+        return self.futures[-1]
+
+
+def test_what_is_ready_is_not_held_back() -> None:
     """Protects progress and memory: a finished result is given although the limit is far, with one item more under way."""
-    done = threading.Event()
+    taken: list[int] = []
 
     def finished() -> Iterator[int]:
         yield 0
-        assert done.wait(10)
-        time.sleep(0.1)  # by now the first result is ready
+        threads.futures[0].result(GUARD)  # now the first result is ready
         for item in range(1, 1000):
             taken.append(item)
             yield item
 
-    taken: list[int] = []
-    results = ahead(threads, lambda item: done.set() or item, finished(), limit=10**6)
-    assert next(results) == 0
+    with Kept() as threads:
+        assert next(ahead(threads, lambda item: item, finished(), limit=10**6)) == 0
     assert len(taken) <= 3
 
 
@@ -149,7 +165,7 @@ def test_closing_cancels_what_has_not_begun() -> None:
     def wait(item: int) -> int:
         begun.append(item)
         if item:
-            gate.wait(10)
+            gate.wait(GUARD)
         return item
 
     with ThreadPoolExecutor(1) as threads:

@@ -18,7 +18,7 @@ from pipeline.pool import PoolOptions
 from pipeline.records import EntryKind, Failure, OriginalCoding, ShardReport, Tier
 from tests import pictures, poison, workshop
 from tests.accounting import accounted_for, planned
-from tests.hooked_worker import HookedWork
+from tests.hooked_worker import DECODE_SECONDS, HookedWork
 from tests.workshop import Sample
 
 
@@ -45,7 +45,7 @@ def test_a_poison_picture_costs_itself_alone(tmp_path: Path, poisoned: Sample) -
     account = accounted_for(str(tmp_path / "source"), archive.store.uri, sample=1)
     assert (account.entries, account.originals) == (6, 1)
     (failure,) = account.failures
-    what = "its decoding ends the process (SIGSEGV)" if deadly else "its decoding took more than 2 s"
+    what = "its decoding ends the process (SIGSEGV)" if deadly else f"its decoding took more than {DECODE_SECONDS} s"
     assert workshop.sentence(failure.reason) == f"cannot be decoded: {what}"
     entry = archive.read_entry(planned(archive)[0].id, "b.jpg")
     assert (entry.kind, entry.reason, entry.original_coding) == (EntryKind.ORIGINAL, failure.reason, OriginalCoding.BYTES)

@@ -43,17 +43,21 @@ def test_a_stage_within_another_is_counted_once() -> None:
     """Protects shares of stages: measuring within encoding is not both, in whatever thread, and the engine's time is apart."""
     progress = Progress()
 
+    passed: list[float] = []
+
     def encode() -> None:
+        begin = time.perf_counter()
         with progress.stage("encode"):
             for _ in range(2):
                 progress.timed("verify", time.sleep)(0.03)
+        passed.append(time.perf_counter() - begin)
 
     with progress.stage("network"), ThreadPoolExecutor(2) as threads, progress.engine():
         for each in [threads.submit(encode) for _ in range(2)]:
             each.result()
     counts = progress.counts()
     assert counts["verify"] >= 0.12
-    assert counts["encode"] < counts["verify"]
+    assert counts["encode"] + counts["verify"] <= sum(passed) + 1e-6
     assert counts["network"] >= counts["busy"] >= 0.06
     assert counts["up"] >= counts["busy"]
 

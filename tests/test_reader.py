@@ -26,6 +26,7 @@ from pipeline.keys import KeyIndex
 from pipeline.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.records import EntryKind, Tier
 from pipeline.store import Store, open_store
+from tests.commands import GUARD
 from tests.pictures import exif, photo, saved
 from tests.workshop import Rescaled, Sample, as_folder, as_tar, noise, picture, rescale, restore, samples, sentence, written
 
@@ -366,4 +367,4 @@ if child == 0:
     os._exit(0 if archive["a.png"].restore().tobytes() == before else 7)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=GUARD, cwd=Path(__file__).parents[1])

@@ -34,6 +34,7 @@ from pipeline.lr import LrToRestore, restore_lrs
 from pipeline.reader import open_archive
 from pipeline.records import Entry, EntryKind, OriginalCoding, Pixels, Tier
 from pipeline.service import FORMS, ImageRequest, Limits, Restorer, Shelf
+from tests.commands import GUARD
 from tests.pictures import exif, photo, saved, swapped_profile
 from tests.workshop import (
     Rescaled,
@@ -167,7 +168,7 @@ def test_figures_are_those_of_the_entry(odd: Served) -> None:
         for part in ("lr", "latent", "alpha", "original"):
             assert asset["bytes"][part] == (len(getattr(entry, part) or b"") or None)
         assert asset["stored_bytes"] == sum(size or 0 for size in asset["bytes"].values())
-        (listed,) = odd.shelf.list(Filter(prefix=entry.key), after="", limit=5, seconds=30)["assets"]
+        (listed,) = odd.shelf.list(Filter(prefix=entry.key), after="", limit=5, seconds=GUARD)["assets"]
         told = {name: value for name, value in listed.items() if name not in ("bytes", "stored_bytes", "holders")}
         assert told == {name: asset[name] for name in told}
 
@@ -282,7 +283,7 @@ def test_a_list_has_what_its_filter_lets_through(many: Shelf, wanted: Filter, li
     keys: list[str] = []
     after: str | None = ""
     while after is not None:
-        page = many.list(wanted, after=after, limit=limit, seconds=30)
+        page = many.list(wanted, after=after, limit=limit, seconds=GUARD)
         assert len(page["assets"]) <= limit
         assert page["total"] == len(expected)
         keys += [asset["key"] for asset in page["assets"]]
@@ -342,7 +343,7 @@ def test_damage_is_one_entry_s_own(tmp_path: Path) -> None:
         assert shelf.original(shelf.place("2.jpg")).data == kept[2].data
         assert restorer.restore(shelf.place("z/001.jpg"), ImageRequest()).data
         shelf.catalogue.begin()
-        assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 5
+        assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 5
 
 
 def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Pa
             shelf.place("a/001.jpg")
         assert path.stem in sentence(str(caught.value))
         shelf.catalogue.begin()
-        assert shelf.list(Filter(), after="", limit=9, seconds=30)["total"] == 3
+        assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 3
 
 
 @pytest.fixture(scope="module")
@@ -381,18 +382,18 @@ def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
     def run(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
         sizes.append(len(batch))
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(GUARD)
         return restore_lrs(engine, batch)
 
     batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(batcher.restore, *inputs[0])
-        assert begun.wait(30)
+        assert begun.wait(GUARD)
         others = [threads.submit(batcher.restore, *each) for each in inputs[1:]]
         while len(batcher._waiting) < 7:
             threading.Event().wait(0.005)
         go_on.set()
-        found = [future.result(30) for future in (first, *others)]
+        found = [future.result(GUARD) for future in (first, *others)]
     assert sizes == [1, 7]
     for (entry, lr), pixels in zip(inputs, found, strict=True):
         np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(entry, lr))
@@ -410,7 +411,7 @@ def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
     batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
     with ThreadPoolExecutor(16) as threads:
         futures = [threads.submit(batcher.restore, *entry_of(seed, side=side)) for seed in range(16)]
-        faults = [future.exception(30) for future in futures]
+        faults = [future.exception(GUARD) for future in futures]
     assert [type(fault) for fault in faults] == [DamagedEntry if seed == 3 else type(None) for seed in range(16)]
     assert max(sizes) <= BATCH_PIXELS
 
@@ -426,7 +427,7 @@ def test_an_engine_that_fails_fails_all_of_a_batch(engine: Engine) -> None:
         futures = [threads.submit(batcher.restore, *entry_of(seed)) for seed in range(4)]
         for future in futures:
             with pytest.raises(RuntimeError, match="the device is gone"):
-                future.result(30)
+                future.result(GUARD)
 
 
 @given(limit=st.integers(0, 100), puts=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), max_size=40))

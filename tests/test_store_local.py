@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import AccessDenied, AlreadyExists, InvalidKey, NotFound, StoreError, StoreUnavailable
 from pipeline.store import LocalStore, Store, open_store
 from pipeline.store_base import from_os_error
+from tests.commands import GUARD
 from tests.store_contract import Behind, Folder, StoreContract
 
 
@@ -189,7 +190,7 @@ store_local.LocalStore(Path(sys.argv[1])).create("a/b", b"x" * 100000)
 def test_a_killed_writer_leaves_no_object(tmp_path: Path) -> None:
     """After ``kill -9`` in the middle of a write nothing is listed, and the same write succeeds."""
     ended = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path)], cwd=Path(__file__).parents[1], timeout=60, check=False
+        [sys.executable, "-c", _KILLED, str(tmp_path)], cwd=Path(__file__).parents[1], timeout=GUARD, check=False
     )
     assert ended.returncode == -signal.SIGKILL
     store = open_store(str(tmp_path))

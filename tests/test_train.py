@@ -20,7 +20,7 @@ from jobs.checkpoints import save
 from jobs.train import TrainingJob, train
 from pipeline.errors import EmptySource, GroupLost, InvalidOption, InvalidWeights, PlanConflict, ResourcesUnavailable
 from tests import workshop
-from tests.commands import IARN, Running
+from tests.commands import GUARD, IARN, Running
 from tests.networks import random_network
 from tests.test_cli import iarn
 
@@ -210,9 +210,9 @@ def test_little_has_to_be_installed(tmp_path: Path, clean_environment: dict[str,
         "runpy.run_module('jobs.train', run_name='__main__')\n"
     )
     command = [sys.executable, "-c", code, str(tar), source, "--out", str(tmp_path / "run"), "--config", str(recipe)]
-    done = subprocess.run([*command, "--eval", source], env=clean_environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--eval", source], env=clean_environment, capture_output=True, text=True, timeout=GUARD)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stderr.splitlines()[-1]) == {"event": "end", "step": 12}
-    refused = subprocess.run([*command, "--steps", "0"], env=clean_environment, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run([*command, "--steps", "0"], env=clean_environment, capture_output=True, text=True, timeout=GUARD)
     assert refused.returncode == 2
     assert "at least 1" in refused.stderr
