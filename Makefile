@@ -24,7 +24,7 @@ unit: $(VENV)/dev.stamp
 # A job of 5,000 images under 20 faults drawn from SEED, and its account: some 15 minutes.
 SEED ?= 1
 soak: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.soak --seed $(SEED)
+	$(BIN)/python -m tests.support.soak --seed $(SEED)
 
 # Anew whenever the shipped weights change.
 readme-picture: $(VENV)/demo.stamp
@@ -33,7 +33,7 @@ readme-picture: $(VENV)/demo.stamp
 
 # Anew when the gallery looks different; needs Chromium.
 gallery-picture: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.gallery_picture docs/images/gallery.webp
+	$(BIN)/python -m tests.support.gallery_picture docs/images/gallery.webp
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iarn needs Python 3.11 or later: make PYTHON=python3.12 …")'

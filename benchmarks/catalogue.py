@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.rescale import read_weights
-from pipeline.archive import Archive
-from pipeline.catalogue import Filter
-from pipeline.commits import create_commit
-from pipeline.records import Entry, EntryKind, ObjectInfo, Settings, ShardKind, ShardReport, SourceShard, TargetSize, Tier
-from pipeline.service import Shelf
-from pipeline.store import open_store
+from pipeline.archives.archive import Archive
+from pipeline.archives.catalogue import Filter
+from pipeline.archives.commits import create_commit
+from pipeline.core.records import Entry, EntryKind, ObjectInfo, Settings, ShardKind, ShardReport, SourceShard, TargetSize, Tier
+from pipeline.reading.service import Shelf
+from pipeline.stores.store import open_store
 
 LR_BYTES = 3000
 

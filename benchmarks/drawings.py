@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.records import Pixels
+from pipeline.core.records import Pixels
 
 SKY_NOISE = 0.7
 """Standard deviation of the drawn sky's noise, in 8-bit levels."""

@@ -1,4 +1,4 @@
-"""Make pipeline/coder.npz: how the coder of latents foretells magnitudes, and what it then expects. Needs some minutes.
+"""Make pipeline/latents/coder.npz: how the coder of latents foretells magnitudes, and what it then expects. Needs some minutes.
 
     python benchmarks/fit_coder.py CROPS --out coder.npz      # CROPS: folders or tars of lossless images, never evaluated on
 
@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from iarn import weights
-from jobs.evaluate import load_images
-from pipeline import coder, image
-from pipeline.coefficients import BLOCK, COLOURS, to_coefficients
-from pipeline.engine import Engine
-from pipeline.records import LrCodec, Pixels
+from jobs.training.evaluate import load_images
+from pipeline.core.records import LrCodec, Pixels
+from pipeline.engines.engine import Engine
+from pipeline.latents import coder
+from pipeline.latents.coefficients import BLOCK, COLOURS, to_coefficients
+from pipeline.pictures import decoding, lr_codec
 from pipeline.tiers import clean_lr
 
 STEPS = (5, 7, 9, 12, 16, 22)
@@ -64,8 +65,8 @@ def restore(engine: Engine, pixels: Pixels, scale: int) -> Pixels:
     """Return what the network restores from an image's clean LR, as the tiers with a latent store it."""
     size = (pixels.shape[0], pixels.shape[1])
     lr_size = (-(-size[0] // scale), -(-size[1] // scale))
-    lossless, _ = image.encode_lr(np.ascontiguousarray(pixels), codec=LrCodec.PNG, grey=False, alpha=None, icc=None)
-    picture = image.decode(lossless, pixel_limit=pixels.size)
+    lossless, _ = lr_codec.encode_lr(np.ascontiguousarray(pixels), codec=LrCodec.PNG, grey=False, alpha=None, icc=None)
+    picture = decoding.decode(lossless, pixel_limit=pixels.size)
     return engine.restore(clean_lr(picture, lr_size, engine.span(size, lr_size), LrCodec.AUTO).lr, size, clean=True)
 
 

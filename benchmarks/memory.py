@@ -33,8 +33,8 @@ from PIL import Image
 
 from iarn.network import NetworkConfig, Rescaler
 from iarn.weights import pack, shipped
-from pipeline.engine import Engine
-from pipeline.tiles import TILE_POINTS
+from pipeline.engines.engine import Engine
+from pipeline.engines.tiles import TILE_POINTS
 
 SAMPLE_SECONDS = 0.2
 
@@ -176,7 +176,7 @@ def _draw(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
 
 def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from jobs.rescale import RescaleJob, open_archive
-    from pipeline.records import Settings, TargetSize
+    from pipeline.core.records import Settings, TargetSize
     from pipeline.rescale import RescaleWork
 
     shipped()
@@ -193,7 +193,7 @@ def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
 
 def _restore(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from pipeline.restore import RestoreOptions, RestoreWork
-    from pipeline.store import open_store
+    from pipeline.stores.store import open_store
 
     destination = open_store(f"{folder}/restored", create=True).uri
     worker = RestoreWork(archive=f"{folder}/archive", destination=destination, options=RestoreOptions()).start()

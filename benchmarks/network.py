@@ -34,7 +34,7 @@ from iarn.encoding import Place
 from iarn.metrics import psnr
 from iarn.split import merge, split
 from iarn.weights import shipped, unpack
-from pipeline.engine import Downscale, Engine, Restore, choose_device
+from pipeline.engines.engine import Downscale, Engine, Restore, choose_device
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IRN_BLOCKS, IRN_GROWTH = 8, 32

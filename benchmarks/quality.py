@@ -31,13 +31,24 @@ from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors, bicubic_lr
 from iarn.network import Rescaler
 from iarn.weights import read_metadata, unpack
-from jobs import sheet
-from jobs.evaluate import Score, cost_at, crop, evaluate, fidelity, load_images, lr_size_at, name_of, parse_scales, worst
+from jobs.reports import sheet
 from jobs.rescale import read_weights
-from pipeline.engine import Engine, choose_device, measure
-from pipeline.errors import PipelineError
-from pipeline.image import resize
-from pipeline.records import Pixels
+from jobs.training.evaluate import (
+    Score,
+    cost_at,
+    crop,
+    evaluate,
+    fidelity,
+    load_images,
+    lr_size_at,
+    name_of,
+    parse_scales,
+    worst,
+)
+from pipeline.core.errors import PipelineError
+from pipeline.core.records import Pixels
+from pipeline.engines.engine import Engine, choose_device, measure
+from pipeline.pictures.picture import resize
 
 Scale = tuple[float, float]
 

@@ -40,14 +40,17 @@ from PIL import Image, features
 
 from iarn.lattice import axes_for
 from iarn.metrics import bicubic_lr, luma, psnr, ssim
-from jobs.evaluate import name_of, parse_scales
 from jobs.rescale import RescaleJob, open_archive, read_weights
-from pipeline.engine import Engine
-from pipeline.errors import ImageError, PipelineError
-from pipeline.image import Picture, decode, encode_lr, image_extensions
-from pipeline.records import Entry, LrCodec, Pixels, Settings, Size, TargetSize, Tier
+from jobs.training.evaluate import name_of, parse_scales
+from pipeline.core.errors import ImageError, PipelineError
+from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size, TargetSize, Tier
+from pipeline.engines.engine import Engine
+from pipeline.entry_picture import renamed
+from pipeline.pictures.decoding import decode, image_extensions
+from pipeline.pictures.lr_codec import encode_lr
+from pipeline.pictures.picture import Picture
 from pipeline.rescale import RescaleWork
-from pipeline.restore import RestoreOptions, RestoreWork, renamed
+from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.verify import VerifyWork
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -34,15 +34,16 @@ import psutil
 import ray
 
 from jobs import rescale
-from pipeline import commits, pool
-from pipeline.actor import ActorPlace, Reading
-from pipeline.archive import Archive
-from pipeline.errors import AlreadyExists, NotFound
-from pipeline.plans import FORMAT_VERSION, encode_json
-from pipeline.records import Commit, Failure, ObjectInfo, Settings, ShardReport, SourceShard, TargetSize
-from pipeline.rollups import RollupWriter
-from pipeline.sources import find_shards
-from pipeline.store import LocalStore
+from pipeline.archives import commits
+from pipeline.archives.archive import Archive
+from pipeline.archives.plans import FORMAT_VERSION, encode_json
+from pipeline.archives.rollups import RollupWriter
+from pipeline.assets.sources import find_shards
+from pipeline.cluster import pool
+from pipeline.cluster.actor import ActorPlace, Reading
+from pipeline.core.errors import AlreadyExists, NotFound
+from pipeline.core.records import Commit, Failure, ObjectInfo, Settings, ShardReport, SourceShard, TargetSize
+from pipeline.stores.store import LocalStore
 
 IMAGES = 256
 """Images of a shard, for what is told per image."""

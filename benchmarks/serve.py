@@ -32,7 +32,7 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from pipeline.service import ImageRequest, Restorer, Shelf
+from pipeline.reading.service import ImageRequest, Restorer, Shelf
 
 SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("max_side=128", {"max_side": 128}),

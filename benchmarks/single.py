@@ -32,13 +32,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine wit
 import torch
 
 from iarn.weights import shipped
-from pipeline.archive import Archive
-from pipeline.commits import create_commit
-from pipeline.reader import ArchiveReader, open_archive
-from pipeline.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, TargetSize, Tier, Verification
-from pipeline.rescale import RescaleWork, Tally
-from pipeline.sources import find_source
-from pipeline.store import Store, open_store
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import create_commit
+from pipeline.assets.sources import find_source
+from pipeline.core.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, TargetSize, Tier, Verification
+from pipeline.core.tally import Tally
+from pipeline.reading.reader import ArchiveReader, open_archive
+from pipeline.rescale import RescaleWork
+from pipeline.stores.store import Store, open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("lr", "latent", "alpha", "original", "icc", "exif", "xmp")
@@ -154,7 +155,7 @@ def write_archive(uri: str, entries: list[Entry], options: argparse.Namespace) -
 @contextmanager
 def bucket() -> Iterator[str]:
     """Give the URI of a bucket of a server that is started for this."""
-    from tests.seaweed import SeaweedServer
+    from tests.support.seaweed import SeaweedServer
 
     name = f"iarn-{secrets.token_hex(4)}"
     with SeaweedServer() as server:

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.network import machine, smooth
 from iarn.weights import shipped
-from pipeline.engine import Engine, choose_device
-from pipeline.tiles import TILE_POINTS
+from pipeline.engines.engine import Engine, choose_device
+from pipeline.engines.tiles import TILE_POINTS
 
 
 def main() -> None:

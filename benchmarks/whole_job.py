@@ -41,17 +41,18 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine with a GPU may have the checkout alone
 
 from iarn.weights import shipped
-from pipeline import image
-from pipeline.archive import Archive
-from pipeline.engine import Engine, choose_device
-from pipeline.engine import measure as measure_quality
-from pipeline.outputs import named_outputs
-from pipeline.progress import BUSY, STAGES, UP
-from pipeline.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
+from pipeline.archives.archive import Archive
+from pipeline.assets.outputs import named_outputs
+from pipeline.assets.sources import find_source
+from pipeline.core.progress import BUSY, STAGES, UP
+from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
+from pipeline.engines.engine import Engine, choose_device
+from pipeline.engines.engine import measure as measure_quality
+from pipeline.pictures import decoding, lr_codec, writing
+from pipeline.pictures.picture import resize
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
-from pipeline.sources import find_source
-from pipeline.store import open_store
+from pipeline.stores.store import open_store
 from pipeline.tiers import clean_lr
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,7 +179,7 @@ def write_source(folder: Path, files: dict[str, bytes], options: argparse.Namesp
 @contextmanager
 def bucket(source: Path) -> Iterator[str]:
     """Give the URI of a bucket of a server started for this, the files of ``source`` below its prefix ``source``."""
-    from tests.seaweed import SeaweedServer
+    from tests.support.seaweed import SeaweedServer
 
     with SeaweedServer() as server:
         os.environ |= server.environment()
@@ -233,17 +234,17 @@ def codecs(options: argparse.Namespace) -> dict[str, Any]:
         return result
 
     for data in samples(options.side).values():
-        mpix = (image.pixel_count(data) or 0) / 1e6
-        picture = timed("decode JPEG", lambda data=data: image.decode(data, pixel_limit=10**9))
+        mpix = (decoding.pixel_count(data) or 0) / 1e6
+        picture = timed("decode JPEG", lambda data=data: decoding.decode(data, pixel_limit=10**9))
         size = (picture.pixels.shape[0], picture.pixels.shape[1])
         lr_size = TargetSize.parse(scale=options.scale).resolve(size)
-        lr = image.resize(picture.pixels, lr_size)
+        lr = resize(picture.pixels, lr_size)
         for codec in (LrCodec.WEBP, LrCodec.JXL, LrCodec.PNG):
-            timed(f"LR as {codec}", lambda lr=lr, c=codec: image.encode_lr(lr, codec=c, grey=False, alpha=None, icc=None))
-        clean, _ = timed("clean LR as AVIF", lambda lr=lr: image.encode_clean_lr(lr, alpha=None, icc=None))
-        timed("decode clean LR", lambda clean=clean: image.decode_lr(clean))
+            timed(f"LR as {codec}", lambda lr=lr, c=codec: lr_codec.encode_lr(lr, codec=c, grey=False, alpha=None, icc=None))
+        clean, _ = timed("clean LR as AVIF", lambda lr=lr: lr_codec.encode_clean_lr(lr, alpha=None, icc=None))
+        timed("decode clean LR", lambda clean=clean: lr_codec.decode_lr(clean))
         for form in ("jpeg", "png"):
-            timed(f"restored as {form}", lambda picture=picture, form=form: image.encode(picture, format=form, quality=95))
+            timed(f"restored as {form}", lambda picture=picture, form=form: writing.encode(picture, format=form, quality=95))
         timed("measure", lambda picture=picture: measure_quality(picture.pixels, picture.pixels[::-1]))
     row = {name: round(median(seconds), 4) for name, seconds in found.items()}
     print(json.dumps(row), flush=True)
@@ -252,7 +253,7 @@ def codecs(options: argparse.Namespace) -> dict[str, Any]:
 
 def calls(name: str, engine: Engine, settings: Settings, files: list[bytes]) -> Iterator[float]:
     """Yield MPix/s of one pass of the bare engine after the other, over all files."""
-    pictures = [image.decode(data, pixel_limit=settings.pixel_limit) for data in files]
+    pictures = [decoding.decode(data, pixel_limit=settings.pixel_limit) for data in files]
     inputs: list[tuple[Pixels, Size, Pixels | None]] = []
     for picture in pictures:
         size = (picture.pixels.shape[0], picture.pixels.shape[1])

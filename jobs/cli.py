@@ -18,8 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import PipelineError, UsageError
-from pipeline.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
+from pipeline.core.errors import PipelineError, UsageError
+from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
 
 app = typer.Typer(
     help="Turn image archives into small, usable pictures plus a compact latent, and restore the originals on demand.",
@@ -154,8 +154,8 @@ def restore(
 
     def job() -> int:
         from jobs.restore import RestoreJob, read_keys, restore
-        from pipeline.errors import InvalidOption
-        from pipeline.outputs import OutputKind
+        from pipeline.assets.outputs import OutputKind
+        from pipeline.core.errors import InvalidOption
         from pipeline.restore import RestoreOptions
 
         if output not in list(OutputKind):
@@ -212,7 +212,7 @@ def report(
     """Write a page on an archive: bytes, quality, the worst entries to look at, what was kept and failed, times."""
 
     def job() -> int:
-        from jobs.archive_report import ReportJob, report
+        from jobs.reports.archive_report import ReportJob, report
 
         return report(ReportJob(archive=archive, out=out, as_json=figures, sample=sample, worst=worst, device=device))
 
@@ -267,7 +267,7 @@ def serve(
     """Serve archives over HTTP: LRs, originals, restored images of any size, and a gallery to look at."""
 
     def job() -> int:
-        from jobs.serve import ServeJob, serve
+        from jobs.web.serve import ServeJob, serve
 
         return serve(
             ServeJob(
@@ -344,7 +344,7 @@ def jobs(
 
     def job() -> int:
         from jobs import submit
-        from pipeline.errors import InvalidOption
+        from pipeline.core.errors import InvalidOption
 
         if job_id is not None:
             if stop:
@@ -386,9 +386,9 @@ def train(
 
     def job() -> int:
         from jobs.console import sayer
-        from jobs.recipe import read_config
-        from jobs.train import TrainingJob, train
-        from pipeline.errors import InvalidOption
+        from jobs.training.recipe import read_config
+        from jobs.training.train import TrainingJob, train
+        from pipeline.core.errors import InvalidOption
 
         if precision not in ("auto", "bfloat16", "float32"):
             raise InvalidOption("--precision", precision, "give auto, bfloat16 or float32.")
@@ -431,9 +431,9 @@ def evaluate(
 
     def job() -> int:
         from iarn.weights import unpack
-        from jobs.evaluate import cost_at, evaluate, load_images, parse_scales, table
         from jobs.rescale import read_weights
-        from pipeline.engine import Engine, choose_device
+        from jobs.training.evaluate import cost_at, evaluate, load_images, parse_scales, table
+        from pipeline.engines.engine import Engine, choose_device
 
         wanted = parse_scales(scales)
         data = read_weights(weights)
@@ -475,7 +475,7 @@ def _pool(
     may_grow: bool,
     stall: float,
 ) -> Any:
-    from pipeline.pool import PoolOptions
+    from pipeline.cluster.pool import PoolOptions
 
     return PoolOptions(
         address=address,

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from pipeline.pool import Notice, Snapshot
-from pipeline.reasons import by_class
-from pipeline.records import Failure, ShardReport
-from pipeline.store import Store
+from pipeline.cluster.notices import Notice, Snapshot
+from pipeline.core.reasons import by_class
+from pipeline.core.records import Failure, ShardReport
+from pipeline.stores.store import Store
 
 SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"

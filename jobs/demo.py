@@ -20,18 +20,21 @@ from statistics import fmean
 import numpy as np
 
 from iarn.metrics import psnr_of
-from jobs import sheet
 from jobs.console import size
+from jobs.reports import sheet
 from jobs.rescale import RescaleJob, rescale
 from jobs.restore import RestoreJob, restore
-from pipeline import image, pool
-from pipeline.archive import Archive
-from pipeline.engine import measure
-from pipeline.errors import EmptySource, InvalidOption, PipelineError, UsageError
-from pipeline.outputs import OutputKind
-from pipeline.records import EntryKind, Pixels, Settings, TargetSize, Tier
-from pipeline.restore import RestoreOptions, renamed
-from pipeline.store import open_store
+from pipeline.archives.archive import Archive
+from pipeline.assets.outputs import OutputKind
+from pipeline.cluster import pool
+from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
+from pipeline.core.records import EntryKind, Pixels, Settings, TargetSize, Tier
+from pipeline.engines.engine import measure
+from pipeline.entry_picture import renamed
+from pipeline.pictures import decoding, lr_codec
+from pipeline.pictures.picture import resize
+from pipeline.restore import RestoreOptions
+from pipeline.stores.store import open_store
 
 TIERS = (Tier.LEAN, Tier.BALANCED)
 BICUBIC = "bicubic"
@@ -177,7 +180,7 @@ def _photographs(folder: Path) -> list[Path]:
     """Return the images of a folder, not of those below it."""
     if not folder.is_dir():
         raise InvalidOption("--samples", str(folder), "it is no folder.")
-    endings = image.image_extensions()
+    endings = decoding.image_extensions()
     found = [path for path in sorted(folder.iterdir()) if path.suffix.lower().removeprefix(".") in endings]
     if not found:
         raise EmptySource(str(folder))
@@ -277,11 +280,11 @@ def _bicubic(row: Row, original: Pixels) -> Row:
 
 
 def _there_and_back(original: Pixels, row: Row) -> Pixels:
-    return image.resize(image.resize(original, (row.lr_height, row.lr_width)), (row.height, row.width))
+    return resize(resize(original, (row.lr_height, row.lr_width)), (row.height, row.width))
 
 
 def _pixels(path: Path) -> Pixels:
-    return image.decode(path.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
+    return decoding.decode(path.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
 
 
 def _restored(out: Path, row: Row) -> Pixels:
@@ -303,7 +306,7 @@ def _draw(rows: Sequence[Row], originals: dict[str, Pixels], out: Path, picture:
         parts = (
             (sheet.crop(originals[key], place), f"{key}, {size(lean.source_bytes)}"),
             (
-                sheet.crop(image.decode_lr(entry.lr)[0], place, ratio),
+                sheet.crop(lr_codec.decode_lr(entry.lr)[0], place, ratio),
                 f"{lean.lr_width} x {lean.lr_height}, {size(lean.lr_bytes)}",
             ),
             (sheet.crop(_there_and_back(originals[key], lean), place), f"{bicubic.psnr:.1f} dB"),

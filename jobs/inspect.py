@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.console import Totals, size
-from pipeline.archive import Archive
-from pipeline.errors import NothingSelected
-from pipeline.records import Commit, Entry, SourceShard
-from pipeline.rollups import survey
-from pipeline.store import open_store
+from pipeline.archives.archive import Archive
+from pipeline.archives.errors import NothingSelected
+from pipeline.archives.rollups import survey
+from pipeline.core.records import Commit, Entry, SourceShard
+from pipeline.stores.store import open_store
 
 PARTS = ("lr", "latent", "alpha", "original")
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from iarn import weights
 from jobs.console import Reporter, list_failures
-from jobs.report import write_report
-from pipeline import pool
-from pipeline.archive import Archive
-from pipeline.commits import ShardSet
-from pipeline.engine import check_weights, largest_scale
-from pipeline.errors import InvalidOption, InvalidWeights, NotAnArchive, NotFound, PlanConflict
-from pipeline.records import Settings, ShardReport
+from jobs.reports.report import write_report
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import ShardSet
+from pipeline.archives.errors import NotAnArchive
+from pipeline.archives.rollups import RollupWriter, Survey, survey
+from pipeline.assets.sources import find_source
+from pipeline.cluster import pool
+from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PlanConflict
+from pipeline.core.records import Settings, ShardReport
+from pipeline.engines.engine import check_weights, largest_scale
 from pipeline.rescale import RescaleWork
-from pipeline.rollups import RollupWriter, Survey, survey
-from pipeline.sources import find_source
-from pipeline.store import open_store, split_uri
+from pipeline.stores.store import open_store, split_uri
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jobs.console import Reporter, list_failures
-from jobs.report import write_report
+from jobs.reports.report import write_report
 from jobs.rescale import resume
-from pipeline import pool
-from pipeline.archive import Archive
-from pipeline.commits import ShardSet
-from pipeline.entries import holder_test
-from pipeline.errors import InvalidOption, NothingSelected
-from pipeline.outputs import named_outputs
-from pipeline.records import ShardReport, SourceShard
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import ShardSet
+from pipeline.archives.entries import holder_test
+from pipeline.archives.errors import NothingSelected
+from pipeline.archives.rollups import RollupWriter, survey
+from pipeline.assets.outputs import named_outputs
+from pipeline.cluster import pool
+from pipeline.core.errors import InvalidOption
+from pipeline.core.records import ShardReport, SourceShard
 from pipeline.restore import RestoreOptions, RestoreWork, restore_state
-from pipeline.rollups import RollupWriter, survey
-from pipeline.store import open_store
+from pipeline.stores.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

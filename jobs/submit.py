@@ -24,9 +24,10 @@ from typing import Any
 import aiohttp
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from pipeline.cluster import SUBMISSION_VARIABLE, first_line
-from pipeline.errors import ClusterUnavailable, InvalidOption
-from pipeline.store_base import without_secrets
+from pipeline.cluster.errors import ClusterUnavailable
+from pipeline.cluster.room import SUBMISSION_VARIABLE, first_line
+from pipeline.core.errors import InvalidOption
+from pipeline.stores.base import without_secrets
 
 VERBS = ("rescale", "restore", "verify")
 MARK = "iarn"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jobs.console import Reporter
-from pipeline import pool
-from pipeline.archive import Archive
-from pipeline.errors import InvalidOption
-from pipeline.store import open_store
+from pipeline.archives.archive import Archive
+from pipeline.cluster import pool
+from pipeline.core.errors import InvalidOption
+from pipeline.stores.store import open_store
 from pipeline.verify import VerifyWork
 
 

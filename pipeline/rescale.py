@@ -1,7 +1,7 @@
 """The main path: one source shard, start to end, no Ray in it.
 
-    assets -> decode -> downscale -> restore -> encode and measure (tiers) -> shard, commit
-             (threads)  (the engine)  (threads)
+    stores > assets.shards > pictures.decoding > engines.engine > tiers (latents, pictures.lr_codec) > archives.archive > stores
+    an object  an asset      a picture           LR and restore   an entry                             a shard, its commit
 
 A lean archive is restored only to be measured, all of it or a share (settings.verify).
 
@@ -10,39 +10,32 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from pipeline import image, shards
-from pipeline.apart import DecoderApart
-from pipeline.archive import Archive
-from pipeline.commits import create_commit, read_commit
-from pipeline.engine import Downscale, Engine, Request, Restore, choose_device, measure
-from pipeline.entries import drawn
-from pipeline.errors import DamagedShard, ImageError, NotFound
-from pipeline.overlap import OneThread, ahead, singly, together
-from pipeline.progress import Progress
-from pipeline.reasons import reason_class
-from pipeline.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
-from pipeline.spool import spool
-from pipeline.store import Store, open_store
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import create_commit, read_commit
+from pipeline.archives.entries import drawn
+from pipeline.assets import rows, shards
+from pipeline.core.errors import DamagedShard, ImageError, NotFound
+from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
+from pipeline.core.progress import Progress
+from pipeline.core.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
+from pipeline.core.spool import spool
+from pipeline.core.tally import Tally
+from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device, measure
+from pipeline.engines.tiles import TILE_POINTS
+from pipeline.pictures import decoding
+from pipeline.pictures.apart import DecoderApart
+from pipeline.pictures.picture import Picture
+from pipeline.stores.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
-from pipeline.tiles import TILE_POINTS
-
-WINDOW_PIXELS = 32_000_000
-"""Pixels decoded ahead of the engine, and restored behind it, before the next image has to wait; bytes where those are more.
-
-A GPU has a batch of them besides, ``Engine.batch_pixels``."""
 
 VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
 """Of the entries of a lean archive, drawn by their keys, those that are restored and measured."""
-
-LEAST_WEIGHT = 4096
-"""What an asset of next to no pixels and bytes takes of that window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +63,7 @@ class _Decoded:
     """
 
     asset: Asset
-    picture: image.Picture | None
+    picture: Picture | None
     downscale: Downscale | None = None
     clean: Draft | None = None
     error: ImageError | None = None
@@ -82,44 +75,6 @@ class _Rescaled:
 
     decoded: _Decoded
     drafts: tuple[Draft, ...] = ()
-
-
-@dataclass
-class Tally:
-    """What a shard's report is made of."""
-
-    entries: int = 0
-    originals: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    kept: Counter[str] = field(default_factory=Counter)
-
-    def add(self, *, original: bool, pixels: int, bytes_in: int, reason: str | None = None) -> None:
-        """Count one entry; an original by its ``reason``, where that is news."""
-        if original and reason is not None:
-            self.kept[reason_class(reason)] += 1
-        self.entries += 1
-        self.originals += original
-        self.pixels += pixels
-        self.bytes_in += bytes_in
-
-    def fail(self, shard_id: str, key: str | None, reason: object) -> None:
-        """Note what did not go as asked."""
-        self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
-
-    def report(self, shard_id: str, *, bytes_out: int) -> ShardReport:
-        """Return the report of a shard."""
-        return ShardReport(
-            shard_id=shard_id,
-            entries=self.entries,
-            originals=self.originals,
-            pixels=self.pixels,
-            bytes_in=self.bytes_in,
-            bytes_out=bytes_out,
-            failures=tuple(self.failures),
-            kept=dict(sorted(self.kept.items())),
-        )
 
 
 class RescaleWorker:
@@ -163,8 +118,8 @@ class RescaleWorker:
             directory = stack.enter_context(spool())
             threads = stack.enter_context(ThreadPoolExecutor(self._threads))
             apart = stack.enter_context(DecoderApart()) if careful else None
-            schema = shards.source_schema(self.source, shard)
-            column = shards.source_image_column(self.source, shard, image_column=self.settings.image_column)
+            schema = rows.source_schema(self.source, shard)
+            column = rows.source_image_column(self.source, shard, image_column=self.settings.image_column)
             tally = Tally()
             with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
                 try:
@@ -184,7 +139,7 @@ class RescaleWorker:
     ) -> Iterator[tuple[Entry, Failure | None]]:
         progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
         assets = progress.each("read", shards.read_assets(self.source, shard, image_column=self.settings.image_column))
-        decode = progress.timed("decode", partial(self._decode, decode=image.decode if apart is None else apart.decode))
+        decode = progress.timed("decode", partial(self._decode, decode=decoding.decode if apart is None else apart.decode))
         queue = progress.queue("decode")
         if apart is None:
             decoded = ahead(threads, decode, assets, limit=window, weigh=_asset_weight, queue=queue)
@@ -197,7 +152,7 @@ class RescaleWorker:
             threads, finish, rescaled, limit=window, weigh=lambda item: _weight(item.decoded), queue=progress.queue("encode")
         )
 
-    def _decode(self, asset: Asset, *, decode: Callable[..., image.Picture]) -> _Decoded:
+    def _decode(self, asset: Asset, *, decode: Callable[..., Picture]) -> _Decoded:
         if asset.data is None:
             return _Decoded(asset=asset, picture=None)
         try:
@@ -256,15 +211,10 @@ class RescaleWorker:
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
 
 
-def halved(amount: int, times: int) -> int:
-    """Return ``amount`` halved some times, 1 at least."""
-    return max(1, amount >> times)
-
-
 def _asset_weight(asset: Asset) -> int:
     """What an asset takes of a window: the pixels that its header tells of, or its bytes where those are more."""
     size = len(asset.data or b"") + sum(map(len, asset.sidecars.values()))
-    return max(size, LEAST_WEIGHT, 0 if asset.data is None else image.pixel_count(asset.data) or 0)
+    return max(size, LEAST_WEIGHT, 0 if asset.data is None else decoding.pixel_count(asset.data) or 0)
 
 
 def _weight(decoded: _Decoded) -> int:

@@ -1,7 +1,9 @@
 """The same path back: one entry, one shard, a selection.
 
-entries -> decode the LR -> restore -> add the latent, resize, encode -> output, commit
-           (threads)      (the engine)         (threads)
+    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > assets.outputs
+    an object  an entry         its LR       pixels           a picture, its file                         files, a tar, a table
+
+Decoding runs in threads ahead of the engine, encoding behind it.
 """
 
 from __future__ import annotations
@@ -9,42 +11,40 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
-from pipeline import image, latent, originals
-from pipeline.archive import Archive
-from pipeline.commits import create_commit
-from pipeline.engine import Engine, choose_device
-from pipeline.entries import Wanted, check_lr, source_bytes
-from pipeline.errors import (
-    AlreadyExists,
-    DamagedEntry,
-    DamagedLatent,
-    DamagedObject,
-    ImageError,
-    InvalidKey,
-    InvalidOption,
-    PipelineError,
-    SizeNotReachable,
-    UndecodableImage,
-    UnwritableImage,
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import create_commit
+from pipeline.archives.entries import Wanted, check_lr, source_bytes
+from pipeline.assets.outputs import Output, OutputKind, open_output
+from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, InvalidOption, PipelineError
+from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
+from pipeline.core.progress import Progress
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
+from pipeline.core.spool import spool
+from pipeline.core.tally import Tally
+from pipeline.engines.engine import Engine, choose_device
+from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
+from pipeline.engines.tiles import TILE_POINTS
+from pipeline.entry_picture import (
+    FORMATS,
+    SOURCE_FORMAT,
+    check_restored_size,
+    encode_restored,
+    finish_picture,
+    from_original,
+    original_pixels,
+    output_format,
+    renamed,
+    resized,
 )
-from pipeline.lr import LrToRestore, decode_lr, restore_lrs
-from pipeline.names import with_extension
-from pipeline.outputs import Output, OutputKind, open_output
-from pipeline.overlap import OneThread, ahead, singly, together
-from pipeline.progress import Progress
-from pipeline.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
-from pipeline.rescale import LEAST_WEIGHT, WINDOW_PIXELS, Tally, halved
-from pipeline.spool import spool
-from pipeline.store import Store, open_store
-from pipeline.tiles import TILE_POINTS
+from pipeline.pictures import decoding, writing
+from pipeline.pictures.picture import Picture
+from pipeline.stores.store import Store, open_store
 
-SOURCE_FORMAT = "source"
-FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp", "avif")
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source."""
 
@@ -262,7 +262,7 @@ class RestoreWorker:
             picture = self._picture(opened)
             form, quality = output_format(self.options.format, picture), self.options.quality
             if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
-                form, quality = image.lossless_format(form), 100
+                form, quality = writing.lossless_format(form), 100
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
             data, form = encode_restored(resized(picture, wanted), form, quality)
@@ -271,115 +271,16 @@ class RestoreWorker:
         except PipelineError as error:
             return _Written(entry=entry, key=entry.key, data=None, error=error)
 
-    def _picture(self, opened: _Opened) -> image.Picture:
+    def _picture(self, opened: _Opened) -> Picture:
         if opened.restored is not None:
             return finish_picture(opened.entry, opened.restored, use_latent=self.options.use_latent)
         assert opened.source is not None
-        return image.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit)
+        return decoding.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit)
 
 
 def restore_state(destination: str, digest: str) -> Store:
     """Return the store that holds which shards of one restore are done."""
     return open_store(f"{destination.rstrip('/')}/{STATE_PREFIX}/{digest[:16]}", create=True)
-
-
-def from_original(entry: Entry, use_latent: bool) -> bool:
-    """Return whether what was kept of the source, and not the LR, is what an entry's image comes from."""
-    return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and use_latent)
-
-
-def restore_entry(
-    entry: Entry, network: Callable[[Entry, Pixels], Pixels], *, use_latent: bool = True, pixel_limit: int
-) -> image.Picture:
-    """Return the whole picture of one entry, upright, at its original size: what ``iarn restore`` writes, before it is written.
-
-    ``network`` is asked for what :func:`restore_lr` gives, where the image comes from the LR. An entry kept as an original is
-    decoded. Raises DamagedEntry, and ImageError for an original that cannot be decoded.
-    """
-    if not from_original(entry, use_latent):
-        check_lr(entry)
-        restored = network(entry, decode_lr(entry))
-    elif (source := source_bytes(entry)) is not None:
-        return image.decode(source, pixel_limit=pixel_limit)
-    elif entry.original is None:  # a sample that never had an image
-        raise UndecodableImage("the file is empty")
-    else:
-        restored = original_pixels(entry)
-    return finish_picture(entry, restored, use_latent=use_latent)
-
-
-def check_restored_size(original: Size, wanted: Size, pixel_limit: int) -> Size:
-    """Return the size to write a picture at; SizeNotReachable for more pixels than the archive lets in."""
-    if wanted[0] * wanted[1] > max(pixel_limit, original[0] * original[1]):
-        advice = f"that is more than the archive's limit of {pixel_limit} pixels; give a larger --scale"
-        raise SizeNotReachable(original[1], original[0], wanted[1], wanted[0], advice)
-    return wanted
-
-
-def original_pixels(entry: Entry) -> Pixels:
-    """Return the pixels (H, W, 3) of an entry that keeps them without loss; raises DamagedEntry."""
-    assert entry.original is not None
-    try:
-        size = (entry.height or 0, entry.width or 0)
-        return originals.unpack_pixels(entry.original, size=size, grey=image.is_grey(entry.mode))
-    except UndecodableImage as error:
-        raise DamagedEntry(entry.key, "original", error.detail) from None
-
-
-def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> image.Picture:
-    """Add an entry's latent, alpha and metadata to the restored pixels; raises DamagedEntry."""
-    part = "latent"
-    try:
-        if entry.latent is not None and use_latent:
-            restored = latent.apply(entry.latent, restored)
-        part = "alpha"
-        alpha = None if entry.alpha is None else image.decode_plane(entry.alpha)
-        if alpha is not None and alpha.shape != restored.shape[:2]:
-            raise ValueError(f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
-    except (DamagedLatent, ImageError, ValueError) as error:
-        raise DamagedEntry(entry.key, part, str(error)) from None
-    return image.Picture(
-        pixels=restored,
-        alpha=alpha,
-        grey=image.is_grey(entry.mode),
-        orientation=entry.orientation or 1,
-        mode=entry.mode or "RGB",
-        format=entry.format or "PNG",
-        icc=entry.icc,
-        exif=entry.exif,
-        xmp=entry.xmp,
-    )
-
-
-def resized(picture: image.Picture, size: Size) -> image.Picture:
-    """Return ``picture`` at ``size``, by antialiased bicubic filtering."""
-    if size == picture.pixels.shape[:2]:
-        return picture
-    alpha = None if picture.alpha is None else image.resize(picture.alpha, size)
-    return replace(picture, pixels=image.resize(picture.pixels, size), alpha=alpha)
-
-
-def output_format(wanted: str, picture: image.Picture) -> str:
-    """Return the format to write: the wanted one, or PNG where that cannot be written or cannot carry alpha."""
-    form = picture.format if wanted == SOURCE_FORMAT else wanted
-    if not image.writable(form) or (picture.alpha is not None and not image.carries_alpha(form)):
-        return "png"
-    return form
-
-
-def encode_restored(picture: image.Picture, form: str, quality: int) -> tuple[bytes, str]:
-    """Return the file of a restored picture, and its format: PNG where sides or metadata are beyond the limits of ``form``."""
-    try:
-        return image.encode(picture, format=form, quality=quality), form
-    except UnwritableImage:
-        return image.encode(picture, format="png", quality=quality), "png"
-
-
-def renamed(key: str, form: str) -> str:
-    """Return ``key`` with the extension of ``form``, unchanged where its own names that form already."""
-    if image.names_format(key.rpartition(".")[2], form):
-        return key
-    return with_extension(key, image.extension_of(form))
 
 
 def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:

@@ -19,12 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import image, latent, originals
-from pipeline.coefficients import FRACTION
-from pipeline.engine import measure, score
-from pipeline.errors import DecoderDied, DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
-from pipeline.names import with_extension
-from pipeline.records import (
+from pipeline.assets.names import with_extension
+from pipeline.core.errors import DecoderDied, DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.core.records import (
     Asset,
     Entry,
     EntryKind,
@@ -38,6 +35,11 @@ from pipeline.records import (
     Size,
     Tier,
 )
+from pipeline.engines.engine import measure, score
+from pipeline.latents import latent
+from pipeline.latents.coefficients import FRACTION
+from pipeline.pictures import lr_codec, originals
+from pipeline.pictures.picture import Picture, resize
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
 """The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at
@@ -79,23 +81,23 @@ class Draft:
         return self.data is not None
 
 
-def clean_lr(picture: image.Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
+def clean_lr(picture: Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
     """Return a draft of a picture's clean LR: bicubic, over ``span`` with the last lines repeated, and no finer than pays."""
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     if span != (height, width):
         pixels = np.pad(pixels, ((0, span[0] - height), (0, span[1] - width), (0, 0)), mode="edge")
-    lr, alpha = image.resize(pixels, lr_size), _lr_alpha(picture, lr_size)
-    if codec is LrCodec.AUTO and image.is_moderate(lr_size):
-        data, extension = image.encode_clean_lr(lr, alpha=alpha, icc=picture.icc)
+    lr, alpha = resize(pixels, lr_size), _lr_alpha(picture, lr_size)
+    if codec is LrCodec.AUTO and lr_codec.is_moderate(lr_size):
+        data, extension = lr_codec.encode_clean_lr(lr, alpha=alpha, icc=picture.icc)
     else:
         lr = rounded(lr, clean_precision((height, width), lr_size))
-        data, extension = image.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
-    return Draft(lr=image.decode_lr(data)[0], data=data, extension=extension)
+        data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+    return Draft(lr=lr_codec.decode_lr(data)[0], data=data, extension=extension)
 
 
-def _lr_alpha(picture: image.Picture, lr_size: Size) -> Pixels | None:
-    return None if picture.alpha is None else image.resize(picture.alpha, lr_size)
+def _lr_alpha(picture: Picture, lr_size: Size) -> Pixels | None:
+    return None if picture.alpha is None else resize(picture.alpha, lr_size)
 
 
 def clean_precision(size: Size, lr_size: Size) -> int:
@@ -114,7 +116,7 @@ def rounded(lr: Pixels, levels: int) -> Pixels:
 
 
 def build_entry(
-    asset: Asset, picture: image.Picture, drafts: Iterable[Draft], settings: Settings, *, measure: Measure = measure
+    asset: Asset, picture: Picture, drafts: Iterable[Draft], settings: Settings, *, measure: Measure = measure
 ) -> Entry:
     """Return the entry of a picture: the smallest of those that its drafts make and that reach the floor.
 
@@ -194,7 +196,7 @@ def _decibels(value: float, metric: FloorMetric) -> float:
 
 
 def _entry(
-    asset: Asset, picture: image.Picture, draft: Draft, stream: bytes | None, quality: Quality | None, settings: Settings
+    asset: Asset, picture: Picture, draft: Draft, stream: bytes | None, quality: Quality | None, settings: Settings
 ) -> Entry:
     assert asset.data is not None
     data, extension = draft.data, draft.extension
@@ -224,7 +226,7 @@ def _entry(
         lr_sha256=_sha256(data),
         clean=draft.clean,
         latent=stream,
-        alpha=None if picture.alpha is None else image.encode_plane(picture.alpha),
+        alpha=None if picture.alpha is None else lr_codec.encode_plane(picture.alpha),
         original=original,
         original_coding=coding,
         psnr=None if quality is None else quality.psnr,
@@ -237,11 +239,11 @@ def _entry(
     )
 
 
-def _code_hiding(picture: image.Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
+def _code_hiding(picture: Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
     """Code an LR that hides detail; raises UndecodableImage where it does not come back as it was."""
     alpha = _lr_alpha(picture, (lr.shape[0], lr.shape[1]))
-    data, extension = image.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
-    if (image.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
+    data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+    if (lr_codec.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
         raise UndecodableImage(f"its LR does not come back from {extension} as it was")
     return data, extension
 

@@ -8,12 +8,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline import image, shards
-from pipeline.archive import Archive
-from pipeline.commits import read_commit
-from pipeline.engine import Engine, choose_device, measure
-from pipeline.entries import check_entry, drawn, source_bytes
-from pipeline.errors import (
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import read_commit
+from pipeline.archives.entries import check_entry, drawn, source_bytes
+from pipeline.assets import shards
+from pipeline.core.errors import (
     AccessDenied,
     ArchiveError,
     CredentialsRefused,
@@ -22,9 +21,9 @@ from pipeline.errors import (
     StoreError,
     StoreUnavailable,
 )
-from pipeline.lr import decode_lr, restore_lr
-from pipeline.progress import Progress
-from pipeline.records import (
+from pipeline.core.overlap import halved
+from pipeline.core.progress import Progress
+from pipeline.core.records import (
     Asset,
     Entry,
     EntryKind,
@@ -36,10 +35,12 @@ from pipeline.records import (
     SourceShard,
     Verification,
 )
-from pipeline.rescale import halved
-from pipeline.restore import finish_picture, original_pixels
-from pipeline.store import open_store
-from pipeline.tiles import TILE_POINTS
+from pipeline.engines.engine import Engine, choose_device, measure
+from pipeline.engines.lr import decode_lr, restore_lr
+from pipeline.engines.tiles import TILE_POINTS
+from pipeline.entry_picture import finish_picture, original_pixels
+from pipeline.pictures import decoding
+from pipeline.stores.store import open_store
 
 NO_WORD = (StoreUnavailable, CredentialsRefused, AccessDenied)
 """What a store says that is no word about the archive in it."""
@@ -178,7 +179,7 @@ class VerifyWorker:
         if source_bytes(entry) is not None:
             return None  # which are the source's, and were compared with its digest
         try:
-            picture = image.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
+            picture = decoding.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
             found = measure(picture.pixels, self._restored(entry), device=self.engine.device)
         except PipelineError as error:
             return str(error)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.commands import home
-from tests.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
+from tests.support.commands import home
+from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
 
 settings.register_profile("quick", max_examples=15, deadline=None)
 settings.register_profile("ci", max_examples=30, deadline=None, derandomize=True, print_blob=True)
@@ -65,7 +65,7 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray of four logical CPUs in this process, which every pool of these tests uses; it ends with the tests."""
     import ray
 
-    from pipeline.cluster import started
+    from pipeline.cluster.room import started
 
     started(
         lambda: ray.init(

@@ -1,0 +1,245 @@
+"""`iarn serve`: archives over HTTP, restores by the replicas of a Ray Serve deployment.
+
+The command's own process answers HTTP: lists, LRs and originals it reads itself, and asks a replica, an engine on its device,
+for each image that it does not have. Serve places, watches, restarts and adds replicas, and bounds what waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve as ray_serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.schema import LoggingConfig
+
+from jobs.web.http import HttpOptions, create_app
+from jobs.web.http_guard import LOOPBACK_HOSTS
+from jobs.web.http_server import bind, serve_http
+from pipeline.cluster.actor import last_line
+from pipeline.cluster.errors import WorkerNotStarted
+from pipeline.cluster.room import PoolOptions, Request, cluster, first_line, request_for
+from pipeline.core.errors import InvalidOption, PipelineError
+from pipeline.reading.errors import Overloaded
+from pipeline.reading.service import EntryPlace, ImageRequest, Limits, Restored, Restorer, Shelf
+
+TOKEN_VARIABLE = "IARN_TOKEN"
+ONGOING = 4
+"""Restores that a replica has under way: while the network has one, others are read, decoded and coded."""
+TRIES = 3
+LEAST_TOKEN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeJob:
+    """What one ``iarn serve`` was asked for; ``archives`` are URIs, or NAME=URI."""
+
+    archives: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token_file: Path | None = None
+    address: str | None = None
+    device: str = "auto"
+    replicas: int = 1
+    max_replicas: int | None = None
+    cpus_per_replica: float = 1.0
+    gpus_per_replica: float | None = None
+    queue: int = 64
+    cache_mb: int = 256
+    seconds: float = 60.0
+    largest_side: int = Limits.largest_side
+    max_pixels: int = Limits.most_pixels
+
+    def __post_init__(self) -> None:
+        for option in ("replicas", "queue", "largest_side", "max_pixels"):
+            if getattr(self, option) < 1:
+                raise InvalidOption(f"--{option.replace('_', '-')}", str(getattr(self, option)), "give a number from 1.")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise InvalidOption("--max-replicas", str(self.max_replicas), f"give {self.replicas} (--replicas) or more.")
+        if not 0 < self.seconds <= 3600:
+            raise InvalidOption("--seconds", f"{self.seconds:g}", "give seconds above 0, an hour at most.")
+        if self.cache_mb < 0:
+            raise InvalidOption("--cache-mb", str(self.cache_mb), "give megabytes from 0.")
+
+
+def serve(job: ServeJob) -> int:
+    """Serve archives until SIGINT or SIGTERM; return the exit status 0. Raises what reading archives and Ray do."""
+    named = names_of(job.archives)
+    token = read_token(job.token_file, os.environ)
+    if token is None and not is_loopback(job.host):
+        raise InvalidOption("--host", job.host, f"others can reach it: set {TOKEN_VARIABLE}, or give a --token-file.")
+    limits = Limits(largest_side=job.largest_side, most_pixels=job.max_pixels)
+    with ExitStack() as stack:
+        listener = stack.enter_context(bind(job.host, job.port))
+        shelves = [
+            stack.enter_context(closing(Shelf(name, uri, number=number))) for number, (name, uri) in enumerate(named.items())
+        ]
+        stack.enter_context(cluster(job.address or cluster_address(os.environ)))
+        backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
+        options = HttpOptions(
+            token=token,
+            hosts=LOOPBACK_HOSTS | {f"[{job.host}]" if ":" in job.host else job.host},
+            cache_bytes=job.cache_mb * 2**20,
+            limits=limits,
+            seconds=job.seconds,
+            most_restores=most_restores(job),
+        )
+        for shelf in shelves:
+            shelf.catalogue.begin()
+        gc.collect()
+        gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
+        serve_http(create_app(shelves, backend, options), listener, lambda: print(ready_line(named, listener), flush=True))
+    return 0
+
+
+def cluster_address(environment: Mapping[str, str]) -> str | None:
+    """Return where a cluster is by Ray's own variable, which may also lead to a dashboard: that is none to join."""
+    address = environment.get("RAY_ADDRESS", "")
+    return address if address and not address.startswith("http") else None
+
+
+def most_restores(job: ServeJob) -> int:
+    """Return how many restores may be under way or wait: what all replicas take, and the queue."""
+    return (job.max_replicas or job.replicas) * ONGOING + job.queue
+
+
+def ready_line(named: Collection[str], listener: socket.socket) -> str:
+    """Return the line that tells where the service is."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"Serving {', '.join(named)} at http://{shown}:{port}/"
+
+
+def names_of(archives: Sequence[str]) -> dict[str, str]:
+    """Return the URI of each archive by its name: the last part of the URI, or as given; raises InvalidOption."""
+    named: dict[str, str] = {}
+    for given in archives:
+        name, equals, uri = given.partition("=")
+        if not equals or "/" in name:
+            name, uri = given.rstrip("/").rpartition("/")[2], given
+        if not name or name in (".", ".."):
+            raise InvalidOption("archive", given, "its address ends with no name; give NAME=URI.")
+        if name in named:
+            raise InvalidOption("archive", given, f"another is called {name!r} already; give NAME=URI.")
+        named[name] = uri
+    return named
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
+    """Return the token of a file or of the environment, None where there is neither; raises InvalidOption."""
+    if path is not None:
+        try:
+            token, where = path.read_text(encoding="utf-8").strip(), f"--token-file {path}"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise InvalidOption("--token-file", str(path), f"it cannot be read ({reason}).") from None
+    elif TOKEN_VARIABLE in environment:
+        token, where = environment[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
+    else:
+        return None
+    if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidOption("token", f"of {where}", f"it needs {LEAST_TOKEN} characters or more, ASCII without spaces.")
+    return token
+
+
+class _Replica:
+    """One process with its engines, as Serve starts it."""
+
+    def __init__(self, uris: tuple[str, ...], device: str, limits: Limits) -> None:
+        os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
+        self._restorer = Restorer(uris, device=device, limits=limits)
+
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:
+        return await asyncio.to_thread(self._restorer.attempt, place, request)
+
+    async def device(self) -> str:
+        return self._restorer.device
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class Replicas:
+    """The deployment of a service: begun here, gone when closed."""
+
+    def __init__(self, job: ServeJob, uris: Sequence[str], limits: Limits) -> None:
+        """Start the replicas and wait until they have their engines; raises ResourcesUnavailable, WorkerNotStarted."""
+        pool = PoolOptions(actors=job.replicas, cpus_per_actor=job.cpus_per_replica, gpus_per_actor=job.gpus_per_replica)
+        room = request_for(job.device, pool, noun="replica")
+        self._name = f"iarn-{secrets.token_hex(4)}"
+        self._seconds = job.seconds
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        logging.getLogger("asyncio").addFilter(_is_no_lost_replica)
+        quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
+        app = deployment(job, room).bind(tuple(uris), job.device, limits)
+        try:
+            ray_serve.start(proxy_location="Disabled", logging_config=quiet)
+            self._handle = ray_serve.run(app, name=self._name, route_prefix=None, logging_config=quiet)
+            self.device: str = self._handle.device.remote().result(timeout_s=60)
+        except (RayServeException, RayError, RuntimeError, TimeoutError) as error:
+            self.close()
+            raise WorkerNotStarted(first_line(error)) from None
+        except KeyboardInterrupt:
+            self.close()
+            raise
+
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
+        """Return an image; another replica is asked where one dies, and where they all do it is Overloaded."""
+        for _ in range(TRIES):
+            try:
+                answer: Restored | PipelineError = await self._handle.restore.remote(place, request)
+            except BackPressureError:
+                raise Overloaded("all replicas are busy and the queue is full") from None
+            except RayTaskError as error:  # nobody foresaw it: a device out of memory, or a fault of ours
+                raise Overloaded(f"a replica failed: {last_line(error)}") from None
+            except (RayServeException, RayError):
+                continue  # it was lost under the restore, which may be done again
+            if isinstance(answer, PipelineError):
+                raise answer
+            return answer
+        raise Overloaded(f"{TRIES} replicas were lost under it")
+
+    def close(self) -> None:
+        """End the replicas; what they have under way they finish."""
+        ray_serve.delete(self._name)
+
+
+def _is_no_lost_replica(record: logging.LogRecord) -> bool:
+    """Whether a line of asyncio's log is about anything but a task of Serve's own that asked a replica which is gone."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RayError))
+
+
+def deployment(job: ServeJob, room: Request) -> Any:
+    """Return the deployment of a service, without its arguments."""
+    count: dict[str, Any] = {"num_replicas": job.replicas}
+    if job.max_replicas is not None and job.max_replicas > job.replicas:
+        scaling = {"min_replicas": job.replicas, "max_replicas": job.max_replicas, "target_ongoing_requests": ONGOING / 2}
+        count = {"autoscaling_config": scaling}
+    return ray_serve.deployment(
+        name="restore",
+        ray_actor_options={"num_cpus": room.cpus, "num_gpus": room.gpus},
+        max_ongoing_requests=ONGOING,
+        max_queued_requests=job.queue,
+        graceful_shutdown_timeout_s=10,
+        health_check_period_s=5,
+        **count,
+    )(_Replica)

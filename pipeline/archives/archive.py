@@ -1,0 +1,366 @@
+"""The archive: begin one, open one, write a shard, read one entry without the rest. FORMAT.md beside this describes it.
+
+plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   shards/<id>.parquet   commits/<group>/<id>.json
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from pipeline.archives import commits
+from pipeline.archives.entries import (
+    COLUMNS,
+    PARTS,
+    Wanted,
+    candidates,
+    check_entry,
+    columns_of,
+    from_row,
+    holder_test,
+    matcher,
+    to_row,
+)
+from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, NothingSelected, UnsupportedFormat
+from pipeline.archives.parts import read_parts, write_parts
+from pipeline.archives.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest, shard_differences
+from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, InvalidWeights, NotFound, PlanConflict
+from pipeline.core.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
+from pipeline.stores.base import BUFFER_SIZE, local_errors
+from pipeline.stores.store import Store
+from pipeline.tables.reader import RowReader
+from pipeline.tables.seal import Footers
+from pipeline.tables.writer import RowWriter
+
+__all__ = ["FORMAT_VERSION", "PARTS", "Archive", "ShardWriter", "check_entry", "decode_plan", "encode_plan", "plan_digest"]
+
+PLAN_KEY = "plan.json"
+FORMAT_KEY = "FORMAT.md"
+
+_FIND_BUFFER = 64 * 1024  # a row group is some 256 KiB, and what lies between two wanted ones must not be fetched
+_HASH_CHUNK = 2**20
+
+
+class Archive:
+    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles.
+
+    Where there are ``footers``, those of shards are kept there for whoever asks for one entry after the other.
+    """
+
+    def __init__(self, store: Store, plan: Plan, digest: str, footers: Footers | None = None) -> None:
+        self.store, self.plan, self.digest, self._footers = store, plan, digest, footers
+
+    @classmethod
+    def begin(cls, store: Store, *, source: str, settings: Settings, model: bytes, shards: Iterable[SourceShard]) -> Archive:
+        """Begin an archive of ``shards`` below ``source``, or take up one that was begun so; ``model`` is the weights file.
+
+        The plan is written last of what is written here, so where there is one its parts, model and FORMAT.md are there too.
+        The shards are gone through once and not held. Raises PlanConflict where the store holds another plan, UnsupportedFormat
+        or DamagedObject where one that cannot be read.
+        """
+        digest = hashlib.sha256(model).hexdigest()
+        if store.exists(PLAN_KEY):
+            return cls._resume(store, Plan(source=source, settings=settings, model=digest, parts=()), shards)
+        plan = Plan(source=source, settings=settings, model=digest, parts=write_parts(store, shards))
+        for key, content in ((_model_key(plan), model), (FORMAT_KEY, format_text().encode())):
+            _create_if_absent(store, key, content)
+        data = encode_plan(plan)
+        try:
+            store.create(PLAN_KEY, data)
+        except AlreadyExists:  # another job began it in the meantime
+            return cls._resume(store, plan, read_parts(store, plan.parts))
+        return cls(store, plan, plan_digest(data))
+
+    @classmethod
+    def _resume(cls, store: Store, plan: Plan, shards: Iterable[SourceShard]) -> Archive:
+        """Return the archive that stands, if it was begun with this plan's settings and these shards."""
+        begun = cls.open(store)
+        differences = plan_differences(begun.plan, plan)
+        if not differences and plan.parts != begun.plan.parts:  # or another Parquet library wrote the same shards
+            differences = shard_differences(begun.shards(), shards)
+        if differences:
+            raise PlanConflict(store.uri, differences)
+        return begun
+
+    @classmethod
+    def open(cls, store: Store) -> Archive:
+        """Open an archive; raises NotAnArchive, UnsupportedFormat, DamagedObject, and NotFound where the store is missing."""
+        uri = f"{store.uri}/{PLAN_KEY}"
+        try:
+            data = store.read(PLAN_KEY)
+        except NotFound as error:
+            if error.uri != uri:  # it is the folder or the bucket that is missing
+                raise
+            raise NotAnArchive(store.uri) from None
+        return cls(store, decode_plan(data, uri), plan_digest(data))
+
+    def shards(self) -> Iterator[SourceShard]:
+        """Yield the plan's source shards in order, read as they are asked for; raises DamagedObject, ChecksumMismatch."""
+        return read_parts(self.store, self.plan.parts)
+
+    def done(self) -> commits.ShardSet:
+        """Return which shards are done, from listings alone."""
+        return commits.done(self.store, self.plan.shard_count)
+
+    def shards_done(self) -> Iterator[SourceShard]:
+        """Yield the source shards that are done, in order."""
+        done = self.done()
+        return (shard for shard in self.shards() if shard.id in done)
+
+    def commits(self) -> Iterator[Commit]:
+        """Yield the commits in order, each of them read; raises what :func:`read_commit` does."""
+        return commits.commits(self.store, self.digest, self.plan.shard_count)
+
+    def model_bytes(self) -> bytes:
+        """Return the weights file; raises InvalidWeights where it is missing, ChecksumMismatch where it is not the plan's."""
+        key = _model_key(self.plan)
+        try:
+            data = self.store.read(key)
+        except NotFound:
+            raise InvalidWeights(self._uri(key), "the archive lacks its model; copy it back from where it was made") from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.plan.model:
+            raise ChecksumMismatch(self._uri(key), "SHA-256", self.plan.model, found)
+        return data
+
+    def writer(
+        self, shard: SourceShard, directory: Path, *, source_schema: bytes | None = None, image_column: str | None = None
+    ) -> ShardWriter:
+        """Return a writer of a shard's entries that spools to ``directory``; a Parquet source's schema is kept where given."""
+        metadata = {"iarn.format_version": str(FORMAT_VERSION), "iarn.plan": self.digest, "iarn.shard": shard.id}
+        if source_schema is not None:
+            metadata["iarn.source_schema"] = base64.b64encode(source_schema).decode("ascii")
+        if image_column is not None:
+            metadata["iarn.image_column"] = image_column
+        return ShardWriter(self, shard, directory, metadata)
+
+    def entries(
+        self,
+        shard_id: str,
+        wanted: Wanted | None = None,
+        *,
+        parts: Collection[str] = PARTS,
+        lost: Callable[[str | None, DamagedObject], None] | None = None,
+    ) -> Iterator[Entry]:
+        """Yield the entries of a shard in order, all or those wanted, with memory for one row group.
+
+        Fields of ``PARTS`` that are not in ``parts`` are neither read nor set. Where only some are wanted, row groups that hold
+        none are not read. Where ``lost`` is given, it is told the key of each wanted entry that damage took (None where
+        the keys of a row group cannot be read either), and the row groups behind still come; else the first damage is raised.
+        Raises NotFound where there is no such shard, DamagedObject, ChecksumMismatch.
+        """
+        columns = columns_of(parts)
+        matches = (lambda _: True) if wanted is None else matcher(wanted)
+        with self._reader(shard_id, BUFFER_SIZE if wanted is None else _FIND_BUFFER) as reader:
+            every = ((group, None, None) for group in range(reader.num_row_groups))
+            for group, low, high in every if wanted is None else candidates(reader, wanted):
+                given = 0
+                try:
+                    if wanted is not None:
+                        # Where all keys of a group are one, the footer has told it.
+                        keys = [low] if low is not None and low == high else _keys(reader, group)
+                        if not any(map(matches, keys)):
+                            continue
+                    for row in reader.rows(columns, [group]):
+                        if matches(row["key"]):
+                            yield from_row(row)
+                        given += 1
+                except DamagedShard as error:
+                    if lost is None:
+                        raise
+                    for key in _keys_behind(reader, group, given):
+                        if key is None or matches(key):
+                            lost(key, DamagedObject(reader.uri, error.detail))
+
+    def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
+        """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""
+        for shard in filter(holder_test(wanted), self.shards_done()):
+            for entry in self.entries(shard.id, wanted, parts=parts):
+                yield shard.id, entry
+
+    def read_entry(self, shard_id: str, key: str, *, parts: Collection[str] = PARTS) -> Entry:
+        """Return one entry, having read its row group, and the footer unless it is kept; raises NothingSelected."""
+        for entry in self.entries(shard_id, (key,), parts=parts):
+            return entry
+        raise NothingSelected(self.store.uri, f"{key} in shard {shard_id}")
+
+    @contextmanager
+    def shard_rows(self, shard_id: str, *, buffer_size: int = _FIND_BUFFER) -> Iterator[RowReader]:
+        """Give a shard's rows, its footer checked, to whoever goes by row groups; raises what :meth:`entries` does."""
+        with self._reader(shard_id, buffer_size) as reader:
+            yield reader
+
+    def source_columns(self, shard_id: str) -> tuple[bytes | None, str | None]:
+        """Return the serialised Arrow schema of a Parquet source and its image column, None where they were not kept."""
+        with self._reader(shard_id, _FIND_BUFFER) as reader:
+            schema = reader.metadata.get("iarn.source_schema")
+            try:
+                return base64.b64decode(schema, validate=True) if schema else None, reader.metadata.get("iarn.image_column")
+            except ValueError as error:
+                raise DamagedShard(reader.uri, f"its source schema is no base64: {error}") from None
+
+    def check_shard(self, shard_id: str, commit: Commit) -> None:
+        """Read a shard object whole; raises ChecksumMismatch where it is not the one that was committed, NotFound."""
+        key = _shard_key(shard_id)
+        digest = hashlib.sha256()
+        with self.store.open(key) as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != commit.sha256:
+            raise ChecksumMismatch(self._uri(key), "SHA-256", commit.sha256, digest.hexdigest())
+
+    @contextmanager
+    def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
+        key = _shard_key(shard_id)
+        with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
+            reader = RowReader(file, self._uri(key), sealed=True, footers=self._footers)
+            self._check_footer(reader, shard_id)
+            yield reader
+
+    def _check_footer(self, reader: RowReader, shard_id: str) -> None:
+        version = reader.metadata.get("iarn.format_version")
+        if version is None:
+            raise DamagedShard(reader.uri, "it is a Parquet file, but no shard of an archive")
+        if version != str(FORMAT_VERSION):
+            raise UnsupportedFormat(reader.uri, version, str(FORMAT_VERSION))
+        for name, expected in (("iarn.plan", self.digest), ("iarn.shard", shard_id)):
+            found = reader.metadata.get(name, "")
+            if found != expected:
+                raise ChecksumMismatch(reader.uri, name, expected, found)
+
+    def _adopt(self, shard_id: str, directory: Path) -> Commit:
+        """Return the commit of a shard object that is there without one: whole, and of this plan."""
+        key = _shard_key(shard_id)
+        uri, path = self._uri(key), directory / "standing.parquet"
+        digest, size = hashlib.sha256(), 0
+        try:
+            # What the store raises is no OSError any more, so what is one here is the local file's.
+            with local_errors(str(path)), self.store.open(key) as file, path.open("wb") as copy:
+                while chunk := file.read(_HASH_CHUNK):
+                    digest.update(chunk)
+                    size += copy.write(chunk)
+            with path.open("rb") as file, _damage(uri):
+                reader = RowReader(file, uri, sealed=True)
+                if reader.metadata.get("iarn.plan") != self.digest or reader.metadata.get("iarn.shard") != shard_id:
+                    raise AlreadyExists(uri)
+                report = commits.decode_report(json.loads(reader.metadata["iarn.report"]))
+                rows = sum(1 for _ in reader.rows())  # reads every page, whose check sums are tested on the way
+                if rows != report.entries:
+                    raise DamagedShard(uri, f"{rows} entries are there, {report.entries} were written")
+        except (DamagedObject, KeyError, TypeError, ValueError) as error:
+            detail = error.detail if isinstance(error, DamagedObject) else f"its report cannot be read: {error}"
+            raise DamagedObject(uri, f"{detail}; it is not committed: remove it and repeat the command") from None
+        finally:
+            path.unlink(missing_ok=True)
+        report = replace(report, bytes_out=size)
+        return Commit(shard_id=shard_id, plan=self.digest, sha256=digest.hexdigest(), byte_size=size, report=report)
+
+    def _uri(self, key: str) -> str:
+        return f"{self.store.uri}/{key}"
+
+
+class ShardWriter:
+    """Takes the entries of one source shard in order; memory is one row group, the rest is on the local disk.
+
+    Used as a context manager it removes its file, whatever happens.
+    """
+
+    def __init__(self, archive: Archive, shard: SourceShard, directory: Path, metadata: Mapping[str, str]) -> None:
+        self._archive, self._shard_id, self._directory = archive, shard.id, directory
+        self._path = directory / f"{shard.id}.parquet"
+        self._rows = RowWriter(self._path, COLUMNS, metadata)
+        self._count = 0
+        self._begun = time.time()
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry; raises StoreUnavailable where the local disk is full."""
+        self._rows.append(to_row(entry))
+        self._count += 1
+
+    def finish(self, report: ShardReport) -> Commit:
+        """Write the shard object, and return the commit that is now due; its ``report.bytes_out`` is the object's size.
+
+        An object that is there already, left by an attempt that died before its commit or just written by another worker, is
+        adopted: the commit describes it. Raises AlreadyExists where it is none of this plan, DamagedObject where it is broken.
+        """
+        if report.entries != self._count:
+            raise ValueError(f"the report is about {report.entries} entries, {self._count} were written")
+        self._rows.add_metadata({"iarn.report": commits.encode_report(report)})
+        self._rows.close()
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            self._archive.store.create(_shard_key(self._shard_id), self._path)
+        except AlreadyExists:
+            return self._archive._adopt(self._shard_id, self._directory)
+        finally:
+            self._path.unlink()
+        report = replace(report, bytes_out=size)
+        return Commit(
+            shard_id=self._shard_id,
+            plan=self._archive.digest,
+            sha256=digest,
+            byte_size=size,
+            report=report,
+            begun=round(self._begun, 3),
+            ended=round(time.time(), 3),
+        )
+
+    def discard(self) -> None:
+        """Give up: remove the local file."""
+        self._rows.discard()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+def format_text() -> str:
+    """Return the description of the format that is put into every archive."""
+    return resources.files("pipeline.archives").joinpath(FORMAT_KEY).read_text(encoding="utf-8")
+
+
+def _model_key(plan: Plan) -> str:
+    return f"model/{plan.model}.safetensors"
+
+
+def _shard_key(shard_id: str) -> str:
+    return f"shards/{shard_id}.parquet"
+
+
+def _keys(reader: RowReader, group: int) -> list[str]:
+    return [row["key"] for row in reader.row_group(group, ["key"])]
+
+
+def _keys_behind(reader: RowReader, group: int, given: int) -> list[str] | list[None]:
+    """Return the keys of a damaged row group from the row ``given`` on, or None for all where they cannot be read."""
+    try:
+        return _keys(reader, group)[given:]
+    except DamagedShard:
+        return [None]
+
+
+def _create_if_absent(store: Store, key: str, data: bytes) -> None:
+    try:
+        store.create(key, data)
+    except AlreadyExists:
+        return  # by an attempt that died before its plan; model_bytes checks the digest when it is read
+
+
+@contextmanager
+def _damage(uri: str) -> Iterator[None]:
+    """Say of a shard of an archive what is true of one: it was written here, and can be written again."""
+    try:
+        yield
+    except DamagedShard as error:
+        raise DamagedObject(uri, error.detail) from None

@@ -1,0 +1,134 @@
+"""Source shards <-> the parts of a plan: Parquet files of some 50,000 shards, a row for each object of the source.
+
+    plan/<sha256>.parquet    shard  kind  key  size  etag
+
+A part is named by the SHA-256 of its bytes and plan.json lists them in order, so that planners never mix: parts that one left
+who died are taken up by the next who would write the same, and are nobody's otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
+from operator import itemgetter
+from pathlib import Path
+
+from pipeline.archives.errors import ChecksumMismatch
+from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, NotFound
+from pipeline.core.records import ObjectInfo, PlanPart, ShardKind, SourceShard
+from pipeline.core.spool import spool
+from pipeline.stores.store import Store
+from pipeline.tables.reader import RowReader
+from pipeline.tables.writer import RowWriter
+
+PART_SHARDS = 50_000
+"""Shards of a part."""
+
+PART_BYTES = 64 * 2**20
+"""Bytes of keys and ETags after which a part is closed sooner: a reader holds one part, compressed, and writes none."""
+
+PREFIX = "plan/"
+
+_COLUMNS = {"shard": "string", "kind": "string", "key": "string", "size": "int64", "etag": "string"}
+_GROUP_ROWS = 8192
+
+
+def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
+    """Write source shards as parts of a plan; holds one row group. Raises StoreError, and what ``shards`` raises."""
+    parts = []
+    left = iter(shards)
+    with spool() as directory:
+        while (first := next(left, None)) is not None:
+            path = directory / "part.parquet"
+            shard_count, object_count = _fill(path, chain((first,), left))
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            part = PlanPart(sha256=digest, shards=shard_count, objects=object_count)
+            _put(store, part, path)
+            path.unlink()
+            parts.append(part)
+    return tuple(parts)
+
+
+def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]:
+    """Yield the source shards of a plan in order, with memory for one part's bytes.
+
+    Raises DamagedObject for a part that is missing or is not what the plan says, ChecksumMismatch, StoreError.
+    """
+    number = 0
+    for part in parts:
+        end = number + part.shards
+        for shard in _read(store, part):
+            if not shard.id.startswith(f"{number:09d}-"):
+                raise DamagedObject(_uri(store, part), f"shard {shard.id} stands where number {number} belongs")
+            number += 1
+            yield shard
+        if number != end:
+            raise DamagedObject(_uri(store, part), f"{number - end + part.shards} shards are in it, {part.shards} in the plan")
+
+
+def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:
+    """Write shards to a part's file up to its limits; return how many, and of how many objects."""
+    count = objects = size = 0
+    rows: list[tuple[str, str, str, int, str]] = []
+    with RowWriter(path, _COLUMNS, {}) as writer:
+        for shard in shards:
+            rows += [(shard.id, shard.kind.value, each.key, each.size, each.etag) for each in shard.objects]
+            size += sum(len(each.key) + len(each.etag) for each in shard.objects)
+            count, objects = count + 1, objects + len(shard.objects)
+            ended = count >= PART_SHARDS or size >= PART_BYTES
+            if ended or len(rows) >= _GROUP_ROWS:
+                _append(writer, rows)
+            if ended:
+                break
+        _append(writer, rows)
+    return count, objects
+
+
+def _append(writer: RowWriter, rows: list[tuple[str, str, str, int, str]]) -> None:
+    if rows:
+        writer.append_group(dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+        rows.clear()
+
+
+def _put(store: Store, part: PlanPart, path: Path) -> None:
+    """Create a part's object; one that is there has its name by the same bytes, unless it was damaged since."""
+    try:
+        store.create(_key(part), path)
+    except AlreadyExists:
+        if hashlib.sha256(store.read(_key(part))).hexdigest() != part.sha256:
+            store.replace(_key(part), path.read_bytes())
+
+
+def _read(store: Store, part: PlanPart) -> Iterator[SourceShard]:
+    uri = _uri(store, part)
+    try:
+        data = store.read(_key(part))
+    except NotFound as error:
+        if error.uri != uri:
+            raise
+        raise DamagedObject(uri, "the plan names it, and it is missing") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != part.sha256:
+        raise ChecksumMismatch(uri, "SHA-256", part.sha256, found)
+    try:
+        rows = RowReader(io.BytesIO(data), uri, sealed=True)
+        every = (row for lists in rows.column_lists(tuple(_COLUMNS)) for row in zip(*lists, strict=True))
+        for shard_id, group in groupby(every, key=itemgetter(0)):
+            members = list(group)
+            kind = ShardKind(members[0][1])
+            objects = tuple(ObjectInfo(key=key, size=size, etag=etag) for _, _, key, size, etag in members)
+            name = shard_id if kind is ShardKind.FILES else objects[0].key
+            yield SourceShard(id=shard_id, name=name, kind=kind, objects=objects)
+    except (DamagedShard, ValueError) as error:
+        raise DamagedObject(uri, error.detail if isinstance(error, DamagedShard) else str(error)) from None
+
+
+def _key(part: PlanPart) -> str:
+    return f"{PREFIX}{part.sha256}.parquet"
+
+
+def _uri(store: Store, part: PlanPart) -> str:
+    return f"{store.uri}/{_key(part)}"

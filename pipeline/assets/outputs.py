@@ -1,0 +1,272 @@
+"""Where restored assets go: loose files, WebDataset tars or Parquet, one contract for the three.
+
+Nothing is overwritten: an output that is there already is accepted where its bytes are the same, and refused otherwise. No
+name leads out of the destination, and no two assets of a shard share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tarfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pipeline.assets.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
+from pipeline.assets.rows import source_row
+from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
+from pipeline.core.records import ShardKind, SourceShard
+from pipeline.stores.base import local_errors
+from pipeline.stores.store import Store
+from pipeline.tables.writer import RowWriter
+
+_SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
+_LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
+
+
+class OutputKind(StrEnum):
+    """What a restore writes."""
+
+    FILES = "files"
+    TAR = "tar"
+    PARQUET = "parquet"
+
+
+class Output(Protocol):
+    """Takes the assets of one source shard, in order."""
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        """Take one asset under its (possibly new) name ``key`` and its sidecars; return the bytes written.
+
+        ``data`` is None for a sample that never had an image. Where another asset of the shard has the name (a.jpg and a.png,
+        both as PNG) it gets another, and its sidecars with it. Raises AlreadyExists where the store has another file of the
+        name, InvalidKey where it cannot hold the name, both after whatever else of the asset could be written; DamagedEntry,
+        and other StoreErrors at once.
+        """
+        ...
+
+    def finish(self) -> int:
+        """Complete the shard; return the bytes written beyond those that :meth:`add` told. Raises AlreadyExists, StoreError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was not finished."""
+        ...
+
+
+def named_outputs(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
+    """Yield the shards of a plan, ``name`` now being what is written of each.
+
+    That is its name without suffix, or in full where another has the same without; of loose files the id. Shards come in the
+    order of their keys, so each is held only while keys that begin like its own may come.
+    """
+    held: deque[tuple[SourceShard, _Bare]] = deque()
+    bares: dict[str, _Bare] = {}
+    for shard in shards:
+        name = shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.name)
+        reached = shard.objects[-1].key
+        while held and (held[0][0].kind is ShardKind.FILES or held[0][1].is_over(reached)):
+            yield _named(*held.popleft(), bares)
+        bare = bares.setdefault(name, _Bare(name))
+        bare.shards, bare.held = bare.shards + 1, bare.held + 1
+        held.append((shard, bare))
+    while held:
+        yield _named(*held.popleft(), bares)
+
+
+@dataclass
+class _Bare:
+    """A name without suffix: how many shards have it, and how many of them are held."""
+
+    name: str
+    shards: int = 0
+    held: int = 0
+
+    def is_over(self, key: str) -> bool:
+        """Whether no name that begins like this one comes behind ``key`` in a sorted listing."""
+        return key > f"{self.name}." and not key.startswith(f"{self.name}.")
+
+
+def _named(shard: SourceShard, bare: _Bare, bares: dict[str, _Bare]) -> SourceShard:
+    bare.held -= 1
+    if not bare.held:
+        bares.pop(bare.name, None)
+    own = bare.shards == 1 and (shard.kind is ShardKind.FILES or not _LIKE_AN_ID.match(bare.name))
+    return replace(shard, name=safe_key(bare.name if own else shard.name)[0])
+
+
+def open_output(
+    kind: OutputKind,
+    store: Store,
+    shard: SourceShard,
+    name: str,
+    directory: Path,
+    source_columns: tuple[bytes | None, str | None] = (None, None),
+) -> Output:
+    """Return the output of ``shard`` in ``store``, called ``name`` (see :func:`named_outputs`).
+
+    ``directory`` is a local place for what is not uploaded yet; ``source_columns`` are schema and image column of a Parquet
+    source. Raises StoreUnavailable where the local disk cannot be written.
+    """
+    if kind is OutputKind.FILES:
+        folder = "" if shard.kind is ShardKind.FILES else f"{name}/"
+        return _Files(store, folder, _Names(whole_names=shard.kind is ShardKind.PARQUET))
+    if kind is OutputKind.TAR:
+        # Samples of a tar are told apart as they were there; those of other sources need a stem of their own.
+        return _Tar(store, f"{name}.tar", directory / "shard.tar", _Names(own_stems=shard.kind is not ShardKind.TAR))
+    schema, image_column = source_columns
+    if schema is not None and image_column is not None:
+        return _SourceParquet(store, f"{name}.parquet", directory / "shard.parquet", schema, image_column)
+    return _Parquet(store, f"{name}.parquet", directory / "shard.parquet")
+
+
+class _Names:
+    """Names of the files that assets of one shard are written as, each given once and safe as a relative path.
+
+    ``own_stems`` gives each asset a stem (the name up to its first dot) of its own; ``whole_names`` calls a sidecar of
+    v1.2.jpg v1.2.json and not v1.json.
+    """
+
+    def __init__(self, *, own_stems: bool = False, whole_names: bool = False) -> None:
+        self._names, self._stems = UniqueNames(), UniqueNames() if own_stems else None
+        self._whole_names = whole_names
+
+    def members(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+        """Return the image, where there is one, and the sidecars of an asset, by name."""
+        sidecars = {safe_suffix(suffix): content for suffix, content in sidecars.items()}
+        key = safe_key(key)[0]
+        middle = split_stem(key)[1]
+        middle = middle.rpartition(".")[0] if has_image_name(key) else middle
+        if self._whole_names and middle:
+            sidecars = {f"{middle}.{suffix}": content for suffix, content in sidecars.items()}
+        while data is not None and key in {member_name(key, suffix) for suffix in sidecars}:
+            key = f"{key}.{key.rpartition('.')[2]}"  # a.jpg beside the sidecar a.png, written as PNG
+        if self._stems is not None:
+            stem = split_stem(key)[0]
+            key = safe_key(self._stems.claim(stem)[0] + key[len(stem) :])[0]
+        key = self._names.claim(key, sidecars)[0]
+        image = [] if data is None else [(key, data)]
+        return image + [(safe_key(member_name(key, suffix))[0], content) for suffix, content in sidecars.items()]
+
+
+class _Files:
+    def __init__(self, store: Store, folder: str, names: _Names) -> None:
+        self._store, self._folder, self._names = store, folder, names
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        written = 0
+        fault: AlreadyExists | InvalidKey | None = None
+        for name, content in self._names.members(key, data, sidecars):
+            try:
+                create_or_confirm(self._store, self._folder + name, content)
+                written += len(content)
+            except (AlreadyExists, InvalidKey) as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
+        return written
+
+    def finish(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class _Tar:
+    """A deterministic tar: members in order, no times, owners or modes but 0644."""
+
+    def __init__(self, store: Store, key: str, path: Path, names: _Names) -> None:
+        self._store, self._key, self._path, self._names = store, key, path, names
+        with local_errors(str(path)):
+            self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        for name, content in self._names.members(key, data, sidecars):
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            with local_errors(str(self._path)):
+                self._tar.addfile(header, io.BytesIO(content))
+        self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has written
+        return 0
+
+    def finish(self) -> int:
+        self.close()
+        create_or_confirm(self._store, self._key, self._path)
+        return self._path.stat().st_size
+
+    def close(self) -> None:
+        with local_errors(str(self._path)):
+            self._tar.close()
+
+
+class _Rows:
+    """A Parquet file in the making."""
+
+    def __init__(self, store: Store, key: str, path: Path, rows: RowWriter) -> None:
+        self._store, self._key, self._path, self._rows = store, key, path, rows
+
+    def finish(self) -> int:
+        self._rows.close()
+        create_or_confirm(self._store, self._key, self._path)
+        return self._path.stat().st_size
+
+    def close(self) -> None:
+        self._rows.discard()
+
+
+class _Parquet(_Rows):
+    """Columns of our own: key, image and sidecars."""
+
+    def __init__(self, store: Store, key: str, path: Path) -> None:
+        columns = {"key": "string", "image": "image", "sidecars": "sidecars"}
+        super().__init__(store, key, path, RowWriter(path, columns, {}))
+        self._names = UniqueNames()
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        name = self._names.claim(safe_key(key)[0])[0]
+        self._rows.append({"key": name, "image": {"bytes": data, "path": name}, "sidecars": dict(sidecars)})
+        return 0
+
+
+class _SourceParquet(_Rows):
+    """The columns of the Parquet file that the assets came from, its images replaced."""
+
+    def __init__(self, store: Store, key: str, path: Path, schema: bytes, image_column: str) -> None:
+        super().__init__(store, key, path, RowWriter.from_schema(path, schema))
+        self._image_column = image_column
+
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:  # noqa: ARG002
+        self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
+        return 0
+
+
+def create_or_confirm(store: Store, key: str, data: bytes | Path) -> None:
+    """Create an object; where it exists, accept it if its bytes are the same, and raise AlreadyExists if not."""
+    try:
+        store.create(key, data)
+    except AlreadyExists:
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        try:
+            same = store.stat(key).size == size and _digest_object(store, key) == _digest(data)
+        except NotFound:  # a folder, say
+            same = False
+        if not same:
+            raise
+
+
+def _digest_object(store: Store, key: str) -> bytes:
+    with store.open(key) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").digest()
+
+
+def _digest(data: bytes | Path) -> bytes:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).digest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").digest()

@@ -1,0 +1,56 @@
+"""What the kinds of source shards share: an asset under a safe, unique key, and what its first bytes tell."""
+
+from __future__ import annotations
+
+from pipeline.assets.names import UniqueNames, safe_key
+from pipeline.core.records import Asset, ObjectInfo
+from pipeline.stores.store import Store
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\x00", "tif"),
+    (b"MM\x00*", "tif"),
+    (b"II+\x00", "tif"),
+    (b"MM\x00+", "tif"),
+    (b"\xff\x0a", "jxl"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "jxl"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51", "j2k"),
+    (b"8BPS\x00\x01", "psd"),
+    (b"qoif", "qoi"),
+)
+
+_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heif", b"msf1": "heif"}
+
+
+def image_extension(data: bytes) -> str | None:
+    """Return the extension (no dot) that the first bytes of an image call for, None where they begin no image."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12])
+    if data[:2] == b"BM" and data[14:18] in {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}:
+        return "bmp"
+    return next((extension for magic, extension in _MAGIC if data.startswith(magic)), None)
+
+
+def named_asset(
+    names: UniqueNames,
+    name: str,
+    data: bytes | None,
+    sidecars: dict[str, bytes],
+    note: str | None,
+    *,
+    unique_sidecars: bool = True,
+) -> Asset:
+    """Return an asset under a safe key of its own; the notes on its name come first."""
+    safe, changed = safe_key(name)
+    key, renamed = names.claim(safe, sidecars if unique_sidecars else ())
+    return Asset(key=key, data=data, sidecars=sidecars, note="; ".join(filter(None, (changed, renamed, note))) or None)
+
+
+def uri_of(store: Store, info: ObjectInfo) -> str:
+    return f"{store.uri.rstrip('/')}/{info.key}"

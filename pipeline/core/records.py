@@ -1,0 +1,395 @@
+"""The frozen values that flow between the files; parsed once, never checked again inside."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import InvalidOption, SizeNotReachable
+
+Pixels = NDArray[np.uint8]
+"""Upright pixels: (H, W, 3) RGB, or (H, W) for one plane."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Tier(StrEnum):
+    """How much is kept beside the LR."""
+
+    LEAN = "lean"
+    BALANCED = "balanced"
+    HIGH = "high"
+    FLOOR = "floor"
+    EXACT_PIXELS = "exact-pixels"
+    EXACT = "exact"
+
+    @property
+    def keeps_latent(self) -> bool:
+        """Whether a latent stands beside the LR, which is then a clean one."""
+        return self in (Tier.BALANCED, Tier.HIGH, Tier.FLOOR)
+
+
+class FloorMetric(StrEnum):
+    """What a floor is a floor of: PSNR over RGB in dB, PSNR of the luma in dB, or SSIM of the luma."""
+
+    PSNR = "psnr"
+    PSNR_Y = "psnr-y"
+    SSIM = "ssim"
+
+
+class OriginalCoding(StrEnum):
+    """How the bytes of an original are stored: as they are, a JPEG as JPEG XL, by Zstandard, or only its pixels."""
+
+    BYTES = "bytes"
+    JXL = "jxl"
+    ZSTD = "zstd"
+    PIXELS = "pixels"
+
+
+class LrCodec(StrEnum):
+    """Codec of the LRs, without loss but for ``auto``: that codes clean LRs as AVIF, and those that hide detail as WebP."""
+
+    AUTO = "auto"
+    WEBP = "webp"
+    PNG = "png"
+    JXL = "jxl"
+
+
+class Verification(StrEnum):
+    """Which entries of a lean archive are restored while they are written, to measure them: all, a share of them, none."""
+
+    FULL = "full"
+    SAMPLE = "sample"
+    NONE = "none"
+
+
+class ShardKind(StrEnum):
+    """What a source shard is made of."""
+
+    FILES = "files"
+    TAR = "tar"
+    PARQUET = "parquet"
+
+
+class EntryKind(StrEnum):
+    """Whether an entry stands for its asset by an LR or by the source's own bytes."""
+
+    RESCALED = "rescaled"
+    ORIGINAL = "original"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
+class ObjectInfo:
+    """One object of a store: key below the store's prefix, bytes, ETag."""
+
+    key: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceShard:
+    """The unit of work: one tar, one Parquet file, or a group of loose files.
+
+    ``id`` is unique in its plan and safe as a file name: the shard's number in nine digits, a dash, and a part of its name.
+    ``name`` is the object's key for a tar or a Parquet file, and the id for loose files. ``objects`` are in sorted order;
+    more than one only for loose files.
+    """
+
+    id: str
+    name: str
+    kind: ShardKind
+    objects: tuple[ObjectInfo, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """One source image as its shard holds it.
+
+    ``key`` is its name within the source, extension included, made safe as a relative path. ``sidecars`` map the suffix of
+    another member of the sample (``txt``, ``seg.png``) to its bytes. ``data`` is None for a sample that has no image.
+    ``note`` is a sentence about something odd in how it was found.
+    """
+
+    key: str
+    data: bytes | None
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSize:
+    """The LR size that was asked for; exactly one field is set.
+
+    ``scale`` is (vertical, horizontal), each at least 1; ``max_side`` and ``max_pixels`` keep the aspect ratio; ``size`` is
+    (height, width).
+    """
+
+    scale: tuple[float, float] | None = None
+    max_side: int | None = None
+    max_pixels: int | None = None
+    size: Size | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        scale: str | None = None,
+        max_side: str | None = None,
+        max_pixels: str | None = None,
+        size: str | None = None,
+    ) -> TargetSize:
+        """Parse the options ``--scale 2.5 | 2x3``, ``--max-side 1024``, ``--max-pixels 1M``, ``--size 640x480``.
+
+        Raises InvalidOption where not exactly one is given or its value makes no sense.
+        """
+        given = {
+            name: value
+            for name, value in {"--scale": scale, "--max-side": max_side, "--max-pixels": max_pixels, "--size": size}.items()
+            if value is not None
+        }
+        if len(given) != 1:
+            raise InvalidOption(
+                "target size", " ".join(given) or "missing", "give one of --scale, --max-side, --max-pixels, --size."
+            )
+        if scale is not None:
+            return cls(scale=_parse_scale(scale))
+        if max_side is not None:
+            return cls(max_side=_parse_count("--max-side", max_side))
+        if max_pixels is not None:
+            return cls(max_pixels=_parse_count("--max-pixels", max_pixels))
+        assert size is not None
+        match = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", size)
+        if match is None:
+            raise InvalidOption("--size", size, "give width x height in pixels, as in 640x480.")
+        return cls(size=(int(match[2]), int(match[1])))
+
+    def resolve(self, image: Size) -> Size:
+        """Return the LR size (height, width) for an image of ``image`` (height, width).
+
+        A scale rounds up, so that no scale is above the one asked for. Raises SizeNotReachable where the target would enlarge
+        either side, or is no smaller than the image without having been asked for as a scale.
+        """
+        height, width = image
+        if self.scale is not None:
+            # As decimals, the way they were typed: 1130 / 1.13 is a little above 1000 in floats.
+            rows, columns = (Fraction(str(value)) for value in self.scale)
+            return math.ceil(height / rows), math.ceil(width / columns)
+        if self.size is not None:
+            lr = self.size
+        elif self.max_side is not None:
+            part = min(Fraction(1), Fraction(self.max_side, max(image)))
+            lr = (max(1, round(height * part)), max(1, round(width * part)))
+        else:
+            assert self.max_pixels is not None
+            across = max(1, math.isqrt(self.max_pixels * width // height))
+            down = max(1, min(math.isqrt(self.max_pixels * height // width), self.max_pixels // across))
+            lr = image if height * width <= self.max_pixels else (down, min(across, self.max_pixels // down))
+        if lr[0] > height or lr[1] > width or lr == image:
+            advice = "it is no larger than the target" if lr == image else "the target would enlarge it"
+            raise SizeNotReachable(width, height, lr[1], lr[0], advice)
+        return lr
+
+    def __str__(self) -> str:
+        if self.scale is not None:
+            return f"scale {self.scale[0]:g}x{self.scale[1]:g}"
+        if self.size is not None:
+            return f"size {self.size[1]}x{self.size[0]}"
+        return f"max-side {self.max_side}" if self.max_side is not None else f"max-pixels {self.max_pixels}"
+
+
+def _parse_scale(text: str) -> tuple[float, float]:
+    advice = "give a number from 1, as in 2.5, or height x width, as in 2x3; a scale below 1 would enlarge."
+    parts = text.split("x")
+    values = [float(part) for part in parts if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", part)]
+    if len(values) != len(parts) or len(values) > 2 or min(values) < 1:
+        raise InvalidOption("--scale", text, advice)
+    return values[0], values[-1]
+
+
+def _parse_count(option: str, text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", text)
+    count = Fraction(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]] if match else Fraction(0)
+    if count < 1 or count.denominator != 1:
+        raise InvalidOption(option, text, "give a count of pixels from 1, as in 1024, 500k or 1.5M.")
+    return int(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How close a restore is to its image: PSNR over RGB and of the luma in dB (infinite where equal), SSIM of the luma."""
+
+    psnr: float
+    psnr_y: float
+    ssim: float
+
+    def of(self, metric: FloorMetric) -> float:
+        """Return the one value that ``metric`` names."""
+        return {FloorMetric.PSNR: self.psnr, FloorMetric.PSNR_Y: self.psnr_y, FloorMetric.SSIM: self.ssim}[metric]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user chose for a rescale; with the source's shards and the model's digest it decides every byte written.
+
+    ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
+    that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
+    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all.
+    """
+
+    target: TargetSize
+    tier: Tier = Tier.BALANCED
+    floor: float | None = None
+    floor_metric: FloorMetric = FloorMetric.PSNR
+    max_ratio: float | None = 1.0
+    lr_codec: LrCodec = LrCodec.AUTO
+    pixel_limit: int = 512_000_000
+    image_column: str | None = None
+    verify: Verification = Verification.FULL
+
+    def __post_init__(self) -> None:
+        for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
+            if isinstance(value := getattr(self, name), int):
+                object.__setattr__(self, name, float(value))
+        if self.floor is None and self.floor_metric is not FloorMetric.PSNR:
+            raise InvalidOption("--floor-metric", self.floor_metric, "give a --floor as well.")
+        if (self.floor is not None) != (self.tier is Tier.FLOOR):
+            advice = "give a --floor with --tier floor alone." if self.floor is not None else "give --floor as well, as in 40."
+            raise InvalidOption("--tier", self.tier, advice)
+        most = 1.0 if self.floor_metric is FloorMetric.SSIM else 100.0
+        if self.floor is not None and not 0 < self.floor < most:
+            unit = "an SSIM between 0 and 1, as in 0.98." if most == 1 else "dB between 0 and 100, as in 40."
+            raise InvalidOption("--floor", f"{self.floor:g}", f"give {unit}")
+        if self.max_ratio is not None and not 0 < self.max_ratio < math.inf:
+            raise InvalidOption("--max-ratio", f"{self.max_ratio:g}", "give a number above 0; inf lets entries be of any size.")
+        if self.pixel_limit < 1:
+            raise InvalidOption("--pixel-limit", str(self.pixel_limit), "give a count of pixels from 1.")
+        if self.verify is not Verification.FULL and self.tier is not Tier.LEAN:
+            why = "makes its latents of the restore" if self.tier.keeps_latent else "comes back exactly and is not restored"
+            advice = f"give it with --tier lean; {self.tier} {why}."
+            raise InvalidOption("--verify", self.verify, advice)
+
+    def differences(self, other: Settings) -> tuple[str, ...]:
+        """Return a sentence for each setting in which ``other`` is not the same."""
+        mine, theirs = asdict(self), asdict(other)
+        mine["target"], theirs["target"] = str(self.target), str(other.target)
+        return tuple(f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPart:
+    """A run of a plan's source shards, in a Parquet file named by its SHA-256: how many shards, of how many objects."""
+
+    sha256: str
+    shards: int
+    objects: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the output of a rescale; frozen, hashed, written first.
+
+    ``source`` is the URI that the shards' objects are found under; ``model`` is the SHA-256 of the weights file. The source
+    shards, which may be millions, are in the ``parts``, in order.
+    """
+
+    source: str
+    settings: Settings
+    model: str
+    parts: tuple[PlanPart, ...]
+
+    @property
+    def shard_count(self) -> int:
+        """How many source shards there are."""
+        return sum(part.shards for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One asset in an archive: a row of its shard. docs/format.md says what each field means and when it is None."""
+
+    key: str
+    kind: EntryKind
+    tier: Tier
+    reason: str | None
+    sha256: str | None
+    byte_size: int
+    format: str | None = None
+    mode: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    lr: bytes | None = None
+    lr_path: str | None = None
+    lr_width: int | None = None
+    lr_height: int | None = None
+    lr_sha256: str | None = None
+    clean: bool | None = None
+    latent: bytes | None = None
+    alpha: bytes | None = None
+    original: bytes | None = None
+    original_coding: OriginalCoding | None = None
+    psnr: float | None = None
+    psnr_y: float | None = None
+    ssim: float | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Something that did not go as asked, for the list a job prints and writes; ``key`` is None for a whole shard."""
+
+    shard_id: str
+    key: str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What became of one source shard; ``kept`` counts its originals by class of reason.
+
+    ``compared`` counts restores measured against the source when verifying.
+    """
+
+    shard_id: str
+    entries: int
+    originals: int
+    pixels: int
+    bytes_in: int
+    bytes_out: int
+    failures: tuple[Failure, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
+    compared: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """The small object that says a source shard is done under a plan.
+
+    ``begun`` and ``ended`` are when its object was written, in seconds since 1970 (UTC); None where nobody saw it,
+    and no part of what tells two commits apart.
+    """
+
+    shard_id: str
+    plan: str
+    sha256: str
+    byte_size: int
+    report: ShardReport
+    begun: float | None = field(default=None, compare=False)
+    ended: float | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,47 @@
+"""What a worker counts while it goes through a shard, for the shard's report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pipeline.core.reasons import reason_class
+from pipeline.core.records import Failure, ShardReport
+
+
+@dataclass
+class Tally:
+    """What a shard's report is made of."""
+
+    entries: int = 0
+    originals: int = 0
+    pixels: int = 0
+    bytes_in: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def add(self, *, original: bool, pixels: int, bytes_in: int, reason: str | None = None) -> None:
+        """Count one entry; an original by its ``reason``, where that is news."""
+        if original and reason is not None:
+            self.kept[reason_class(reason)] += 1
+        self.entries += 1
+        self.originals += original
+        self.pixels += pixels
+        self.bytes_in += bytes_in
+
+    def fail(self, shard_id: str, key: str | None, reason: object) -> None:
+        """Note what did not go as asked."""
+        self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
+
+    def report(self, shard_id: str, *, bytes_out: int) -> ShardReport:
+        """Return the report of a shard."""
+        return ShardReport(
+            shard_id=shard_id,
+            entries=self.entries,
+            originals=self.originals,
+            pixels=self.pixels,
+            bytes_in=self.bytes_in,
+            bytes_out=bytes_out,
+            failures=tuple(self.failures),
+            kept=dict(sorted(self.kept.items())),
+        )

@@ -1,0 +1,371 @@
+"""Downscale and restore on one device; the only importer of iarn's network here."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iarn.encoding import CLEAN_STEP, Place, Window, budget_of
+from iarn.lattice import Axis
+from iarn.metrics import luma, psnr_of, ssim_map
+from iarn.weights import WeightsError, read_metadata, unpack
+from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
+from pipeline.core.records import FloorMetric, Pixels, Quality, Size
+from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
+
+FRAMES = (8, 4, 2)
+"""Fixed shapes are squares of these parts of the largest tile's side; a batch of them has its area."""
+
+LARGE_POINTS = 1792
+"""Lattice points per axis above which an image's memory is returned to the system after it."""
+
+BATCH_PIXELS = 16_000_000
+"""Pixels of images that a GPU is given at once, at most; one image alone may have more."""
+
+CPU = torch.device("cpu")
+
+Cut = Callable[[tuple[Axis, Axis], int, int], list[Tile]]
+
+STRIP_PIXELS = 1_000_000
+LEAST_STRIP_ROWS = 16
+SSIM_OVERLAP = 10
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device named ``cpu``, ``cuda``, ``cuda:N``, or the best there is for ``auto``.
+
+    Raises DeviceUnavailable where it is not there: a job never runs somewhere else than it was told to.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise DeviceUnavailable(wanted, "no such kind of device; cpu, cuda or cuda:N are") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceUnavailable(wanted, "only cpu and cuda are supported")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(wanted, f"{torch.cuda.device_count()} CUDA devices are visible")
+    return device
+
+
+def compute_in_one_thread() -> None:
+    """Have this process compute in one thread: a forked child would wait for ever for OpenMP's threads of its parent."""
+    torch.set_num_threads(1)
+
+
+def check_weights(data: bytes, uri: str) -> None:
+    """Raise InvalidWeights where ``data``, read from ``uri``, is no whole weights file."""
+    try:
+        read_metadata(data)
+        unpack(data)
+    except WeightsError as error:
+        raise InvalidWeights(uri, str(error)) from None
+
+
+def largest_scale(data: bytes) -> int:
+    """Return the largest scale per axis that the network in a weights file reaches; raises InvalidWeights."""
+    try:
+        return unpack(data).config.max_scale
+    except WeightsError as error:
+        raise InvalidWeights("file", str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downscale:
+    """An image (H, W, 3), uint8, and the size (height, width) that its LR shall have; that of a ``grey`` one is grey."""
+
+    pixels: Pixels
+    lr_size: Size
+    grey: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """An LR (h, w, 3), uint8, and the size of the image that it stands for.
+
+    A ``clean`` LR is a bicubic one; others are those of a downscale, which hide detail.
+    """
+
+    lr: Pixels
+    size: Size
+    grey: bool = False
+    clean: bool = False
+
+
+Request = TypeVar("Request", Downscale, Restore)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece(Generic[Request]):
+    """A tile of the image of a request, and the shape in LR pixels at which it is computed."""
+
+    request: Request
+    place: Place
+    tile: Tile
+    shape: Size
+    result: Pixels
+
+    @property
+    def stride(self) -> int:
+        return self.place.axes[0].stride
+
+
+class Engine:
+    """One network on one device. Not thread-safe: one caller at a time.
+
+    On a CPU tiles are computed one by one, each as large as it is; on a GPU in batches of a few fixed shapes, which tiles of
+    any images and sizes share. ``batched`` has a CPU do that as well, ``precision`` a GPU compute in float32.
+    """
+
+    def __init__(
+        self,
+        weights: bytes,
+        device: torch.device,
+        *,
+        tile_points: int = TILE_POINTS,
+        precision: torch.dtype | None = None,
+        batched: bool | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """Load ``weights``, the bytes of a weights file; raises InvalidWeights."""
+        try:
+            self._network = unpack(weights).to(device)
+        except WeightsError as error:
+            raise InvalidWeights("of the archive", str(error)) from None
+        gpu = device.type == "cuda"
+        if gpu:  # of few shapes the fastest ways are worth finding; float32 is meant to be that
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+        self.device = device
+        self.precision = precision or (torch.float16 if gpu else torch.float32)
+        self._tile_points = tile_points
+        self._frames = [max(1, tile_points // part) for part in FRAMES] if (gpu if batched is None else batched) else []
+        if compiled:
+            self._network.compile_blocks()
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of the images of one call that make it fast; 0 where each image may as well come alone."""
+        return BATCH_PIXELS if self._frames else 0
+
+    @property
+    def largest_scale(self) -> int:
+        """The largest scale per axis of the network."""
+        return self._network.config.max_scale
+
+    def check_size(self, size: Size, lr_size: Size) -> None:
+        """Raise SizeNotReachable where the network cannot rescale ``size`` to ``lr_size``, both (height, width)."""
+        try:
+            self._network.axes(size, lr_size)
+        except ValueError:
+            advice = f"its scale is above {self._network.config.max_scale}, the largest of this network"
+            raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice) from None
+
+    def span(self, size: Size, lr_size: Size) -> Size:
+        """Return what the pixels of an LR of ``lr_size`` span, (height, width): ``size`` and last lines that repeat."""
+        rows, columns = self._network.axes(size, lr_size)
+        return rows.span, columns.span
+
+    def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False) -> Pixels:
+        """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
+
+        The LR of a ``grey`` image is grey: its three channels are equal.
+        """
+        return self.downscale_many([Downscale(pixels=pixels, lr_size=lr_size, grey=grey)])[0]
+
+    def restore(self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False) -> Pixels:
+        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent.
+
+        A ``clean`` LR is a bicubic one; others are those of :meth:`downscale`, which hide detail.
+        """
+        return self.restore_many([Restore(lr=lr, size=size, grey=grey, clean=clean)])[0]
+
+    @torch.inference_mode()
+    def downscale_many(self, requests: Sequence[Downscale]) -> list[Pixels]:
+        """Return the LR of each request, uint8."""
+        results = [np.empty((*request.lr_size, 3), np.uint8) for request in requests]
+        pieces = []
+        for request, result in zip(requests, results, strict=True):
+            place = Place(axes=self._network.axes(request.pixels.shape[:2], request.lr_size))
+            pieces += self._pieces(request, place, lr_tiles, result)
+        self._run(pieces, self._downscaled)
+        return results
+
+    @torch.inference_mode()
+    def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
+        """Return the image of each request, uint8."""
+        results = [np.empty((*request.size, 3), np.uint8) for request in requests]
+        pieces = []
+        for request, result in zip(requests, results, strict=True):
+            budget = budget_of(CLEAN_STEP if request.clean else None)
+            place = Place(axes=self._network.axes(request.size, request.lr.shape[:2]), budget=budget)
+            pieces += self._pieces(request, place, image_tiles, result)
+        self._run(pieces, self._restored)
+        return results
+
+    def _pieces(self, request: Request, place: Place, cut: Cut, result: Pixels) -> list[_Piece[Request]]:
+        """Cut an image into tiles; where shapes are fixed, into those of the shape that computes the least for it."""
+        stride = place.axes[0].stride
+        halo = self._network.halo(stride)
+        tilings = []
+        for points in self._frames or [self._tile_points]:
+            least = points // stride if self._frames else 0
+            tilings.append([(tile, _filled_up(tile.window, least)) for tile in cut(place.axes, halo, points)])
+        square = [each for each in tilings if all(height == width for _, (height, width) in each)]  # room for the halo
+        tiling = min(square or tilings, key=lambda each: sum(height * width for _, (height, width) in each))
+        return [
+            _Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
+            for tile, shape in tiling
+        ]
+
+    def _run(self, pieces: Sequence[_Piece[Request]], compute: Callable[[list[_Piece[Request]]], Iterable[Tensor]]) -> None:
+        """Compute all pieces, batch by batch; a GPU goes on with the next batch while pixels of the last are on their way."""
+        way: deque[tuple[list[_Piece[Request]], list[Tensor], torch.cuda.Event | None]] = deque()
+        for batch in self._batches(pieces):
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+                computed = [self._leave(x, grey=piece.request.grey) for piece, x in zip(batch, compute(batch), strict=True)]
+            way.append(
+                (batch, computed, torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None)
+            )
+            if len(way) > 1:
+                _arrive(*way.popleft())
+        while way:
+            _arrive(*way.popleft())
+        if any(max(axis.points for axis in piece.place.axes) > LARGE_POINTS for piece in pieces):
+            _give_back()
+
+    def _batches(self, pieces: Iterable[_Piece[Request]]) -> Iterator[list[_Piece[Request]]]:
+        """Put pieces of one shape together, up to the lattice points of the largest tile; without fixed shapes one by one."""
+        waiting: dict[tuple[int, Size], list[_Piece[Request]]] = {}
+        for piece in pieces:
+            batch = waiting.setdefault((piece.stride, piece.shape), [])
+            batch.append(piece)
+            points = piece.stride**2 * piece.shape[0] * piece.shape[1]
+            if not self._frames or (len(batch) + 1) * points > self._tile_points**2:
+                yield waiting.pop((piece.stride, piece.shape))
+        yield from waiting.values()
+
+    def _downscaled(self, batch: list[_Piece[Downscale]]) -> Iterator[Tensor]:
+        lattices = []
+        for piece in batch:
+            (vertical, horizontal), stride = piece.place.axes, piece.stride
+            top, bottom, left, right = (edge * stride for edge in piece.tile.window)
+            rows, columns = vertical.source_range(top, bottom), horizontal.source_range(left, right)
+            x = self._load(piece.request.pixels[slice(*rows), slice(*columns)])
+            x = vertical.interpolate(x, -2, origin=rows[0], start=top, stop=bottom)
+            lattices.append(horizontal.interpolate(x, -1, origin=columns[0], start=left, stop=right))
+        lattice = _framed(lattices, tuple(side * batch[0].stride for side in batch[0].shape))
+        y = self._network.analyse_lr(lattice, [piece.place for piece in batch])
+        for piece, lr in zip(batch, y, strict=True):
+            inner = [slice(span.start - span.first, span.stop - span.first) for span in (piece.tile.rows, piece.tile.columns)]
+            yield lr[:, *inner]
+
+    def _restored(self, batch: list[_Piece[Restore]]) -> Iterator[Tensor]:
+        windows = [piece.tile.window for piece in batch]
+        lrs = []
+        for piece, (top, bottom, left, right) in zip(batch, windows, strict=True):
+            lrs.append(self._load(piece.request.lr[top:bottom, left:right]))
+        lattice = self._network.synthesise(_framed(lrs, batch[0].shape), None, [piece.place for piece in batch])
+        for piece, (top, _, left, _), x in zip(batch, windows, lattice, strict=True):
+            (vertical, horizontal), stride = piece.place.axes, piece.stride
+            rows, columns = piece.tile.rows, piece.tile.columns
+            x = vertical.recover(x, -2, origin=top * stride, start=rows.start, stop=rows.stop)
+            yield horizontal.recover(x, -1, origin=left * stride, start=columns.start, stop=columns.stop)
+
+    def _load(self, pixels: Pixels) -> Tensor:
+        x = torch.from_numpy(np.array(pixels))  # a copy: torch refuses arrays it may not write
+        x = x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x
+        return x.permute(2, 0, 1)[None].to(torch.float32).div_(255)
+
+    def _leave(self, x: Tensor, *, grey: bool) -> Tensor:
+        """Return pixels (h, w, 3), uint8, in the memory of the CPU; from a GPU they are then still on their way."""
+        x = x.mean(dim=0, keepdim=True).expand_as(x).clone() if grey else x
+        x = x.mul_(255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+        if self.device.type != "cuda":
+            return x
+        return torch.empty(x.shape, dtype=torch.uint8, pin_memory=True).copy_(x, non_blocking=True)
+
+
+def _filled_up(window: Window, least: int) -> Size:
+    """Return the shape of a window that has at least ``least`` rows and columns."""
+    top, bottom, left, right = window
+    return max(bottom - top, least), max(right - left, least)
+
+
+def _framed(pictures: list[Tensor], shape: Sequence[int]) -> Tensor:
+    """Make a batch of ``pictures`` (1, 3, h, w), filled up to ``shape``."""
+    if len(pictures) == 1 and pictures[0].shape[-2:] == tuple(shape):
+        return pictures[0]
+    batch = pictures[0].new_zeros(len(pictures), *shape, 3).permute(0, 3, 1, 2)
+    for place, picture in zip(batch, pictures, strict=True):
+        place[:, : picture.shape[-2], : picture.shape[-1]] = picture[0]
+    return batch
+
+
+def _arrive(batch: Sequence[_Piece[Request]], computed: list[Tensor], done: torch.cuda.Event | None) -> None:
+    """Put what was computed for a batch into the results, as soon as it is there."""
+    if done is not None:
+        done.synchronize()
+    for piece, pixels in zip(batch, computed, strict=True):
+        rows, columns = piece.tile.rows, piece.tile.columns
+        piece.result[rows.start : rows.stop, columns.start : columns.stop] = pixels.numpy()
+
+
+def _give_back() -> None:
+    """Return the memory of the tiles of a large image to the system; glibc would keep some 500 MB of it."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:
+    """Return how close two (H, W, 3) uint8 images are.
+
+    Computed on ``device``, a GPU's beside the engine, in strips, so that memory does not grow with the image.
+    """
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    with nullcontext() if stream is None else torch.cuda.stream(stream):
+        (squares, luma_squares, similarity), windows = _sums(image, restored, device)
+    return Quality(psnr=psnr_of(squares / image.size), psnr_y=psnr_of(3 * luma_squares / image.size), ssim=similarity / windows)
+
+
+def _sums(image: Pixels, restored: Pixels, device: torch.device) -> tuple[list[float], int]:
+    """Return the sums of squares, over RGB and over luma, and of SSIM, and over how many windows that is."""
+    height, windows = len(image), 0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # fetched once: each time waits for all that is before it
+    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
+    for start in range(0, max(1, height - SSIM_OVERLAP), rows):
+        stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
+        strips = (torch.from_numpy(np.array(each[start:stop])).to(device) for each in (image, restored))
+        x, y = (strip.permute(2, 0, 1).to(torch.float32) / 255 for strip in strips)
+        own = x.shape[1] if stop == height else rows
+        similarities = ssim_map(x[None], y[None])
+        energies = [_energy(x[:, :own] - y[:, :own]), _energy(luma(x[:, :own]) - luma(y[:, :own]))]
+        sums += torch.stack([*energies, similarities.sum(dtype=torch.float64)])
+        windows += similarities.numel()
+        if stop == height:
+            break
+    return sums.tolist(), windows
+
+
+def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
+    """Return the one value of :func:`measure` that ``metric`` names; the PSNRs take far less time than SSIM."""
+    if metric is FloorMetric.SSIM:
+        return measure(image, restored).ssim
+    squares = 0.0
+    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
+    for start in range(0, len(image), rows):
+        x, y = (torch.from_numpy(np.array(i[start : start + rows])).permute(2, 0, 1) / 255 for i in (image, restored))
+        squares += float(3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y))
+    return psnr_of(squares / image.size)
+
+
+def _energy(x: Tensor) -> Tensor:
+    return x.square().sum(dtype=torch.float64)

@@ -1,0 +1,66 @@
+"""The LR of an entry: its pixels, and what the network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.core.errors import DamagedEntry, SizeNotReachable, UndecodableImage
+from pipeline.core.records import Entry, Pixels
+from pipeline.engines.engine import Engine, Restore
+from pipeline.pictures import lr_codec
+from pipeline.pictures.picture import is_grey
+
+
+@dataclass(frozen=True)
+class LrToRestore:
+    """An entry with its LR's pixels (h, w, 3), uint8."""
+
+    entry: Entry
+    lr: Pixels
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the restored image."""
+        return (self.entry.height or 0) * (self.entry.width or 0)
+
+
+def decode_lr(entry: Entry) -> Pixels:
+    """Return the LR's pixels (h, w, 3); DamagedEntry where they cannot be decoded."""
+    return decode_lr_with_alpha(entry)[0]
+
+
+def decode_lr_with_alpha(entry: Entry) -> tuple[Pixels, Pixels | None]:
+    """Return the LR's pixels and its alpha (h, w), None where it is opaque; DamagedEntry where they cannot be decoded."""
+    if entry.lr is None:
+        raise DamagedEntry(entry.key, "LR", "the entry has none")
+    try:
+        return lr_codec.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))
+    except UndecodableImage as error:
+        raise DamagedEntry(entry.key, "LR", error.detail) from None
+
+
+def restore_lr(engine: Engine, entry: Entry, lr: Pixels) -> Pixels:
+    """Return what the network makes of an entry's LR, at the original size; DamagedEntry where that cannot be it."""
+    restored = restore_lrs(engine, [LrToRestore(entry, lr)])[0]
+    if isinstance(restored, DamagedEntry):
+        raise restored
+    return restored
+
+
+def restore_lrs(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
+    """Return what the network makes of each LR of a batch, or what is wrong with that one."""
+    requests = [_request(engine, each.entry, each.lr) for each in batch]
+    restored = iter(engine.restore_many([each for each in requests if isinstance(each, Restore)]))
+    return [next(restored) if isinstance(each, Restore) else each for each in requests]
+
+
+def _request(engine: Engine, entry: Entry, lr: Pixels) -> Restore | DamagedEntry:
+    size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
+    try:
+        if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
+            raise SizeNotReachable(lr_size[1], lr_size[0], size[1], size[0], "an LR is not larger than its image")
+        engine.check_size(size, lr_size)
+    except SizeNotReachable as error:
+        return DamagedEntry(entry.key, "size", str(error))
+    return Restore(lr=lr, size=size, grey=is_grey(entry.mode), clean=bool(entry.clean))

@@ -1,0 +1,171 @@
+"""A source's bytes to a picture: upright 8-bit RGB, alpha apart, metadata as found; one policy for modes and metadata.
+
+8-bit grey, RGB and palette pictures of one frame pass; what 8-bit RGB with alpha cannot stand for is refused rather than
+changed in silence. Colours are never converted: the numbers stay, and their profile travels beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
+from pipeline.core.records import Pixels
+from pipeline.pictures import headers
+from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
+from pipeline.pictures.picture import Picture, is_grey
+from pipeline.pictures.pillow import admit, open_header, translated
+from pipeline.pictures.tags import NESTED, keep_descriptive
+
+# A fixed list decides alike in every process, whatever else is registered with Pillow, and keeps out what is no photograph
+# or starts other programs (EPS runs Ghostscript). TGA has no signature, so it is tried last.
+_FORMATS = (
+    "JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "QOI", "PSD", "ICO", "ICNS", "SGI", "SUN", "PCX",
+    "XPM", "TGA",
+)  # fmt: skip
+
+_SUPPORTED_MODES = {"L", "LA", "P", "PA", "RGB", "RGBA"}
+_MODE_NAMES = {"1": "1-bit", "F": "floating-point"}
+_DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5, 6 and 5 bits
+_STRIP_PIXELS = 1 << 22
+
+
+def image_extensions() -> frozenset[str]:
+    """Return the lower-case extensions, without dot, of files that ``decode`` reads; files of any other are sidecars."""
+    return frozenset(ext.removeprefix(".") for ext, name in Image.EXTENSION.items() if name in {*_FORMATS, "MPO"})
+
+
+def pixel_count(data: bytes) -> int | None:
+    """Return width times height, in pixels, from the header alone, or None where it cannot be read."""
+    try:
+        with translated():
+            admit(0)
+            image = open_header(data, _FORMATS)
+    except UndecodableImage:
+        return None
+    return image.width * image.height
+
+
+def decode(data: bytes, *, pixel_limit: int) -> Picture:
+    """Return the picture in a file's bytes, whatever the file's name says.
+
+    Raises UndecodableImage (damaged, truncated, empty, no image), ImageTooLarge (over ``pixel_limit``, told before anything is
+    decoded) and UnsupportedImage (several frames, over 8 bits per channel, CMYK, floating point, 1-bit, Lab and the like).
+    """
+    with translated():
+        admit(pixel_limit)
+        image = open_header(data, _FORMATS)
+        if image.width * image.height > pixel_limit:
+            raise ImageTooLarge(image.width, image.height, pixel_limit)
+        _refuse_unfaithful(image, data)
+        mode, format_name, info = image.mode, image.format or "", image.info
+        # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
+        tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+        xmp = info.pop("xmp", None) if tiff else None
+        exif = _tiff_exif(image) if tiff else None
+        _scale_grey_key(image)
+        image.load()
+        exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
+        xmp = xmp or info.get("xmp")
+        icc = headers.jpeg2000_profile(data) if format_name == "JPEG2000" else info.get("icc_profile")
+        orientation = orientation_of(exif)
+        pixels, alpha = _unpack(_plain(image), 1 if tiff else orientation)
+    return Picture(
+        pixels=pixels,
+        alpha=alpha,
+        grey=is_grey(mode),
+        orientation=orientation,
+        mode=mode,
+        format=format_name,
+        icc=icc or None,
+        exif=exif,
+        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+    )
+
+
+def _refuse_unfaithful(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Raise UnsupportedImage for what decoding to 8-bit RGB would change or leave out, though Pillow would do it in silence."""
+    info = image.info
+    gain_map = image.format == "JPEG" and "mp" in info and b"hdrgm:Version" in info.get("xmp", b"")
+    if getattr(image, "is_animated", False) or len(info.get("sizes", ())) > 1 or gain_map:
+        raise UnsupportedImage("it holds more than one frame or picture")
+    bits = _sample_bits(image, data)
+    if bits > 8 and image.mode not in {"F", "CMYK"}:
+        raise UnsupportedImage(f"it has {bits} bits per channel")
+    if image.mode not in _SUPPORTED_MODES:
+        raise UnsupportedImage(f"it is {_MODE_NAMES.get(image.mode, image.mode)}")
+
+
+def _sample_bits(image: ImageFile.ImageFile, data: bytes) -> int:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
+    if image.format == "AVIF":
+        return headers.avif_bits(data)
+    if image.format == "JPEG2000":
+        return headers.jpeg2000_bits(data)
+    raw_mode, *rest = _tile_arguments(image)
+    if image.format == "PPM":  # scales down whatever its largest value is
+        return max([8, *(int(value).bit_length() for value in rest)])
+    return 16 if _DEEP_RAW_MODE.match(str(raw_mode)) else 8
+
+
+def _tile_arguments(image: ImageFile.ImageFile) -> tuple[Any, ...]:
+    arguments = image.tile[0].args if image.tile else None
+    return arguments if isinstance(arguments, tuple) and arguments else (arguments,)
+
+
+def _scale_grey_key(image: ImageFile.ImageFile) -> None:
+    """Bring the transparent level of a 2- or 4-bit grey PNG to the 8 bits that its pixels are decoded to."""
+    factor = {"L;2": 85, "L;4": 17}.get(str(_tile_arguments(image)[0]), 1)
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] *= factor
+
+
+def _exif_block(info: Mapping[str | tuple[int, int], Any]) -> bytes | None:
+    block = info.get("exif")
+    if block is None and "Raw profile type exif" in info:  # what ImageMagick wrote into PNGs before they had EXIF: hex lines
+        with suppress(ValueError):  # broken text costs the block, not the picture
+            block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+    while isinstance(block, bytes) and block.startswith(JPEG_PREFIX):
+        block = block.removeprefix(JPEG_PREFIX)
+    return block or None
+
+
+def _tiff_exif(image: ImageFile.ImageFile) -> bytes | None:
+    exif = image.getexif()
+    keep_descriptive(exif)
+    for tag in NESTED & set(exif):
+        exif.get_ifd(tag)
+    exif.bigtiff = False  # an EXIF block never is
+    return exif.tobytes().removeprefix(JPEG_PREFIX) if len(exif) else None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return a loaded picture as L, LA, RGB or RGBA; palettes are looked up, and transparency of any kind becomes alpha."""
+    if image.mode in {"LA", "RGBA"}:
+        return image
+    if not image.has_transparency_data:
+        return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+    return image.convert("LA" if image.mode == "L" else "RGBA")
+
+
+def _unpack(image: Image.Image, orientation: int) -> tuple[Pixels, Pixels | None]:
+    """Return upright pixels (H, W, 3) and alpha (H, W) or None, copied strip by strip so that no second copy stands."""
+    width, height = image.size
+    shape = (width, height) if orientation >= 5 else (height, width)
+    pixels = np.empty((*shape, 3), np.uint8)
+    alpha = np.empty(shape, np.uint8) if image.mode in {"LA", "RGBA"} else None
+    stored, stored_alpha = as_stored(pixels, orientation), None if alpha is None else as_stored(alpha, orientation)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        strip = strip.reshape(*strip.shape[:2], -1)
+        stored[top : top + rows] = strip[..., : 3 if image.mode in {"RGB", "RGBA"} else 1]
+        if stored_alpha is not None:
+            stored_alpha[top : top + rows] = strip[..., -1]
+    return pixels, alpha

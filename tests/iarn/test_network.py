@@ -1,0 +1,199 @@
+"""The whole network: it comes back, at any scale and size, in parts as in one piece."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from iarn.encoding import Place
+from iarn.lattice import axes_for
+from iarn.metrics import psnr
+from iarn.network import NetworkConfig, Rescaler
+from tests.support.networks import draw, noise, random_network
+
+NETWORK = random_network()
+
+side = st.one_of(st.sampled_from([1, 2, 3, 7]), st.integers(1, 70))
+scale = st.one_of(st.sampled_from([1.0, 1.01, 2.0, 3.0, 4.0]), st.floats(1, 4))
+
+
+@pytest.fixture(scope="module")
+def network() -> Rescaler:
+    """The network that changes nothing but by its random weights."""
+    return NETWORK
+
+
+@given(side, side, scale, scale, st.booleans(), st.sampled_from([0.0, 0.7]))
+@example(1, 1, 1.0, 1.0, True, 0.0)
+@example(1, 1, 4.0, 4.0, True, 0.0)
+@example(1, 50, 3.3, 3.3, True, 0.0)
+@example(3, 3, 4.0, 4.0, True, 0.0)
+@example(64, 48, 2.0, 2.0, True, 0.0)
+@example(33, 65, 2.0, 4.0, False, 0.0)
+@example(60, 45, 1.0, 2.5, False, 0.7)
+def test_the_full_latent_brings_everything_back(
+    height: int, width: int, vertical: float, horizontal: float, symmetric: bool, budget: float
+) -> None:
+    """Protects the law of the product: with the full latent and the unrounded LR an image comes back to 90 dB and more."""
+    scales = (vertical, vertical if symmetric else horizontal)
+    lr_size = (math.ceil(height / scales[0]), math.ceil(width / scales[1]))
+    x = noise(1, 3, height, width)
+    with torch.no_grad():
+        y, z = NETWORK.downscale(x, lr_size, budget=budget)
+        back = NETWORK.restore(y, z, (height, width), budget=budget)
+    stride = axes_for((height, width), lr_size)[0].stride
+    assert y.shape == (1, 3, *lr_size)
+    assert z.shape == (1, 3 * stride**2 - 3, *lr_size)
+    assert y.dtype == z.dtype == back.dtype == torch.float32
+    assert back.shape == x.shape
+    assert psnr(back, x) >= 90
+
+
+@given(side, side, scale, st.integers(0, 5))
+def test_any_lr_and_latent_belong_to_an_image(lr_height: int, lr_width: int, ratio: float, seed: int) -> None:
+    """Protects restoring from LRs that were never seen: restore gives an image of the size asked for, and finite."""
+    size = (max(lr_height, int(lr_height * ratio)), max(lr_width, int(lr_width * ratio)))
+    with torch.no_grad():
+        restored = NETWORK.restore(noise(2, 3, lr_height, lr_width, seed=seed), None, size)
+    assert restored.shape == (2, 3, *size)
+    assert restored.isfinite().all()
+
+
+def test_the_weights_matter(network: Rescaler) -> None:
+    """Protects these tests: the random weights move LR and restore well away from those of an untrained network."""
+    untrained = Rescaler(network.config)
+    x = noise(1, 3, 30, 30)
+    with torch.no_grad():
+        assert psnr(network.downscale(x, (12, 12))[0], untrained.downscale(x, (12, 12))[0]) < 50
+        y, z = network.downscale(x, (12, 12))
+        assert psnr(network.restore(y, z, (30, 30)), network.restore(y, None, (30, 30))) < 40
+
+
+def test_no_latent_is_a_latent_of_zeros(network: Rescaler) -> None:
+    """Protects the lean tier: what restores without a latent is what training restored, z = 0."""
+    y = noise(1, 3, 9, 8)
+    with torch.no_grad():
+        assert torch.equal(network.restore(y, None, (21, 17)), network.restore(y, torch.zeros(1, 45, 9, 8), (21, 17)))
+
+
+def test_scale_one_is_the_identity(network: Rescaler) -> None:
+    """Protects images that are small already: at scale 1 the LR is the image, bit by bit, and there is no latent."""
+    x = noise(2, 3, 7, 1)
+    y, z = network.downscale(x, (7, 1))
+    assert torch.equal(y, x)
+    assert z.shape == (2, 0, 7, 1)
+    assert torch.equal(network.restore(y, z, (7, 1)), x)
+    assert torch.equal(network.restore(y, None, (7, 1)), x)
+
+
+def test_an_untrained_network_is_a_plain_resize() -> None:
+    """Protects the start of training: the first LR is the mean of its cell, not noise."""
+    x = noise(1, 3, 16, 24)
+    with torch.no_grad():
+        y, _ = Rescaler(NetworkConfig(blocks=(1, 1), width=4)).downscale(x, (4, 6))
+    torch.testing.assert_close(y, torch.nn.functional.avg_pool2d(x, 4))
+
+
+@pytest.mark.parametrize(
+    ("size", "lr_size"),
+    [((41, 40), (10, 40)), ((40, 41), (40, 10)), ((9, 9), (2, 9)), ((8, 8), (9, 8)), ((8, 8), (8, 9)), ((8, 8), (0, 8))],
+)
+def test_scales_out_of_reach_are_refused(network: Rescaler, size: tuple[int, int], lr_size: tuple[int, int]) -> None:
+    """Protects callers: a scale above 4, an enlarging size and an empty one are errors that name both sizes."""
+    for attempt in (
+        lambda: network.downscale(noise(1, 3, *size), lr_size),
+        lambda: network.restore(noise(1, 3, *lr_size), None, size),
+        lambda: network.axes(size, lr_size),
+    ):
+        with pytest.raises(ValueError, match="size") as caught:
+            attempt()
+        assert str(size) in str(caught.value)
+        assert str(lr_size) in str(caught.value)
+
+
+def test_a_latent_of_another_size_is_refused(network: Rescaler) -> None:
+    """Protects restores at a wrong size: a latent that does not fit is an error that names both shapes and the mistake."""
+    y, z = network.downscale(noise(1, 3, 20, 20), (10, 10))
+    with pytest.raises(ValueError, match="give the size the image was downscaled from") as caught:
+        network.restore(y, z, (40, 40))
+    assert "(1, 9, 10, 10)" in str(caught.value)
+    assert "(1, 3, 10, 10)" in str(caught.value)
+    with pytest.raises(ValueError, match="does not fit"):
+        network.restore(y, z[..., :9], (20, 20))
+
+
+@pytest.mark.parametrize(
+    ("size", "lr_size"), [((120, 120), (60, 60)), ((150, 140), (60, 55)), ((152, 152), (40, 39)), ((60, 90), (59, 40))]
+)
+def test_the_halo_covers_the_receptive_field(network: Rescaler, size: tuple[int, int], lr_size: tuple[int, int]) -> None:
+    """Protects tiles: what lies beyond the halo changes nothing, on the way there and on the way back."""
+    axes = axes_for(size, lr_size)
+    stride = axes[0].stride
+    halo = network.halo(stride)
+    top, bottom, left, right = 3, lr_size[0] - 5, 2, lr_size[1] - 1
+    lattice = noise(1, 3, axes[0].points, axes[1].points)
+    y = noise(1, 3, *lr_size, seed=1)
+    z = noise(1, 3 * stride**2 - 3, *lr_size, seed=2) - 0.5
+    place = Place(axes=axes, window=(top, bottom, left, right))
+    inner = (slice(halo, bottom - top - halo), slice(halo, right - left - halo))
+    assert all(part.start < part.stop for part in inner)
+    with torch.no_grad():
+        whole = network.analyse(lattice, [Place(axes=axes)])
+        cut = lattice[..., top * stride : bottom * stride, left * stride : right * stride]
+        part = network.analyse(cut, [place])
+        for one, other in zip(part, whole, strict=True):
+            same = other[..., top:bottom, left:right]
+            torch.testing.assert_close(one[..., *inner], same[..., *inner], rtol=1e-5, atol=2e-6)
+        for latent in (None, z):
+            given_part = None if latent is None else latent[..., top:bottom, left:right]
+            found = network.synthesise(y[..., top:bottom, left:right], given_part, [place])
+            expected = network.synthesise(y, latent, [Place(axes=axes)])[
+                ..., top * stride : bottom * stride, left * stride : right * stride
+            ]
+            points = tuple(slice(each.start * stride, each.stop * stride) for each in inner)
+            torch.testing.assert_close(found[..., *points], expected[..., *points], rtol=1e-5, atol=2e-6)
+
+
+def test_the_halo_is_no_larger_than_it_need_be() -> None:
+    """Protects the cost of tiles: one block at x2 reaches as far as the halo says, and nothing reaches at scale 1."""
+    network = random_network(NetworkConfig(blocks=(1, 1), width=8))
+    draw(network, spread=0.3)  # so that a change is not lost in float32 on its way
+    assert network.halo(1) == 0
+    halo = network.halo(2)
+    axes = axes_for((80, 80), (40, 40))
+    x = noise(1, 3, 80, 80)
+    touched = x.clone()
+    touched[..., 40, 40] += 10
+    with torch.no_grad():
+        before, after = (torch.cat(network.analyse(i, [Place(axes=axes)]), 1) for i in (x, touched))
+    rows = ((after - before).abs().amax((0, 1)) > 0).any(1).nonzero().flatten()
+    assert (int(rows.min()), int(rows.max())) == (20 - halo, 20 + halo)
+
+
+def test_budget_and_scale_reach_the_blocks(network: Rescaler) -> None:
+    """Protects weights trained later: the blocks see the budget and the scale, both ways."""
+    x, y = noise(1, 3, 20, 20), noise(1, 3, 10, 10)
+    with torch.no_grad():
+        assert not torch.equal(network.downscale(x, (10, 10))[0], network.downscale(x, (10, 10), budget=0.5)[0])
+        assert not torch.equal(network.restore(y, None, (20, 20)), network.restore(y, None, (20, 20), budget=0.5))
+
+
+@pytest.mark.parametrize("fields", [{"blocks": ()}, {"blocks": (1, 0)}, {"width": 0}, {"clamp": 0.0}, {"clamp": -1.0}])
+def test_a_config_of_no_network_is_refused(fields: dict[str, object]) -> None:
+    """Protects configs: one that describes no network is an error that shows it."""
+    with pytest.raises(ValueError, match="describes no network"):
+        NetworkConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_more_stages_reach_larger_scales() -> None:
+    """Protects networks trained later: each stage doubles the largest scale, and the law holds there as well."""
+    network = random_network(NetworkConfig(blocks=(1, 1, 1), width=4))
+    assert network.config.max_scale == 8
+    x = noise(1, 3, 23, 16)
+    with torch.no_grad():
+        y, z = network.downscale(x, (3, 2))
+        assert psnr(network.restore(y, z, (23, 16)), x) >= 90

@@ -1,0 +1,180 @@
+"""`iarn serve` on Ray Serve: two replicas under load, one killed, the end by a signal; and what it refuses to start with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import pytest
+
+from benchmarks.serve import Expected, expected, load, replicas_of
+from jobs.web.serve import ServeJob, cluster_address, deployment, is_loopback, most_restores, names_of, read_token
+from pipeline.cluster.room import Request
+from pipeline.core.errors import InvalidOption
+from tests.jobs.test_cli import refused
+from tests.support.commands import GUARD, IARN, Running, home
+from tests.support.workshop import Rescaled, as_tar, rescale, samples, sentence
+
+TOKEN = "0123456789abcdef-token"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
+    """An archive of eight pictures."""
+    folder = tmp_path_factory.mktemp("serve")
+    return rescale(as_tar(folder / "source", samples(8, folder="a b/")), folder / "archive")
+
+
+@pytest.fixture(scope="module")
+def right(archive: Rescaled) -> Expected:
+    """What the right answers are."""
+    return expected(archive.uri, "archive", entries=8, seed=1)
+
+
+@pytest.fixture(scope="module")
+def running(archive: Rescaled, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Running]]:
+    """`iarn serve` with two replicas on a Ray of its own, and its address."""
+    with home() as environment:
+        options = ("--port", 0, "--device", "cpu", "--replicas", 2, "--cpus-per-replica", 0.5, "--seconds", GUARD)
+        folder = tmp_path_factory.mktemp("running")
+        with Running(folder, environment, IARN, "serve", archive.uri, f"twin={archive.uri}", *options) as command:
+            command.until(lambda: "Serving" in command.out)
+            match = re.fullmatch(r"Serving archive, twin at (http://127\.0\.0\.1:\d+)/\n", command.out)
+            assert match is not None
+            yield match[1], command
+
+
+def get(url: str) -> bytes:
+    """Return what is at an address."""
+    with urllib.request.urlopen(url, timeout=GUARD) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+def test_it_serves_several_archives(running: tuple[str, Running], right: Expected) -> None:
+    """Protects the whole: the command says where it is, and both archives' files come through Ray as they are."""
+    base, command = running
+    assert [each["name"] for each in json.loads(get(f"{base}/archives"))["archives"]] == ["archive", "twin"]
+    for path, data in list(right.images.items())[:5]:
+        assert get(base + path) == data
+        assert get(base + path.replace("/archive/", "/twin/", 1)) == data
+    assert len(replicas_of(psutil.Process(command.pid))) == 2
+
+
+def test_a_killed_replica_loses_nothing(running: tuple[str, Running], right: Expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects clients: 32 at once, a replica killed under them; every answer is right or a clear 503, and none is missing."""
+    monkeypatch.setattr("benchmarks.serve.TIMEOUT", GUARD)
+    base, command = running
+    victim = replicas_of(psutil.Process(command.pid))[0]
+
+    async def run() -> None:
+        loading = asyncio.create_task(load(base, right, clients=32, seconds=6, seed=3, lrs=0.3))
+        await asyncio.sleep(1)
+        victim.send_signal(signal.SIGKILL)
+        accounts = [await loading]
+        while sum(account.statuses[200] for account in accounts) <= 32:
+            accounts.append(await load(base, right, clients=32, seconds=6, seed=3 + len(accounts), lrs=0.3))
+        for account in accounts:
+            assert (account.wrong, account.unclear, account.lost) == ([], [], [])
+            assert set(account.statuses) <= {200, 503}
+
+    asyncio.run(run())
+    assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
+    command.until(lambda: len(replicas_of(psutil.Process(command.pid))) == 2)  # Serve starts another in its place
+
+
+def test_a_signal_ends_it(running: tuple[str, Running]) -> None:
+    """Protects restarts: SIGTERM ends the command with 0, and nothing that it started is left."""
+    _, command = running
+    command.terminate()
+    assert command.ended() == 0
+    assert command.left_behind() == []
+    assert "Traceback" not in command.err
+
+
+@pytest.mark.ray
+def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None, right: Expected) -> None:  # noqa: ARG001
+    """Protects clusters: within one that is there the replicas start, answer, and are gone with the service."""
+    from ray import serve as ray_serve
+
+    from jobs.web.serve import Replicas
+    from pipeline.reading.service import ImageRequest, Limits, Shelf
+
+    shelf = Shelf("archive", archive.uri)
+    job = ServeJob(archives=(archive.uri,), device="cpu")
+    replicas = Replicas(job, [shelf.reader.uri], Limits())
+    try:
+        path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
+        found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
+        assert found.data == right.images[path]
+        assert replicas.device == "cpu"
+    finally:
+        replicas.close()
+        shelf.close()
+        assert not ray_serve.status().applications
+        ray_serve.shutdown()
+
+
+def test_names_of_archives() -> None:
+    """Protects addresses: the last part of a URI names its archive, another name may be given, and none is given twice."""
+    assert names_of(["/data/small/", "s3://bucket/a/b", "x=/data/small", "y=s3://bucket"]) == {
+        "small": "/data/small/", "b": "s3://bucket/a/b", "x": "/data/small", "y": "s3://bucket",
+    }  # fmt: skip
+    assert names_of(["/data/a=b"]) == {"a=b": "/data/a=b"}
+    for wrong in (["/a/x", "/b/x"], ["/"], ["=x"], [".."]):
+        with pytest.raises(InvalidOption) as caught:
+            names_of(wrong)
+        sentence(str(caught.value))
+
+
+def test_a_token_is_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    """Protects the token: never on a command line, long enough, and what a header can hold."""
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    assert read_token(path, {}) == TOKEN
+    assert read_token(None, {"IARN_TOKEN": TOKEN}) == TOKEN
+    assert read_token(None, {}) is None
+    for wrong in ("", "short", "with a blank in the middle", "ümlauts-and-what-not"):
+        with pytest.raises(InvalidOption) as caught:
+            read_token(None, {"IARN_TOKEN": wrong})
+        assert wrong not in sentence(str(caught.value)) or not wrong
+    with pytest.raises(InvalidOption) as caught:
+        read_token(tmp_path / "none", {})
+    sentence(str(caught.value))
+
+
+def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects archives: an address that others can reach is refused without a token, and so are options without sense."""
+    monkeypatch.delenv("IARN_TOKEN", raising=False)
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.1", "example.org", "")))
+    assert "IARN_TOKEN" in refused(2, "serve", archive.uri, "--host", "0.0.0.0")
+    for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--queue", 0), ("--max-replicas", 0)):
+        assert option in refused(2, "serve", archive.uri, option, value)
+    refused(3, "serve", str(Path(archive.uri).parent))
+
+
+def test_what_serve_is_asked_for() -> None:
+    """Protects devices and back-pressure: replicas have the CPUs and GPUs asked for, a bounded queue, and grow if they may."""
+    room = Request(actors=1, cpus=2, gpus=0.5)
+    fixed = deployment(ServeJob(archives=("x",), replicas=3, queue=7), room)
+    assert (fixed.num_replicas, fixed.max_queued_requests) == (3, 7)
+    assert {"num_cpus": 2, "num_gpus": 0.5}.items() <= fixed.ray_actor_options.items()
+    growing = deployment(ServeJob(archives=("x",), replicas=1, max_replicas=4), room)._deployment_config.autoscaling_config
+    assert (growing.min_replicas, growing.max_replicas) == (1, 4)
+
+
+def test_where_a_cluster_is() -> None:
+    """Protects users of Ray's own variable: an address is joined, a dashboard's is none, and without one Ray starts here."""
+    assert cluster_address({"RAY_ADDRESS": "10.0.0.1:6379"}) == "10.0.0.1:6379"
+    assert cluster_address({"RAY_ADDRESS": "http://head:8265"}) is None
+    assert cluster_address(os.environ | {"RAY_ADDRESS": ""}) is None
+    assert most_restores(ServeJob(archives=("x",), replicas=1, max_replicas=3, queue=10)) == 22

@@ -1,0 +1,105 @@
+"""Starting Ray on a busy machine: a start that takes too long is ended and tried again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import psutil
+import pytest
+import ray
+
+from pipeline.cluster import room as cluster
+from pipeline.cluster.errors import ClusterUnavailable
+from pipeline.cluster.room import START_TRIES, started
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(flush=True)
+time.sleep(600)
+"""
+TIMED_OUT = "The current node timed out during startup. This could happen because the GCS has become overloaded."
+
+
+class SlowRay:
+    """Stands in for ``ray.init``: starts a process as Ray does, and has the first ``failures`` starts time out."""
+
+    def __init__(self, failures: int, error: Callable[[], Exception] = lambda: Exception(TIMED_OUT)) -> None:
+        self._failures, self._error = failures, error
+        self.processes: list[psutil.Process] = []
+
+    def __call__(self, **_: object) -> str:
+        process = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+        with process.stdout or nullcontext() as out:
+            out.readline()  # by now its child is there
+        own = psutil.Process(process.pid)
+        self.processes += [own, *own.children()]
+        if len(self.processes) <= 2 * self._failures:
+            raise self._error()
+        return "up"
+
+    def running(self) -> list[psutil.Process]:
+        return [process for process in self.processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+    def end(self) -> None:
+        for process in self.running():
+            process.kill()
+        psutil.wait_procs(self.processes)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here ends the Ray of others."""
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+
+def test_a_start_that_takes_too_long_is_tried_again() -> None:
+    """Protects whoever has a busy laptop: the second start counts, the first one's processes are gone, and a line says so."""
+    slow, said = SlowRay(1), list[str]()
+    try:
+        assert started(slow, said.append) == "up"
+        assert [line.rpartition("; ")[2] for line in said] == [f"try 2 of {START_TRIES} follows"]
+        assert slow.running() == slow.processes[2:], "only the start that counts is left"
+    finally:
+        slow.end()
+
+
+def test_it_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects against waiting for ever: the last failure is told in the sentence that there was before."""
+    slow, said = SlowRay(START_TRIES), list[str]()
+    monkeypatch.setattr(ray, "init", slow)
+    try:
+        with pytest.raises(ClusterUnavailable, match="Ray could not be started here"):
+            cluster.cluster(None, said.append).__enter__()
+        assert len(said) == START_TRIES - 1
+        assert slow.running() == slow.processes[-2:], "what the last try leaves is Ray's own to end, with this process"
+    finally:
+        slow.end()
+
+
+def test_other_failures_are_told_at_once() -> None:
+    """Protects time: a folder that cannot be written will not be by trying again."""
+    slow, said = SlowRay(1, lambda: PermissionError("/nowhere")), list[str]()
+    try:
+        with pytest.raises(PermissionError):
+            started(slow, said.append)
+        assert not said
+    finally:
+        slow.end()
+
+
+def test_a_cluster_that_is_joined_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects others' clusters: a time-out in joining is told, and nothing of this process is ended for it."""
+    slow, said = SlowRay(1), list[str]()
+    monkeypatch.setattr(ray, "init", slow)
+    try:
+        with pytest.raises(ClusterUnavailable, match="The Ray cluster at auto cannot be joined"):
+            cluster.cluster("auto", said.append).__enter__()
+        assert not said
+        assert slow.running() == slow.processes
+    finally:
+        slow.end()

@@ -1,0 +1,463 @@
+"""A service without HTTP and Ray: its bytes are those of `iarn restore`, its lists those of the archive, its memory bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.archives.catalogue import Filter
+from pipeline.core.byte_cache import LARGEST_SHARE, ByteCache
+from pipeline.core.errors import ArchiveError, DamagedEntry, InvalidOption, SizeNotReachable, UndecodableImage
+from pipeline.core.records import Entry, EntryKind, OriginalCoding, Pixels, Tier
+from pipeline.engines.batching import Batcher
+from pipeline.engines.engine import BATCH_PIXELS, Engine, choose_device
+from pipeline.engines.lr import LrToRestore, restore_lrs
+from pipeline.pictures import writing
+from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
+from pipeline.reading.reader import open_archive
+from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer, Shelf
+from tests.support.commands import GUARD
+from tests.support.pictures import exif, photo, saved, swapped_profile
+from tests.support.workshop import (
+    Rescaled,
+    Sample,
+    as_folder,
+    as_tar,
+    noise,
+    picture,
+    rescale,
+    restore,
+    samples,
+    sentence,
+    weights,
+    written,
+)
+
+ODD = [
+    Sample(key="a folder/alpha.png", data=picture(26, 33, "PNG", channels=4, seed=1)),
+    Sample(key="grey.png", data=saved(photo(21, 30, 1, 2), "PNG")),
+    Sample(key="no image.jpg", data=b"these bytes are no picture"),
+    Sample(key="profile.jpg", data=saved(photo(25, 31, 3, 5), "JPEG", icc_profile=swapped_profile())),
+    Sample(key="turned.jpg", data=saved(photo(24, 35, 3, 3), "JPEG", exif=b"Exif\0\0" + exif(6))),
+    Sample(key="wide.webp", data=picture(20, 41, "WEBP", seed=4), sidecars={"txt": b"a caption"}),
+]
+
+
+class Served:
+    """An archive with all that serves it."""
+
+    def __init__(self, rescaled: Rescaled) -> None:
+        self.rescaled = rescaled
+        self.shelf = Shelf("odd", rescaled.uri)
+        self.shelf.catalogue.begin()
+        self.restorer = Restorer([rescaled.uri], device="cpu")
+
+    def image(self, key: str, **asked: Any) -> bytes:
+        """Return the bytes of an image."""
+        return self.restorer.restore(self.shelf.place(key), ImageRequest(**asked)).data
+
+
+@pytest.fixture(scope="module", params=list(Tier), ids=str)
+def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """An archive of one tier with every kind of picture that matters to bytes."""
+    folder = tmp_path_factory.mktemp("odd")
+    served = Served(rescale(as_tar(folder / "source", ODD), folder / "archive", tier=request.param))
+    with closing(served.shelf):
+        yield served
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    """An archive of two tars that share a key, with originals among its entries."""
+    folder = tmp_path_factory.mktemp("many")
+    as_tar(folder / "source", [*samples(7, folder="a/"), Sample(key="a/broken.jpg", data=b"no picture")], "a.tar")
+    shared = [Sample(key="a/002.webp", data=picture(20, 20, "WEBP", seed=9))]
+    source = as_tar(folder / "source", shared + samples(6, folder="b/"), "b.tar")
+    with closing(Shelf("many", rescale(source, folder / "archive").uri)) as shelf:
+        shelf.catalogue.begin()
+        yield shelf
+
+
+ASKED = [
+    ({}, {}),
+    ({"max_side": 17}, {"max_side": 17}),
+    ({"scale": 0.5}, {"scale": 2}),
+    ({"scale": 1.7}, {"scale": 1 / 1.7}),
+    ({"use_latent": False}, {"use_latent": False}),
+    ({"use_latent": False, "max_side": 20}, {"use_latent": False, "max_side": 20}),
+]
+
+
+def commanded(served: Served, out: Path, **asked: Any) -> dict[str, bytes]:
+    """Return what `iarn restore` writes, by the stem of the name."""
+    assert restore(served.rescaled, out, **asked)
+    return {Path(name).stem: data for name, data in written(out).items() if not name.endswith(".txt")}
+
+
+@pytest.mark.parametrize(("asked", "options"), ASKED, ids=[str(asked) for asked, _ in ASKED])
+def test_an_image_is_what_the_command_writes(
+    odd: Served, asked: dict[str, Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Protects one truth: in every tier and at any size, the bytes served are those that `iarn restore --format png` writes."""
+    files = commanded(odd, tmp_path, format="png", **options)
+    for sample in ODD:
+        if sample.key != "no image.jpg":
+            assert odd.image(sample.key, **asked) == files[Path(sample.key).stem], sample.key
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "png"])
+def test_an_image_is_what_the_command_writes_in_every_format(odd: Served, form: str, tmp_path: Path) -> None:
+    """Protects formats: the same bytes at a quality, and PNG where the format cannot hold alpha, as the command has it."""
+    files = commanded(odd, tmp_path, format=form, quality=60)
+    for sample in ODD:
+        if sample.key != "no image.jpg":
+            assert odd.image(sample.key, form=form, quality=60) == files[Path(sample.key).stem], sample.key
+
+
+def test_an_exact_size_is_what_python_restores(odd: Served) -> None:
+    """Protects `size`, which the command has not: its bytes are those of the archive's own reader, coded."""
+    entry = open_archive(odd.rescaled.uri, device="cpu")["a folder/alpha.png"]
+    mine = writing.encode(entry.picture(size=(40, 15)), format="png", quality=95)
+    assert odd.image("a folder/alpha.png", size=(40, 15)) == mine
+
+
+def test_stored_bytes_come_untouched(odd: Served) -> None:
+    """Protects LRs and originals: the very bytes of the archive and of the source; what is not kept is said to be so."""
+    sources = {sample.key: sample.data for sample in ODD}
+    for entry in odd.rescaled.entries:
+        place = odd.shelf.place(entry.key)
+        if entry.lr is None:
+            with pytest.raises(NotKept) as caught:
+                odd.shelf.lr(place)
+            sentence(str(caught.value))
+        else:
+            assert odd.shelf.lr(place).data == entry.lr
+        if entry.original_coding not in (None, OriginalCoding.PIXELS):
+            assert odd.shelf.original(place).data == sources[entry.key]
+        else:
+            with pytest.raises(NotKept) as caught:
+                odd.shelf.original(place)
+            sentence(str(caught.value))
+
+
+def test_figures_are_those_of_the_entry(odd: Served) -> None:
+    """Protects what a page shows: sizes, tiers, quality and the bytes of each part are the archive's."""
+    for entry in odd.rescaled.entries:
+        asset = odd.shelf.asset(odd.shelf.place(entry.key))
+        assert asset["kind"] == ("original" if entry.lr is None else "lr")
+        assert (asset["width"], asset["height"], asset["lr_width"]) == (entry.width, entry.height, entry.lr_width)
+        assert asset["psnr"] == (None if entry.psnr == float("inf") else entry.psnr)
+        for part in ("lr", "latent", "alpha", "original"):
+            assert asset["bytes"][part] == (len(getattr(entry, part) or b"") or None)
+        assert asset["stored_bytes"] == sum(size or 0 for size in asset["bytes"].values())
+        (listed,) = odd.shelf.list(Filter(prefix=entry.key), after="", limit=5, seconds=GUARD)["assets"]
+        told = {name: value for name, value in listed.items() if name not in ("bytes", "stored_bytes", "holders")}
+        assert told == {name: asset[name] for name in told}
+
+
+def test_an_original_that_is_no_image_says_so(odd: Served) -> None:
+    """Protects callers: the image of what cannot be decoded is refused with a sentence."""
+    with pytest.raises(UndecodableImage) as caught:
+        odd.image("no image.jpg")
+    sentence(str(caught.value))
+
+
+def test_the_name_of_an_image_tells_all_that_decides_its_bytes(odd: Served) -> None:
+    """Protects caches: equal requests have one digest; another entry, format, quality, size, latent or device has its own."""
+    key, other = odd.shelf.place("wide.webp"), odd.shelf.place("turned.jpg")
+    requests = [
+        (key, ImageRequest(), "cpu"),
+        (other, ImageRequest(), "cpu"),
+        (key, ImageRequest(), "cuda"),
+        (key, ImageRequest(form="webp"), "cpu"),
+        (key, ImageRequest(quality=94), "cpu"),
+        (key, ImageRequest(max_side=8), "cpu"),
+        (key, ImageRequest(scale=1.0), "cpu"),
+        (key, ImageRequest(size=(1, 2)), "cpu"),
+        (key, ImageRequest(size=(2, 1)), "cpu"),
+        (key, ImageRequest(use_latent=False), "cpu"),
+    ]
+    digests = [odd.shelf.image_digest(*each) for each in requests]
+    assert len(set(digests)) == len(requests)
+    assert digests == [odd.shelf.image_digest(*each) for each in requests]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"max_side": 5, "scale": 0.5}, {"scale": 0.0}, {"scale": 4.1}, {"scale": float("nan")}, {"size": (0, 5)},
+        {"max_side": 0}, {"quality": 0}, {"quality": 101}, {"form": "bmp"}, {"form": "source"}, {"size": (1, 1), "max_side": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_request_that_makes_no_sense_is_refused(asked: dict[str, Any]) -> None:
+    """Protects engines: what cannot be meant never reaches one."""
+    with pytest.raises(InvalidOption) as caught:
+        ImageRequest(**asked)
+    sentence(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits"),
+    [
+        ({"size": (5000, 1)}, Limits(largest_side=4999)),
+        ({"size": (100, 100)}, Limits(most_pixels=9999)),
+        ({}, Limits(largest_side=40)),
+        ({"scale": 4}, Limits(largest_side=100)),
+    ],
+    ids=str,
+)
+def test_no_image_is_larger_than_the_limits(odd: Served, asked: dict[str, Any], limits: Limits) -> None:
+    """Protects memory: a size above the limits is refused before anything is restored, by the shelf and by the restorer."""
+    place, request = odd.shelf.place("wide.webp"), ImageRequest(**asked)
+    with pytest.raises(InvalidOption) as caught:
+        odd.shelf.check_size(place, request, limits)
+    sentence(str(caught.value))
+    with pytest.raises(InvalidOption):
+        Restorer([odd.rescaled.uri], device="cpu", limits=limits).restore(place, request)
+
+
+def test_an_archive_has_a_limit_of_its_own(odd: Served) -> None:
+    """Protects memory: more pixels than the archive let in do not come out, whatever the service would allow."""
+    with pytest.raises(SizeNotReachable):
+        odd.shelf.check_size(odd.shelf.place("wide.webp"), ImageRequest(size=(5000, 5000)), Limits())
+
+
+def test_a_key_leads_to_its_entry(many: Shelf) -> None:
+    """Protects lookups: a key of two shards is refused until the shard is named, an unknown one is said to be unknown."""
+    with pytest.raises(AmbiguousKey) as ambiguous:
+        many.place("a/002.webp")
+    found = [many.figures(many.place("a/002.webp", shard)) for shard in ambiguous.value.shards]
+    assert len({entry.sha256 for entry in found}) == 2
+    assert many.figures(many.place("b/003.tif")).key == "b/003.tif"
+    for key in ("", "a", "a/", "../a/001.jpg", "a/001.jpg\0", "\U0010ffff", "x" * 100_000):
+        with pytest.raises(NoSuchEntry):
+            many.place(key)
+
+
+filters = st.builds(
+    Filter,
+    prefix=st.sampled_from(["", "a/", "b/", "a/00", "c", "\0", "a/002.webp", "%", "_"]),
+    contains=st.sampled_from(["", "00", "jpg", "JPG", "/", "\0", "_", "é"]),
+    kind=st.sampled_from([None, *EntryKind]),
+    tier=st.sampled_from([None, *Tier]),
+    psnr_min=st.none() | st.floats(30, 60),
+    psnr_max=st.none() | st.floats(30, 60),
+)
+
+
+@given(wanted=filters, limit=st.integers(1, 20))
+def test_a_list_has_what_its_filter_lets_through(many: Shelf, wanted: Filter, limit: int) -> None:
+    """Protects paging: whatever the filter and length, each key that matches comes once, in order, and is counted."""
+
+    def lets_through(entry: Entry) -> bool:
+        psnr = entry.psnr
+        return (
+            entry.key.startswith(wanted.prefix)
+            and wanted.contains in entry.key
+            and wanted.kind in (None, entry.kind)
+            and wanted.tier in (None, entry.tier)
+            and (wanted.psnr_min is None or (psnr is not None and psnr >= wanted.psnr_min))
+            and (wanted.psnr_max is None or (psnr is not None and psnr <= wanted.psnr_max))
+        )
+
+    expected = sorted({entry.record.key for entry in many.reader.entries(parts=()) if lets_through(entry.record)})
+    keys: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = many.list(wanted, after=after, limit=limit, seconds=GUARD)
+        assert len(page["assets"]) <= limit
+        assert page["total"] == len(expected)
+        keys += [asset["key"] for asset in page["assets"]]
+        after = page["next"]
+    assert keys == expected
+
+
+def test_a_list_that_is_not_there_yet_says_how_far_it_is(many: Shelf) -> None:
+    """Protects the first seconds of a large archive: keys are answered at once, and the list says that it is being made."""
+    with closing(Shelf("many", many.reader.uri)) as shelf:
+        assert shelf.figures(shelf.place("b/003.tif")).key == "b/003.tif"
+        with pytest.raises(NotReady) as caught:
+            shelf.list(Filter(), after="", limit=1, seconds=0.01)
+        assert "0 of 2 shards" in sentence(str(caught.value))
+
+
+def test_an_entry_is_read_by_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects bandwidth: an LR of a shard full of large originals is read without them, the next one without the footer."""
+    large = [Sample(key=f"{n}.bin.jpg", data=np.random.default_rng(n).bytes(2_000_000)) for n in range(4)]
+    source = as_tar(tmp_path / "source", [*large, Sample(key="small.png", data=picture(30, 30)), *samples(3, folder="z/")])
+    rescaled = rescale(source, tmp_path / "archive")
+    size = (tmp_path / "archive" / "shards").stat().st_size
+    read: list[int] = []
+    with closing(Shelf("ranges", rescaled.uri)) as shelf:
+        store = shelf.reader.archive.store
+        original = type(store).read
+
+        def counting(self: Any, key: str, start: int = 0, stop: int | None = None, etag: str | None = None) -> bytes:
+            data = original(self, key, start, stop, etag)
+            read.append(len(data))
+            return data
+
+        monkeypatch.setattr(type(store), "read", counting)
+        place = shelf.place("small.png")
+        shelf.lr(place)
+        first = sum(read)
+        assert first < 400_000, f"{first} bytes of a shard of 8 MB, {size}"
+        read.clear()
+        shelf.lr(shelf.place("z/001.jpg"))
+        assert sum(read) < 200_000
+
+
+def test_damage_is_one_entry_s_own(tmp_path: Path) -> None:
+    """Protects the others: of a shard with a flipped bit the entry that has it is refused, all else is served."""
+    kept = [Sample(key=f"{n}.jpg", data=noise(n)) for n in range(3)]
+    rescaled = rescale(as_tar(tmp_path / "source", [*kept, *samples(2, folder="z/")]), tmp_path / "archive")
+    (path,) = (tmp_path / "archive" / "shards").glob("*.parquet")
+    data = bytearray(path.read_bytes())
+    data[data.index(kept[1].data) + 1000] ^= 1
+    path.write_bytes(data)
+    with closing(Shelf("damaged", rescaled.uri)) as shelf:
+        restorer = Restorer([rescaled.uri], device="cpu")
+        for call in (shelf.original, shelf.asset, lambda place: restorer.restore(place, ImageRequest())):
+            with pytest.raises(ArchiveError) as caught:
+                call(shelf.place("1.jpg"))
+            sentence(str(caught.value))
+        assert shelf.original(shelf.place("2.jpg")).data == kept[2].data
+        assert restorer.restore(shelf.place("z/001.jpg"), ImageRequest()).data
+        shelf.catalogue.begin()
+        assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 5
+
+
+def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path) -> None:
+    """Protects an archive that lost one shard: keys of the others are served, an unknown key is told of the damage."""
+    as_tar(tmp_path / "source", samples(3, folder="a/"), "a.tar")
+    rescaled = rescale(as_tar(tmp_path / "source", samples(3, folder="b/"), "b.tar"), tmp_path / "archive")
+    path = sorted((tmp_path / "archive" / "shards").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with closing(Shelf("damaged", rescaled.uri)) as shelf:
+        assert shelf.lr(shelf.place("b/001.jpg")).data
+        with pytest.raises(ArchiveError) as caught:
+            shelf.place("a/001.jpg")
+        assert path.stem in sentence(str(caught.value))
+        shelf.catalogue.begin()
+        assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 3
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """A small engine."""
+    return Engine(weights(), choose_device("cpu"))
+
+
+def entry_of(seed: int, *, side: int = 24) -> tuple[Entry, Pixels]:
+    """Return an entry of a square image, and its LR's pixels."""
+    given: dict[str, Any] = {"key": f"{seed}.png", "kind": EntryKind.RESCALED, "tier": Tier.LEAN, "byte_size": 1}
+    entry = Entry(**given, reason=None, sha256=None, width=side, height=side)
+    return entry, photo(12, 12, 3, seed)
+
+
+def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
+    """Protects throughput and each caller: what comes while the engine is at work is its next batch."""
+    sizes: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
+        sizes.append(len(batch))
+        begun.set()
+        assert go_on.wait(GUARD)
+        return restore_lrs(engine, batch)
+
+    batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(batcher.restore, *inputs[0])
+        assert begun.wait(GUARD)
+        others = [threads.submit(batcher.restore, *each) for each in inputs[1:]]
+        while len(batcher._waiting) < 7:
+            threading.Event().wait(0.005)
+        go_on.set()
+        found = [future.result(GUARD) for future in (first, *others)]
+    assert sizes == [1, 7]
+    for (entry, lr), pixels in zip(inputs, found, strict=True):
+        np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(entry, lr))
+
+
+def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
+    """Protects memory and neighbours: pixels of a batch are bounded, and an entry that cannot be restored fails alone."""
+    side = int((BATCH_PIXELS / 3) ** 0.5)
+    sizes: list[int] = []
+
+    def run(_: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
+        sizes.append(sum(each.pixels for each in batch))
+        return [DamagedEntry(each.entry.key, "LR", "so") if each.entry.key == "3.png" else each.lr for each in batch]
+
+    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
+    with ThreadPoolExecutor(16) as threads:
+        futures = [threads.submit(batcher.restore, *entry_of(seed, side=side)) for seed in range(16)]
+        faults = [future.exception(GUARD) for future in futures]
+    assert [type(fault) for fault in faults] == [DamagedEntry if seed == 3 else type(None) for seed in range(16)]
+    assert max(sizes) <= BATCH_PIXELS
+
+
+def test_an_engine_that_fails_fails_all_of_a_batch(engine: Engine) -> None:
+    """Protects callers from waiting for ever: an error of the engine reaches each of them, and the next batch runs."""
+
+    def run(*_: Any) -> list[Pixels | DamagedEntry]:
+        raise RuntimeError("the device is gone")
+
+    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
+    with ThreadPoolExecutor(4) as threads:
+        futures = [threads.submit(batcher.restore, *entry_of(seed)) for seed in range(4)]
+        for future in futures:
+            with pytest.raises(RuntimeError, match="the device is gone"):
+                future.result(GUARD)
+
+
+@given(limit=st.integers(0, 100), puts=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), max_size=40))
+def test_a_cache_is_bounded_by_its_bytes(limit: int, puts: list[tuple[str, int]]) -> None:
+    """Protects memory: whatever is put, the bytes kept are those it says, never above the limit, and a value is the latest."""
+    cache: ByteCache[int] = ByteCache(limit)
+    latest: dict[str, int] = {}
+    for number, (name, size) in enumerate(puts):
+        cache.put(name, number, size)
+        if size * LARGEST_SHARE <= limit:
+            latest[name] = number
+            assert cache.get(name) == number
+        assert cache.state.bytes <= limit
+    for name in "abcdef":
+        assert cache.get(name) in (None, latest.get(name))
+
+
+def test_a_cache_lets_go_of_what_was_not_asked_for_longest() -> None:
+    """Protects the cache's use: what is asked for stays, and a new value of a name replaces the old one's bytes."""
+    cache: ByteCache[str] = ByteCache(100)
+    for name in "abcd":
+        cache.put(name, name, 25)
+    assert cache.get("a") == "a"
+    cache.put("e", "e", 25)
+    assert cache.get("b") is None
+    cache.put("a", "again", 5)
+    assert (cache.get("a"), cache.state.bytes, cache.state.values) == ("again", 80, 4)
+
+
+def test_archives_of_one_model_share_its_engine(tmp_path: Path) -> None:
+    """Protects memory: two archives of the same weights have one engine between them, and each its own entries."""
+    uris = [
+        rescale(as_folder(tmp_path / f"source{n}", [Sample(key="x.png", data=picture(20, 22, seed=n))]), tmp_path / f"a{n}").uri
+        for n in range(2)
+    ]
+    restorer = Restorer(uris, device="cpu")
+    assert len(restorer._batchers) == 1
+    shelves = [Shelf(f"a{n}", uri, number=n) for n, uri in enumerate(uris)]
+    images = [restorer.restore(shelf.place("x.png"), ImageRequest()).data for shelf in shelves]
+    assert images[0] != images[1]
+    for shelf in shelves:
+        shelf.close()

@@ -1,0 +1,208 @@
+"""A local folder as a store: the contract, and what only a file system does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidKey, NotFound, StoreError, StoreUnavailable
+from pipeline.stores.base import from_os_error
+from pipeline.stores.store import LocalStore, Store, open_store
+from tests.support.commands import GUARD
+from tests.support.store_contract import Behind, Folder, StoreContract
+
+
+class TestLocalStore(StoreContract):
+    """A local folder."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return open_store(str(tmp_path / "store"), create=True)
+
+    @pytest.fixture
+    def behind(self, tmp_path: Path) -> Behind:
+        return Folder(tmp_path / "store")
+
+
+class TestLocalStoreWithoutHardLinks(TestLocalStore):
+    """A local folder on a file system such as FAT."""
+
+    @pytest.fixture(autouse=True)
+    def _no_links(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+
+
+def test_a_folder_that_vanished_is_told_from_an_object_that_did(tmp_path: Path) -> None:
+    """On a machine without the folder a store fails with its URI, and never makes another folder there."""
+    store = LocalStore(tmp_path / "gone")
+    uses = (lambda: list(store.list()), lambda: store.stat("a"), lambda: store.exists("a"), lambda: store.create("a", b""))
+    for use in uses:
+        with pytest.raises(NotFound) as caught:
+            use()
+        assert caught.value.uri == store.uri
+    assert not (tmp_path / "gone").exists()
+
+
+def test_links_and_odd_files(tmp_path: Path) -> None:
+    """Linked files and folders are listed and read; loops, dangling links, pipes and unfinished files are no objects."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "x").write_bytes(b"linked")
+    (root / "file").symlink_to(outside / "x")
+    (root / "folder").symlink_to(outside)
+    (root / "sub" / "loop").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    (root / "dangling").symlink_to(root / "absent")
+    (root / "sub" / ".iarn-0123456789abcdef.part").write_bytes(b"half")
+    os.mkfifo(root / "pipe")
+    store = open_store(str(root))
+    assert [info.key for info in store.list()] == ["file", "folder/x"]
+    assert store.read("file") == store.read("folder/x") == b"linked"
+    for key in ("self", "dangling", "pipe", "sub"):
+        assert not store.exists(key)
+        with pytest.raises(NotFound):
+            store.read(key)
+    with pytest.raises(AlreadyExists):
+        store.create("dangling", b"")
+
+
+def test_a_name_that_is_no_text_does_not_refuse_the_others(tmp_path: Path) -> None:
+    """One file or folder that no plan can name must not keep a whole folder from being listed; asked for, it is refused."""
+    bad = os.fsdecode(b"bad-\xff.jpg")
+    for folder in ("a", os.fsdecode(b"folder-\xfe")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "good.jpg").write_bytes(b"")
+    (tmp_path / "a" / bad).write_bytes(b"")
+    (tmp_path / bad).write_bytes(b"")
+    (tmp_path / "z.jpg").write_bytes(b"")
+    store = open_store(str(tmp_path))
+    assert [info.key for info in store.list()] == ["a/good.jpg", "z.jpg"]
+    with pytest.raises(InvalidKey, match=r"bad-.*rename it"):
+        store.stat(bad)
+
+
+def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
+    """S3 may hold both ``a`` and ``a/b``; a folder cannot, and says so rather than that ``a/b`` exists."""
+    store = open_store(str(tmp_path))
+    store.create("a", b"")
+    for key in ("a/b", "a/b/c"):
+        with pytest.raises(InvalidKey, match="file stands"):
+            store.create(key, b"")
+    store.create("folder/x", b"")
+    with pytest.raises(AlreadyExists):
+        store.create("folder", b"")
+    with pytest.raises(StoreError):
+        store.replace("folder", b"")
+    assert sorted(Folder(tmp_path).keys()) == ["a", "folder/x"]
+
+
+def test_list_of_a_folder_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of thousands of objects comes after one folder per level was read, not after all."""
+    keys = [f"{folder:02}/{name:03}" for folder in range(12) for name in range(100)]
+    for folder in range(12):
+        (tmp_path / f"{folder:02}").mkdir()
+    for key in keys:
+        (tmp_path / key).touch()
+    scans: list[Any] = []
+    scandir = os.scandir
+
+    def counted(path: Path) -> Any:
+        scans.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    listing = open_store(str(tmp_path)).list()
+    assert next(listing).key == "00/000"
+    assert len(scans) == 2
+    assert [info.key for info in listing] == keys[1:]
+    scans.clear()
+    assert len(list(open_store(str(tmp_path)).list("07/0"))) == 100
+    assert len(scans) == 1
+
+
+@given(st.sets(st.text(st.sampled_from("ab-./0é\U0001f600"), min_size=1, max_size=8), max_size=12), st.text("ab-/", max_size=4))
+def test_list_of_a_folder_is_the_sorted_keys(tmp_path_factory: pytest.TempPathFactory, names: set[str], prefix: str) -> None:
+    """For any tree and any prefix a listing is exactly the keys with that prefix, in byte order."""
+    root = tmp_path_factory.mktemp("tree")
+    keys: set[str] = set()
+    for name in sorted(names):
+        parts = name.split("/")
+        taken = any(name.startswith(f"{key}/") or key.startswith(f"{name}/") for key in keys)
+        if not taken and not {"", ".", ".."} & set(parts):
+            keys.add(name)
+            Folder(root).put(name, b"")
+    found = [info.key for info in open_store(str(root)).list(prefix)]
+    assert found == sorted((key for key in keys if key.startswith(prefix)), key=str.encode)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, StoreUnavailable),
+        (errno.EDQUOT, StoreUnavailable),
+        (errno.EIO, StoreUnavailable),
+        (errno.EACCES, AccessDenied),
+    ],
+)
+def test_a_failing_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StoreError]
+) -> None:
+    """A full or failing disk gives one of our errors with the object's URI, and no part of it stays."""
+    store = open_store(str(tmp_path))
+    store.create("old", b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for write in (store.create, store.replace):
+        with pytest.raises(expected, match=os.strerror(number)) as caught:
+            write("a/b", b"data")
+        assert caught.value.args[0] == f"{tmp_path}/a/b"
+    with pytest.raises(expected):
+        store.replace("old", b"new")
+    assert Folder(tmp_path).keys() == ["old"]
+    assert Folder(tmp_path).get("old") == b"old"
+
+
+_KILLED = """
+import os, signal, sys
+from pipeline.stores import local as store_local
+from pathlib import Path
+store_local.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+store_local.LocalStore(Path(sys.argv[1])).create("a/b", b"x" * 100000)
+"""
+
+
+def test_a_killed_writer_leaves_no_object(tmp_path: Path) -> None:
+    """After ``kill -9`` in the middle of a write nothing is listed, and the same write succeeds."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path)], cwd=Path(__file__).parents[3], timeout=GUARD, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    store = open_store(str(tmp_path))
+    assert list(store.list()) == []
+    assert not store.exists("a/b")
+    store.create("a/b", b"whole")
+    assert store.read("a/b") == b"whole"
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_every_error_of_a_file_system_is_translated(number: int) -> None:
+    """No OSError leaves a store, whatever its number."""
+    error = from_os_error(OSError(number, os.strerror(number)), "/store/key")
+    assert isinstance(error, StoreError)
+    assert "/store" in str(error)

@@ -1,0 +1,490 @@
+"""The main path without Ray: what becomes of a source in an archive."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import tempfile
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, UnidentifiedImageError
+
+from iarn import metrics
+from pipeline import rescale, restore
+from pipeline.archives.commits import read_commit
+from pipeline.archives.entries import source_bytes
+from pipeline.assets import shards
+from pipeline.assets.outputs import OutputKind
+from pipeline.assets.sources import find_source
+from pipeline.core.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
+from pipeline.core.records import Asset, EntryKind, LrCodec, ShardKind, TargetSize, Tier
+from pipeline.engines import engine
+from pipeline.engines.engine import Downscale, Engine
+from pipeline.pictures import decoding, image, lr_codec
+from pipeline.pictures.orientation import upright
+from pipeline.pictures.picture import Picture, resize
+from tests.support import pictures, workshop
+from tests.support.workshop import Arrays, Sample
+
+SOURCES: Mapping[str, Callable[..., str]] = {
+    "files": workshop.as_folder,
+    "tar": workshop.as_tar,
+    "parquet": workshop.as_parquet,
+}
+every_source = pytest.mark.parametrize("kind", SOURCES)
+MAGIC = {"webp": b"RIFF", "png": b"\x89PNG", "jxl": b"\xff\x0a", "avif": b"\0\0\0 ftypavif"}
+
+
+def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH_PIXELS) -> None:
+    """Have workers give the engine batches of so many pixels, as they do on a GPU."""
+    monkeypatch.setattr(engine, "BATCH_PIXELS", pixels)
+    for module in (rescale, restore):
+        monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
+
+
+def digest(data: bytes) -> str:
+    """Return a SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def as_tensor(pixels: Arrays) -> torch.Tensor:
+    """Return pixels (H, W, 3) as the float32 batch that the metrics take."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(torch.float32) / 255
+
+
+@every_source
+@pytest.mark.parametrize("tier", list(Tier))
+def test_every_asset_is_one_entry_in_order(tmp_path: Path, kind: str, tier: Tier) -> None:
+    """Protects 'nothing is lost': names, order, sidecars and digests of a source of any form, in every tier."""
+    samples = workshop.samples(6)
+    result = workshop.rescale(SOURCES[kind](tmp_path / "source", samples), tmp_path / "archive", tier=tier)
+    assert [entry.key for entry in result.entries] == [sample.key for sample in samples]
+    assert not result.failures
+    for sample, entry in zip(samples, result.entries, strict=True):
+        assert (entry.kind, entry.tier, entry.reason) == (EntryKind.RESCALED, tier, None)
+        assert (entry.sha256, entry.byte_size) == (digest(sample.data), len(sample.data))
+        expected = dict(sample.sidecars) if kind != "parquet" else {"txt": sample.sidecars["txt"]}
+        assert {name: data for name, data in entry.sidecars.items() if name != "json"} == expected
+        assert entry.lr is not None
+        assert entry.lr_sha256 == digest(entry.lr)
+        assert entry.lr_path == str(PurePosixPath(sample.key).with_suffix(".avif" if tier.keeps_latent else ".webp"))
+        assert (entry.width, entry.height) == Image.open(io.BytesIO(sample.data)).size
+        assert Image.open(io.BytesIO(entry.lr)).size == (entry.lr_width, entry.lr_height)
+        assert (entry.lr_width, entry.lr_height) == (math.ceil(entry.width / 2), math.ceil(entry.height / 2))
+        assert (entry.latent is not None) == entry.clean == tier.keeps_latent
+        assert (entry.original is not None) == (tier in (Tier.EXACT, Tier.EXACT_PIXELS))
+        if tier is not Tier.EXACT_PIXELS:  # which keeps these or the pixels, whatever is smaller
+            assert source_bytes(entry) == (sample.data if tier is Tier.EXACT else None)
+
+
+def test_the_commit_tells_what_was_written(tmp_path: Path) -> None:
+    """Protects resuming and verifying: digest, size and counts of a commit are those of the shard object."""
+    samples = workshop.samples(3)
+    result = workshop.rescale(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive")
+    (shard,) = result.archive.shards()
+    commit = read_commit(result.archive.store, shard.id, result.archive.digest)
+    stored = (tmp_path / "archive/shards" / f"{shard.id}.parquet").read_bytes()
+    assert (commit.sha256, commit.byte_size) == (digest(stored), len(stored))
+    assert commit.report == result.reports[0]
+    assert commit.report.entries == 3
+    assert commit.report.bytes_in == sum(len(sample.data) for sample in samples)
+    assert commit.report.pixels == sum(shown.shape[0] * shown.shape[1] for shown in (workshop.shown(s.data) for s in samples))
+
+
+@pytest.mark.parametrize("codec", list(LrCodec))
+def test_an_lr_is_a_picture_of_its_codec(tmp_path: Path, codec: LrCodec) -> None:
+    """Protects those who use the LRs as they are: the codec asked for, grey and alpha kept, close to the image shrunk."""
+    extension = "avif" if codec is LrCodec.AUTO else codec.value
+    samples = [
+        Sample(key="alpha.png", data=workshop.picture(24, 30, channels=4)),
+        Sample(key="colour.png", data=workshop.picture(24, 30)),
+        Sample(key="grey.png", data=workshop.picture(24, 30, channels=1)),
+    ]
+    result = workshop.rescale(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", codec=codec)
+    for sample, entry in zip(samples, result.entries, strict=True):
+        assert entry.lr is not None
+        assert entry.lr.startswith(MAGIC[extension])
+        assert entry.lr_path == str(PurePosixPath(sample.key).with_suffix(f".{extension}"))
+        pixels, alpha = lr_codec.decode_lr(entry.lr)
+        source = workshop.shown(sample.data, "RGBA")
+        assert (alpha is not None) == (sample.key == "alpha.png")
+        assert np.abs(pixels.astype(int) - resize(source[..., :3], (12, 15))).mean() < 8
+        if alpha is not None:
+            off = np.abs(alpha.astype(int) - resize(source[..., 3], (12, 15)))
+            assert off.mean() < 3 if codec is LrCodec.AUTO else not off.any()
+        if sample.key == "grey.png":
+            assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_lr_is_upright_and_carries_its_profile(tmp_path: Path, orientation: int) -> None:
+    """Protects viewers: an LR needs no EXIF to stand upright, and shows its colours by the source's profile."""
+    profile = pictures.swapped_profile()
+    data = pictures.with_metadata(pictures.photo(24, 40), "PNG", exif=pictures.exif(orientation), icc=profile, xmp=pictures.XMP)
+    source = workshop.as_folder(tmp_path / "source", [Sample(key="turned.png", data=data)])
+    (entry,) = workshop.rescale(source, tmp_path / "archive", tier=Tier.LEAN).entries
+    assert entry.lr is not None
+    lr = Image.open(io.BytesIO(entry.lr))
+    assert lr.info["icc_profile"] == profile
+    assert not lr.getexif()
+    expected = upright(pictures.photo(24, 40), orientation)
+    assert (entry.height, entry.width, entry.orientation) == (*expected.shape[:2], orientation)
+    shrunk = resize(np.ascontiguousarray(expected), (lr.height, lr.width))
+    assert np.abs(np.asarray(lr.convert("RGB")).astype(int) - shrunk).mean() < 8
+
+
+@pytest.mark.parametrize(("tier", "batched"), [*product((Tier.LEAN, Tier.BALANCED, Tier.HIGH, Tier.FLOOR), (False, True))])
+def test_stored_figures_are_those_of_the_restored_files(
+    tmp_path: Path, tier: Tier, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects trust in an archive: PSNR and SSIM are what anyone measures who restores and compares, also past one strip, and
+    also where the engine takes images of all kinds at once, as on a GPU."""
+    if batched:
+        batch_on_the_cpu(monkeypatch)
+    samples = [
+        Sample(key="colour.jpg", data=workshop.picture(60, 44, "JPEG")),
+        Sample(key="grey.png", data=workshop.picture(33, 47, channels=1)),
+        Sample(key="tall.png", data=workshop.picture(1100, 17, seed=3)),
+        Sample(key="tiny.png", data=workshop.picture(3, 5)),
+        Sample(key="void.jpg", data=b"no image"),
+        Sample(key="wide.png", data=workshop.picture(21, 90, seed=4)),
+    ]
+    result = workshop.rescale(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=tier)
+    workshop.restore(result, tmp_path / "out", format="png")
+    for sample, entry in zip(samples, result.entries, strict=True):
+        assert entry.key == sample.key
+        if entry.kind is EntryKind.ORIGINAL:
+            assert (tmp_path / "out" / sample.key).read_bytes() == sample.data
+            continue
+        restored = (tmp_path / "out" / sample.key).with_suffix(".png").read_bytes()
+        one, other = (as_tensor(workshop.shown(data)) for data in (sample.data, restored))
+        assert entry.psnr == pytest.approx(metrics.psnr(one, other), abs=1e-3)
+        assert entry.psnr_y == pytest.approx(metrics.psnr(metrics.luma(one), metrics.luma(other)), abs=1e-3)
+        assert entry.ssim == pytest.approx(metrics.ssim(one, other), abs=1e-4)
+        assert 15 < entry.psnr < 80
+
+
+def test_an_exact_entry_says_that_it_is_identical(tmp_path: Path) -> None:
+    """Protects the tier's promise: what is kept beside the LR is the source's file, and its figures say so."""
+    source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
+    (entry,) = workshop.rescale(source, tmp_path / "archive", tier=Tier.EXACT).entries
+    assert (entry.psnr, entry.ssim) == (math.inf, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (TargetSize(scale=(2.5, 1)), (9, 30)),
+        (TargetSize(scale=(1, 1)), (22, 30)),
+        (TargetSize(max_side=20), (15, 20)),
+        (TargetSize(max_pixels=220), (12, 17)),
+        (TargetSize(size=(11, 29)), (11, 29)),
+    ],
+    ids=str,
+)
+def test_the_lr_has_the_size_asked_for(tmp_path: Path, target: TargetSize, expected: tuple[int, int]) -> None:
+    """Protects the user's choice of size: any scale, per axis too, a longest side, a count of pixels, a size."""
+    source = workshop.as_folder(tmp_path / "source", [Sample(key="a.png", data=workshop.picture(22, 30))])
+    (entry,) = workshop.rescale(source, tmp_path / "archive", target=target).entries
+    assert (entry.lr_height, entry.lr_width) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [(TargetSize(size=(64, 64)), "enlarge"), (TargetSize(max_side=64), "no larger"), (TargetSize(size=(3, 3)), "scale")],
+    ids=str,
+)
+def test_a_size_out_of_reach_keeps_the_source_and_is_no_failure(tmp_path: Path, target: TargetSize, words: str) -> None:
+    """Protects small images: what would grow, or shrink too far, keeps its bytes with the reason, and the job is a success."""
+    (sample,) = workshop.samples(1)
+    result = workshop.rescale(workshop.as_folder(tmp_path / "source", [sample]), tmp_path / "archive", target=target)
+    (entry,) = result.entries
+    assert (entry.kind, source_bytes(entry), entry.sha256) == (EntryKind.ORIGINAL, sample.data, digest(sample.data))
+    assert entry.sidecars == sample.sidecars
+    assert words in workshop.sentence(entry.reason or "")
+    assert not result.failures
+    assert result.reports[0].originals == 1
+
+
+def test_a_picture_that_its_codec_cannot_hold_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the rest of a shard: a codec that fails at one LR makes that asset an original and a failure, no more."""
+    encode = lr_codec.encode_lr
+
+    def fail_at_grey(pixels: Arrays, **options: Any) -> tuple[bytes, str]:
+        if options["grey"]:
+            raise UnwritableImage("WEBP", "the encoder gave up")
+        return encode(pixels, **options)
+
+    monkeypatch.setattr(image, "encode_lr", fail_at_grey)
+    samples = [Sample(key="a.png", data=workshop.picture(9, 9)), Sample(key="b.png", data=workshop.picture(9, 9, channels=1))]
+    result = workshop.rescale(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
+    assert [entry.kind for entry in result.entries] == [EntryKind.RESCALED, EntryKind.ORIGINAL]
+    assert source_bytes(result.entries[1]) == samples[1].data
+    assert [failure.key for failure in result.failures] == ["b.png"]
+
+
+def test_an_lr_that_does_not_come_back_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the figures: an LR that a codec changed would make them a lie, so the source is kept instead."""
+    decode = lr_codec.decode_lr
+    monkeypatch.setattr(image, "decode_lr", lambda data: (decode(data)[0] ^ 1, None))
+    source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
+    result = workshop.rescale(source, tmp_path / "archive", tier=Tier.LEAN)
+    assert [entry.kind for entry in result.entries] == [EntryKind.ORIGINAL]
+    assert "does not come back" in workshop.sentence(result.failures[0].reason)
+
+
+# Exactly once ---------------------------------------------------------------------------------------------------------
+
+
+@every_source
+def test_a_shard_cut_off_before_its_commit_is_adopted(tmp_path: Path, kind: str) -> None:
+    """Protects against a crash between shard and commit: the repeat takes the object over, and every entry is there once."""
+    result = workshop.rescale(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
+    (shard,) = result.archive.shards()
+    commit = tmp_path / f"archive/commits/000000/{shard.id}.json"
+    stored = tmp_path / f"archive/shards/{shard.id}.parquet"
+    before = workshop.timeless(commit.read_bytes()), stored.read_bytes(), stored.stat().st_mtime_ns
+    commit.unlink()
+    assert not result.archive.done()
+    report = workshop.rescaler(result.archive).run(shard)
+    assert (workshop.timeless(commit.read_bytes()), stored.read_bytes(), stored.stat().st_mtime_ns) == before
+    assert report == result.reports[0]
+    assert len(result.entries) == 3
+
+
+def test_a_shard_that_is_done_is_not_written_twice(tmp_path: Path) -> None:
+    """Protects exactly-once: a second worker of a finished shard changes nothing and reports what stands."""
+    result = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
+    before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()}
+    assert workshop.rescaler(result.archive).run(next(result.archive.shards())) == result.reports[0]
+    assert {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()} == before
+
+
+def test_a_foreign_object_in_a_shards_place_is_left_alone(tmp_path: Path) -> None:
+    """Protects what others wrote: an object of the shard's name that is another plan's is refused, not replaced."""
+    source = workshop.as_folder(tmp_path / "source", workshop.samples(2))
+    other = workshop.rescale(source, tmp_path / "other", tier=Tier.LEAN)
+    archive = workshop.begin(source, tmp_path / "archive")
+    (shard,) = archive.shards()
+    archive.store.create(f"shards/{shard.id}.parquet", (tmp_path / f"other/shards/{shard.id}.parquet").read_bytes())
+    with pytest.raises(AlreadyExists) as caught:
+        workshop.rescaler(archive).run(shard)
+    workshop.sentence(str(caught.value))
+    assert not archive.done()
+    assert other.entries
+
+
+def test_a_worker_runs_two_shards_at_once(tmp_path: Path) -> None:
+    """Protects the window of shards: side by side the same bytes come out as one after the other, and all is counted."""
+    for index in range(4):
+        workshop.as_tar(tmp_path / "source", workshop.samples(6, folder=f"{index}/"), name=f"{index}.tar")
+    alone = workshop.rescale(str(tmp_path / "source"), tmp_path / "alone")
+    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "together")
+    worker = workshop.rescaler(archive)
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(worker.run, archive.shards()))
+    assert reports == alone.reports
+    assert workshop.written(tmp_path / "together") == workshop.written(tmp_path / "alone")
+    assert worker.progress.assets == 24
+    assert worker.progress.pixels == sum(report.pixels for report in reports)
+
+
+@pytest.mark.parametrize("form", ["folder", "single tar", "single image"])
+def test_the_same_source_and_settings_take_up_an_archive(tmp_path: Path, form: str) -> None:
+    """Protects resuming: the same command finds its archive again, a single file's too; another one is told apart."""
+    uri = workshop.as_tar(tmp_path / "source", workshop.samples(2))
+    if form == "single image":
+        uri = f"{workshop.as_folder(tmp_path / 'images', workshop.samples(1))}/000.png"
+    elif form == "single tar":
+        uri += "/photos.tar"
+    archive = workshop.begin(uri, tmp_path / "archive")
+    assert workshop.begin(uri, tmp_path / "archive").digest == archive.digest
+    assert workshop.begin(uri + "/" if form == "folder" else uri, tmp_path / "archive").digest == archive.digest
+    with pytest.raises(PlanConflict, match="tier"):
+        workshop.begin(uri, tmp_path / "archive", tier=Tier.LEAN)
+    with pytest.raises(PlanConflict, match="source"):
+        workshop.begin(str(tmp_path), tmp_path / "archive")
+
+
+@every_source
+def test_a_source_that_changed_commits_nothing_and_leaves_nothing_behind(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects the plan and the local disk: a changed object ends its shard with a sentence, without commit or spool."""
+    archive = workshop.begin(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
+    (shard,) = archive.shards()
+    changed = tmp_path / "source" / shard.objects[-1].key
+    changed.write_bytes(changed.read_bytes() + b"more")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    with pytest.raises(SourceChanged) as caught:
+        workshop.rescaler(archive).run(shard)
+    assert changed.name in workshop.sentence(str(caught.value))
+    assert not list(spool.iterdir())
+    assert not archive.done()
+    assert not (tmp_path / "archive/shards").exists()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["damaged", "tiny"])
+def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects memory: assets without pixels, or of next to none, fill a window by their bytes and their number."""
+    data = b"junk" * 5000 if content == "damaged" else workshop.picture(1, 1)
+    samples = [Sample(key=f"{index:03d}.png", data=data) for index in range(120)]
+    archive = workshop.begin(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive")
+    worker = workshop.rescaler(archive)
+    read, most = shards.read_assets, [0]
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[Asset]:
+        for number, asset in enumerate(read(*arguments, **options), start=1):
+            most.append(number - worker.progress.assets)
+            yield asset
+
+    monkeypatch.setattr(shards, "read_assets", counted)
+    monkeypatch.setattr(rescale, "WINDOW_PIXELS", 10 * 20_000)
+    assert worker.run(next(archive.shards())).entries == 120
+    bound = 200_000 // (20_000 if content == "damaged" else rescale.LEAST_WEIGHT)
+    assert max(most) <= 2 * bound + 4
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_large_pictures_go_one_at_a_time(tmp_path: Path, batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects memory: of pictures above the window one is under way and at most one more not yet let go of."""
+    if batched:
+        batch_on_the_cpu(monkeypatch, pixels=1000)
+    samples = [Sample(key=f"{index}.png", data=workshop.picture(64, 64, seed=index)) for index in range(8)]
+    archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive")
+    worker = workshop.rescaler(archive)
+    decode, alive, lock = decoding.decode, [0], threading.Lock()
+
+    def count(change: int) -> None:
+        with lock:
+            alive.append(alive[-1] + change)
+
+    def counted(*arguments: Any, **options: Any) -> Picture:
+        count(1)
+        picture = decode(*arguments, **options)
+        weakref.finalize(picture, count, -1)
+        return picture
+
+    monkeypatch.setattr(image, "decode", counted)
+    monkeypatch.setattr(rescale, "WINDOW_PIXELS", 1000)
+    worker.run(next(archive.shards()))
+    assert len(alive) == 17
+    assert max(alive) <= 2
+
+
+@pytest.mark.parametrize(
+    ("halvings", "way", "most"), [(0, "run", 8), (1, "run", 4), (3, "run", 1), (0, "run_carefully", 1)], ids=str
+)
+def test_a_batch_is_no_larger_than_it_may_be(
+    tmp_path: Path, halvings: int, way: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects shards that memory was too small for, and those with pictures that never end: batches shrink with all else, and
+    what is done carefully is done, and counted, one by one."""
+    batch_on_the_cpu(monkeypatch, pixels=8 * 64 * 64)
+    samples = [
+        Sample(key=f"{index}.jpg", data=pictures.saved(np.full((64, 64, 3), index, np.uint8), "JPEG")) for index in range(8)
+    ]
+    archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
+    worker = rescale.RescaleWork(archive=archive.store.uri, device="cpu", halvings=halvings).start()
+    sizes, downscale_many = list[int](), worker.engine.downscale_many
+
+    def seen(requests: list[Downscale]) -> list[Arrays]:
+        sizes.append(len(requests))
+        return downscale_many(requests)
+
+    monkeypatch.setattr(worker.engine, "downscale_many", seen)
+    getattr(worker, way)(next(archive.shards()))
+    assert sum(sizes) == 8
+    assert max(sizes) == most
+
+
+# Anything -------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def little_samples(draw: st.DrawFn) -> list[Sample]:
+    """Draw pictures of any mode, 1 to 40 pixels a side, under names with dots, folders, blanks and letters of any script."""
+    names = st.from_regex(r"([a-c]/)?[a-bλé ~%][a-b.é ~%]{0,5}", fullmatch=True)
+    stems = draw(st.lists(names, min_size=1, max_size=5, unique=True))
+    found = []
+    for stem in stems:
+        channels = draw(st.sampled_from([1, 2, 3, 4]))
+        height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+        form, extension = draw(st.sampled_from([("PNG", "png"), ("TIFF", "tif"), ("PNG", "PNG")]))
+        data = workshop.picture(height, width, form, channels=channels, seed=draw(st.integers(0, 9)))
+        texts = st.dictionaries(
+            st.sampled_from(["txt", "json", "seg.json"]), st.binary(max_size=20).map(b"no image: ".__add__), max_size=2
+        )
+        found.append(Sample(key=f"{stem}.{extension}", data=data, sidecars=draw(texts)))
+    return found
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    samples=little_samples(),
+    kind=st.sampled_from(list(ShardKind)),
+    tier=st.sampled_from(list(Tier)),
+    form=st.sampled_from(["source", "png", "jpeg", "webp"]),
+    output=st.sampled_from([OutputKind.FILES, OutputKind.TAR]),
+)
+def test_any_little_source_comes_back_one_output_per_asset(
+    samples: list[Sample], kind: ShardKind, tier: Tier, form: str, output: OutputKind, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Protects 'nothing is lost' whatever the names, sizes and modes: one entry and one restored picture per asset."""
+    folder = tmp_path_factory.mktemp("any")
+    uri = SOURCES[kind.value](folder / "source", samples)
+    found = find_source(uri)
+    assets = [asset for shard in found.shards for asset in shards.read_assets(found.store, shard)]
+    result = workshop.rescale(uri, folder / "archive", tier=tier)
+    assert [entry.key for entry in result.entries] == [asset.key for asset in assets]
+    assert not workshop.failures(workshop.restore(result, folder / "out", format=form, output=output))
+    files = list(workshop.written(folder / "out").items())
+    if output is OutputKind.TAR:
+        files = [member for _, data in files for member in workshop.members_of(data)]
+    assert (
+        len({name for name, _ in files})
+        == len(files)
+        == sum((asset.data is not None) + len(asset.sidecars) for asset in assets)
+    )
+    texts = sorted(data for asset in assets for data in asset.sidecars.values())
+    assert not Counter(texts) - Counter(data for _, data in files)
+    restored = Counter(size_of(data) for _, data in files)
+    assert not Counter(size_of(asset.data) for asset in assets) - restored
+
+
+def size_of(data: bytes | None) -> tuple[int, int] | None:
+    """Return width and height of a picture, None for what is none."""
+    try:
+        return Image.open(io.BytesIO(data or b"")).size
+    except UnidentifiedImageError:
+        return None
+
+
+def test_a_committed_shard_is_not_done_again(tmp_path: Path) -> None:
+    """Protects time: what an actor committed before it died unheard, or another job, is told from its commit, source or not."""
+    archive = workshop.begin(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
+    (shard,) = archive.shards()
+    first = workshop.rescaler(archive).run(shard)
+    (tmp_path / "source/photos.tar").unlink()
+    again = workshop.rescaler(archive)
+    assert again.run(shard) == first
+    assert again.run_carefully(shard) == first
+    assert again.progress.assets == 0

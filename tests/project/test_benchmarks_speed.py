@@ -1,0 +1,61 @@
+"""The benchmarks of whole jobs and of one asset, in a tiny form: they run without Ray, and what they count is what is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import single, whole_job
+from tests.support import workshop
+from tests.support.commands import GUARD
+from tests.support.pictures import saved
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with a network that takes milliseconds."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    path.write_bytes(workshop.weights())
+    return str(path)
+
+
+@pytest.mark.parametrize("source", ["tar", "folder"])
+def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the published ratio: both directions go through every image, and each stage has its seconds."""
+    monkeypatch.setattr(whole_job, "BARE_SECONDS", 0.0)
+    words = ["--images", "5", "--shard-images", "3", "--side", "48", "--repeat", "1", "--source", source, "--device", "cpu"]
+    rows = whole_job.main([*words, "--weights", weights])
+    assert [row["verb"] for row in rows] == ["rescale", "restore"]
+    for row in rows:
+        assert row["ratio"] > 0
+        assert 0 < row["busy_share"] <= 1
+        assert row["seconds_by_stage"].keys() == set(whole_job.STAGES)
+        assert row["cores"] > 0
+        assert row["peak_mb"] > 0
+
+
+def test_it_needs_no_ray() -> None:
+    """Protects the benchmark on a machine that has the GPU and no Ray, and the main path in a debugger."""
+    blocked = "import sys; sys.modules['ray'] = None; sys.path.insert(0, '.'); import benchmarks.whole_job, benchmarks.single"
+    subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=True, timeout=GUARD)
+
+
+def test_one_asset_is_read_once(weights: str, tmp_path: Path) -> None:
+    """Protects the cost of one asset: less than three times its bytes are read, and no footer a second time."""
+    draw = np.random.default_rng(0)
+    noise = [saved(draw.integers(0, 256, (400, 400, 3), dtype=np.uint8), "PNG") for _ in range(2)]  # large entries
+    samples = [workshop.Sample(key=f"{number}.png", data=data) for number, data in enumerate(noise)]
+    source = workshop.as_folder(tmp_path / "source", samples)
+    words = ["--stores", "local", "--megabytes", "3", "--shards", "2", "--assets", "4", "--device", "cpu", "--source", source]
+    (row,) = single.main([*words, "--weights", weights])
+    assert row["archive_mb"] >= 3
+    assert row["entries"] > row["assets"] == 4
+    assert row["footer_kb"] == 0
+    assert 1 < row["read_over_entry"] <= row["most_read_over_entry"] < 3
+    assert row["requests"] <= 8

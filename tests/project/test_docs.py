@@ -1,0 +1,167 @@
+"""What the documents say is so: commands parse, files are there, the map has every module, the examples run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from jobs.cli import app, tier_for
+from jobs.training.recipe import read_config
+from pipeline.core.records import Settings, TargetSize
+from pipeline.restore import RestoreOptions
+from tests.support.pictures import photo, saved
+from tests.support.workshop import Sample, as_folder, rescale
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))]
+LAYERS = ("iarn", "pipeline", "jobs")
+PICTURE_BYTES = 600_000
+
+
+def blocks(path: Path, language: str) -> Iterator[str]:
+    """Yield the fenced code blocks of one language."""
+    for match in re.finditer(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        yield match[1]
+
+
+def command_lines(path: Path) -> Iterator[list[str]]:
+    """Yield the words after `iarn` of every such command in a document's shell blocks, submitted ones included."""
+    for block in blocks(path, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "iarn" in words[:1] or "--" in words:
+                yield words[words.index("iarn") + 1 :]
+
+
+COMMANDS = [pytest.param(words, id=" ".join(words)) for path in DOCUMENTS for words in command_lines(path)]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_commands_are_the_programs_own(words: list[str]) -> None:
+    """Protects the examples: each command exists, with every option, and values that the job would take."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    command = group.commands[words[0]]  # type: ignore[attr-defined]
+    given = command.make_context(words[0], list(words[1:])).params
+    if words[0] == "rescale":
+        target = TargetSize.parse(**{name: given[name] for name in ("scale", "max_side", "max_pixels", "size")})
+        Settings(target=target, tier=tier_for(given["tier"], given["floor"]), floor=given["floor"])
+    if words[0] == "restore":
+        RestoreOptions(format=given["image_format"], quality=given["quality"], scale=given["scale"], max_side=given["max_side"])
+
+
+def test_readme_shows_every_command() -> None:
+    """Protects newcomers: the README or the page on training has an example of each command."""
+    shown = {words.values[0][0] for words in COMMANDS}  # type: ignore[index]
+    assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Protects readers: every relative link is to a file of the repository, every anchor to a heading."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), f"{path.name} links to {target}, which is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pictures_are_small() -> None:
+    """Protects clones: no picture of the documents weighs more than a page should."""
+    for path in (ROOT / "docs" / "images").iterdir():
+        assert path.stat().st_size < PICTURE_BYTES, f"{path.name} has {path.stat().st_size} bytes"
+
+
+def test_make_targets_exist() -> None:
+    """Protects the two commands of the first screen, and every other that a document or the gate names."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for path in (*DOCUMENTS, ROOT / ".ci" / "run"):
+        named = re.findall(r"(?:^ {4}|`|^)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(named) <= targets, f"{path.name} names {set(named) - targets}"
+    assert {"demo", "test"} <= targets
+
+
+def test_the_map_is_complete() -> None:
+    """Protects docs/architecture.md: it names every module, below its layer, and none that is gone."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = text[text.index("## The map") : text.index("## The network")]
+    for layer, following in zip(LAYERS, (*LAYERS[1:], "tests"), strict=True):
+        part = drawn[drawn.index(f"\n    {layer}/") : drawn.index(f"\n    {following}/")]
+        named = set(re.findall(r"\b(\w+)\.py\b", part))
+        there = {path.stem for path in (ROOT / layer).glob("*.py")} - {"__init__"}
+        assert named == there, f"{layer}: the map lacks {sorted(there - named)} and has {sorted(named - there)}"
+
+
+def test_the_changelog_has_this_version() -> None:
+    """Protects releases: the version of the package has an entry."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("recipe", [block for path in DOCUMENTS for block in blocks(path, "toml")])
+def test_recipes_can_be_read(recipe: str, tmp_path: Path) -> None:
+    """Protects those who train: a recipe of the documents is one that `iarn train` takes."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe, encoding="utf-8")
+    read_config(path)
+
+
+@pytest.mark.parametrize("code", list(blocks(ROOT / "README.md", "python")))
+def test_python_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the README's Python: every example runs in a folder that has an archive `small` (Ray's is only compiled)."""
+    compiled = compile(ast.parse(code), "README.md", "exec")
+    if "import ray" in code:
+        return  # starting Ray is for the tests of the pool, which also read archives by it
+    source = as_folder(tmp_path / "photos", [Sample(key="a.jpg", data=saved(photo(24, 32), "JPEG"))])
+    rescale(source, tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    exec(compiled, {})
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that has an archive `small` of a few captioned pictures, as the working directory."""
+    pictures = [
+        Sample(key=f"cats/{n:03d}.jpg", data=saved(photo(64, 80, seed=n), "JPEG"), sidecars={"txt": b"a cat"}) for n in range(5)
+    ]
+    rescale(as_folder(tmp_path / "photos", pictures), tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_page_on_python_runs() -> None:
+    """Protects docs/python.md: its examples run one after the other (DataLoader's workers are for test_dataset.py)."""
+    pytest.importorskip("datasets")
+    names: dict[str, object] = {}
+    for code in blocks(ROOT / "docs" / "python.md", "python"):
+        if "import ray" not in code:
+            exec(compile(code.replace("num_workers=2", "num_workers=0"), "python.md", "exec"), names)
+    assert names["entry"].key == "cats/004.jpg"  # type: ignore[attr-defined]
+    assert names["thumbnail"][8:12] == b"WEBP"  # type: ignore[index]
+    assert len(names["frame"]) == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.usefixtures("small", "ray_cluster")
+def test_the_page_on_python_runs_on_ray() -> None:
+    """Protects the recipe for Ray Data: it decodes every LR into a batch."""
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    (code,) = [code for code in blocks(ROOT / "docs" / "python.md", "python") if "import ray" in code]
+    names: dict[str, object] = {}
+    exec(compile(code, "python.md", "exec"), names)
+    assert tuple(names["batch"]["pixels"].shape)[1:] == (16, 16, 3)  # type: ignore[index]

@@ -1,0 +1,251 @@
+"""The layers: imports run one way, each vendor's library has one home, and nothing runs on import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("iarn", "pipeline", "jobs")
+MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+
+LAW = {
+    # what users import, and the paths: from the top
+    "": "reading",
+    "reading": "restore entry_picture archives engines pictures stores tables core",
+    "verify": "entry_picture archives engines assets pictures stores core",
+    "restore": "entry_picture archives engines assets pictures stores core",
+    "rescale": "tiers archives engines assets pictures stores core",
+    "entry_picture": "archives engines assets latents pictures core",
+    "tiers": "engines assets latents pictures core",
+    # the wings they go through
+    "archives": "assets pictures stores tables core",
+    "engines": "pictures core",
+    "cluster": "pictures core",
+    "assets": "pictures stores tables core",
+    "latents": "core",
+    "pictures": "core",
+    "stores": "core",
+    "tables": "core",
+    "core": "",
+}
+"""The law of the pipeline's wings and paths: what each may import, beside itself."""
+
+HOMES = {
+    "boto3": {"pipeline/stores/s3.py"},
+    "botocore": {"pipeline/stores/s3.py"},
+    "types_boto3_s3": {"pipeline/stores/s3.py"},
+    "urllib3": {"pipeline/stores/s3.py"},  # the transport below botocore, whose errors can come through
+    "PIL": {"pipeline/pictures/"},
+    "imagecodecs": {"pipeline/pictures/codecs.py"},
+    "constriction": {"pipeline/latents/coder.py"},
+    "pyarrow": {"pipeline/tables/"},
+    "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/serve.py"},
+    "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
+    "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
+    "safetensors": {"iarn/weights.py"},
+    "typer": {"jobs/cli.py"},
+    "jinja2": {"jobs/reports/archive_report.py"},
+    "structlog": {"jobs/console.py"},
+    "fastapi": {"jobs/web/http.py"},
+    "starlette": {"jobs/web/http.py"},  # what fastapi is made of
+    "anyio": {"jobs/web/http.py"},  # the threads that fastapi runs on
+    "pydantic": {"jobs/web/http_shapes.py"},
+    "uvicorn": {"jobs/web/http_server.py"},
+    "prometheus_client": {"jobs/web/service_metrics.py"},
+    "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
+}
+"""The wings and files where alone a library may be imported: its errors and habits go no further."""
+
+EVERYWHERE = {"numpy"}
+TORCH = {
+    "pipeline/engines/engine.py",
+    "pipeline/reading/dataset.py",
+    "jobs/training/train.py",
+    "jobs/training/checkpoints.py",
+    "jobs/training/evaluate.py",
+}
+"""Files outside iarn that know torch: the engine, the dataset of an archive, training and measuring."""
+
+NETWORK = {"pipeline/engines/engine.py", "pipeline/engines/tiles.py"}
+"""Files of the pipeline that know iarn: the engine, and the tiles that are cut along its lattice."""
+
+
+def name_of(path: Path) -> str:
+    """Return a module's path as this file writes it."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the dotted name of everything that a module imports, inside functions and for type checks as well."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively; write the whole name"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def unit_of(name: str) -> str | None:
+    """Return the wing or the path of the pipeline that a dotted name belongs to, None for other layers' names."""
+    layer, _, rest = name.removesuffix(".__init__").partition(".")
+    return rest.partition(".")[0] if layer == "pipeline" else None
+
+
+def packages(path: Path) -> set[str]:
+    """Return the top-level packages that a module imports."""
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
+
+
+def test_the_layers_are_there() -> None:
+    """Protects these tests: there are modules to look at in every layer, and each home exists."""
+    assert {name_of(path).partition("/")[0] for path in MODULES} == set(LAYERS)
+    for home in set.union(*HOMES.values(), TORCH, NETWORK):
+        assert (ROOT / home).exists(), f"{home} is gone; say in HOMES where its library lives now"
+
+
+@every_module
+def test_imports_run_one_way(path: Path) -> None:
+    """Protects the map: jobs know the pipeline, the pipeline knows iarn, and none knows who stands above it."""
+    layer = LAYERS.index(name_of(path).partition("/")[0])
+    above = packages(path) & {*LAYERS[layer + 1 :], "tests"}
+    assert not above, f"{name_of(path)} imports {', '.join(sorted(above))}, which stands above it"
+
+
+@every_module
+def test_wings_import_downwards(path: Path) -> None:
+    """Protects the map of the pipeline: a wing knows those below it that LAW names, and no other."""
+    unit = unit_of(name_of(path).removesuffix(".py").replace("/", "."))
+    if unit is None:
+        return
+    assert unit in LAW, f"{name_of(path)} is in no wing; say in LAW where it stands"
+    known = {unit_of(name) for name in imports(path) if name != "pipeline"} - {None, unit}
+    assert known <= set(LAW[unit].split()), f"{name_of(path)} imports {sorted(known)}; LAW lets it know {LAW[unit] or 'none'}"
+
+
+def test_the_law_goes_down() -> None:
+    """Protects LAW itself: what it lists stands below, so there is no circle."""
+    order = list(LAW)
+    for unit, known in LAW.items():
+        assert all(order.index(other) > order.index(unit) for other in known.split()), f"{unit} knows one above it"
+
+
+def test_wings_and_files_are_of_a_readable_size() -> None:
+    """Protects readers: a wing has 1,500 lines at most, and a file 400."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert not {name_of(path): count for path, count in lines.items() if count > 400}
+    wings: dict[Path, int] = {}
+    for path, count in lines.items():
+        wings[path.parent] = wings.get(path.parent, 0) + count
+    assert not {str(wing): count for wing, count in wings.items() if count > 1500}
+
+
+@every_module
+def test_every_library_has_one_home(path: Path) -> None:
+    """Protects the seams: a vendor's library is imported where it is owned, and one without a home nowhere."""
+    own, layer = name_of(path), name_of(path).partition("/")[0]
+    for package in packages(path) - set(sys.stdlib_module_names) - set(LAYERS) - EVERYWHERE:
+        if package == "torch":
+            assert layer == "iarn" or own in TORCH, f"{own} imports torch; that is for {', '.join(sorted(TORCH))}"
+        else:
+            homes = tuple(HOMES.get(package, ()))
+            assert own.startswith(homes or "nowhere"), (
+                f"{own} imports {package}, whose home is {HOMES.get(package) or 'nowhere'}"
+            )
+
+
+@every_module
+def test_the_pipeline_knows_the_network_by_its_engine(path: Path) -> None:
+    """Protects the engine's seam: no other file of the pipeline reaches into iarn."""
+    own = name_of(path)
+    if own.startswith("pipeline/") and own not in NETWORK:
+        assert "iarn" not in packages(path), f"{own} imports iarn; that is for {', '.join(sorted(NETWORK))}"
+
+
+def test_no_import_cycles() -> None:
+    """Protects reading order: no module at its top imports one that imports it back, through however many others."""
+    graph: dict[str, set[str]] = {}
+    names = {name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in MODULES}
+    for name, path in names.items():
+        graph[name] = {found for found in imports(path) if found in names and found not in {name, *LAYERS}}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"import cycle: {' -> '.join((*trail[trail.index(name) :], name))}"
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@every_module
+def test_no_module_without_a_subject(path: Path) -> None:
+    """Protects against a drawer for everything: no utils, helpers, misc or common."""
+    words = set(path.stem.split("_"))
+    assert not words & {"util", "utils", "utilities", "helper", "helpers", "misc", "common", "shared", "tools"}
+
+
+@every_module
+def test_every_module_says_what_it_is(path: Path) -> None:
+    """Protects readers: a module opens with a sentence (a package's empty mark excepted)."""
+    text = path.read_text(encoding="utf-8")
+    if path.name == "__init__.py" and not text.strip():
+        return
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring, f"{name_of(path)} has no docstring"
+    assert docstring[0].isupper() or docstring[0] == "`"
+
+
+@every_module
+def test_at_the_top_there_are_only_definitions(path: Path) -> None:
+    """Protects imports: a module's top binds names and defines things; nothing is called for its effect."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"{name_of(path)}:{node.lineno} does something on import"
+        elif isinstance(node, ast.If):
+            test = ast.unparse(node.test)
+            assert test in ("TYPE_CHECKING", "__name__ == '__main__'"), f"{name_of(path)}:{node.lineno} decides on import"
+        else:
+            assert not isinstance(node, (ast.For, ast.While, ast.With, ast.Try)), (
+                f"{name_of(path)}:{node.lineno} runs on import"
+            )
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Return the top-level packages that importing some modules loads, in a fresh interpreter."""
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_training_needs_no_pipeline_libraries() -> None:
+    """Protects training on machines that have torch, Pillow and safetensors alone: it loads nothing else."""
+    found = loaded_by("jobs.training.train")
+    unwanted = found & (HOMES.keys() - {"PIL", "safetensors"})
+    assert not unwanted, f"training would load {', '.join(sorted(unwanted))}"
+
+
+def test_the_network_needs_torch_alone() -> None:
+    """Protects those who take iarn by itself: it loads torch, numpy and safetensors, and nothing of the layers above."""
+    found = loaded_by("iarn.network", "iarn.training", "iarn.weights", "iarn.metrics")
+    assert not found & ({*LAYERS, *HOMES} - {"iarn", "safetensors"})
+
+
+def test_the_command_line_starts_light() -> None:
+    """Protects `iarn --help`, which a user waits for: neither torch nor Ray is loaded before a command needs them."""
+    found = loaded_by("jobs.cli")
+    assert not found & {"torch", "ray", "pyarrow", "boto3"}

@@ -1,0 +1,284 @@
+"""Whole rescales and restores in this process, without Ray: little sources, a small network, and what came of them.
+
+samples -> as_folder, as_tar, as_parquet -> rescale -> entries, restore, verify -> written
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from iarn.network import NetworkConfig
+from jobs.rescale import RescaleJob, open_archive
+from pipeline.archives.archive import Archive
+from pipeline.assets.outputs import named_outputs
+from pipeline.core.records import (
+    Entry,
+    Failure,
+    FloorMetric,
+    LrCodec,
+    Plan,
+    PlanPart,
+    Settings,
+    ShardReport,
+    TargetSize,
+    Tier,
+    Verification,
+)
+from pipeline.rescale import RescaleWork, RescaleWorker
+from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
+from pipeline.verify import VerifyWork
+from tests.support.networks import random_weights
+from tests.support.pictures import photo, saved
+
+Arrays = NDArray[np.uint8]
+
+TINY = NetworkConfig(blocks=(1, 1), width=8)
+"""Reaches scale 4 in milliseconds."""
+
+HALF = TargetSize(scale=(2, 2))
+STATE = ".iarn/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image by its name in the source, and the other members of its sample by suffix."""
+
+    key: str
+    data: bytes
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def members(self) -> dict[str, bytes]:
+        """The files of the sample by name."""
+        folder, slash, base = self.key.rpartition("/")
+        stem = folder + slash + base.partition(".")[0]
+        return {self.key: self.data} | {f"{stem}.{suffix}": data for suffix, data in self.sidecars.items()}
+
+
+@cache
+def weights() -> bytes:
+    """Return the weights file of a small network whose blocks do something."""
+    return random_weights(TINY, seed=7)
+
+
+def picture(height: int, width: int, format: str = "PNG", *, seed: int = 0, channels: int = 3, **options: Any) -> bytes:
+    """Return a little photograph as a file."""
+    return saved(photo(height, width, channels, seed), format, **options)
+
+
+def samples(count: int = 5, *, folder: str = "") -> list[Sample]:
+    """Return samples of different sizes and formats with a caption and a label each, their keys in sorted order."""
+    forms = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+    extensions = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
+    return [
+        Sample(
+            key=f"{folder}{index:03d}.{extensions[forms[index % len(forms)]]}",
+            data=picture(20 + 3 * index, 31 - index, forms[index % len(forms)], seed=index),
+            sidecars={"txt": f"caption {index}".encode(), "cls.json": b'{"label": %d}' % index},
+        )
+        for index in range(count)
+    ]
+
+
+def noise(seed: int) -> bytes:
+    """Return 300,000 bytes that no coding makes smaller, and that are no image."""
+    return np.random.default_rng(seed).bytes(300_000)
+
+
+def as_folder(folder: Path, samples: Iterable[Sample]) -> str:
+    """Write samples as loose files; return the source's URI."""
+    for sample in samples:
+        for name, data in sample.members.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    return str(folder)
+
+
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return a tar of regular files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def as_tar(folder: Path, samples: Iterable[Sample], name: str = "photos.tar") -> str:
+    """Write samples as one WebDataset tar in ``folder``; return the source's URI."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(tar_of(member for sample in samples for member in sample.members.items()))
+    return str(folder)
+
+
+def table_of(samples: Sequence[Sample]) -> pa.Table:
+    """Return samples as a table: the Hugging Face struct, a second binary column, text, a list and a date."""
+    return pa.table(
+        {
+            "id": pa.array([sample.key for sample in samples]),
+            "image": pa.array(
+                [{"bytes": sample.data, "path": sample.key} for sample in samples],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            ),
+            "txt": pa.array([sample.sidecars.get("txt") for sample in samples], pa.binary()),
+            "score": pa.array([index / 4 for index in range(len(samples))], pa.float32()),
+            "tags": pa.array([["a", str(index)] for index in range(len(samples))], pa.list_(pa.string())),
+            "day": pa.array([index * 1000 for index in range(len(samples))], pa.date32()),
+        }
+    )
+
+
+def as_parquet(folder: Path, samples: Sequence[Sample], name: str = "photos.parquet") -> str:
+    """Write samples as one Parquet file in ``folder``; return the source's URI."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table_of(samples), folder / name)
+    return str(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescaled:
+    """An archive and the reports of its shards, in the plan's order."""
+
+    archive: Archive
+    reports: list[ShardReport]
+
+    @property
+    def uri(self) -> str:
+        """Where the archive is."""
+        return self.archive.store.uri
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every entry, in the plan's order."""
+        return [entry for shard in self.archive.shards() for entry in self.archive.entries(shard.id)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Every failure."""
+        return [failure for report in self.reports for failure in report.failures]
+
+
+def begin(
+    source: str,
+    archive: Path,
+    *,
+    target: TargetSize = HALF,
+    tier: Tier = Tier.BALANCED,
+    floor: float | None = None,
+    floor_metric: FloorMetric = FloorMetric.PSNR,
+    max_ratio: float | None = None,
+    codec: LrCodec = LrCodec.AUTO,
+    pixel_limit: int = 1_000_000,
+    image_column: str | None = None,
+    verify: Verification = Verification.FULL,
+) -> Archive:
+    """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
+    if tier is Tier.FLOOR and floor is None:
+        floor = 44.0  # more than the tiny network reaches by itself
+    settings = Settings(
+        target=target,
+        tier=tier,
+        floor=floor,
+        floor_metric=floor_metric,
+        max_ratio=max_ratio,
+        lr_codec=codec,
+        pixel_limit=pixel_limit,
+        image_column=image_column,
+        verify=verify,
+    )
+    model = archive.parent / "tiny.safetensors"
+    if not model.exists():
+        model.write_bytes(weights())
+    return open_archive(RescaleJob(source=source, archive=str(archive), settings=settings, weights=model))
+
+
+def plan_of(settings: Settings) -> Plan:
+    """Return a plan of one part that has these settings."""
+    part = PlanPart(sha256="ab" * 32, shards=3, objects=3)
+    return Plan(source="s3://bucket/photos", settings=settings, model="cd" * 32, parts=(part,))
+
+
+def rescaler(archive: Archive) -> RescaleWorker:
+    """Return a worker for an archive, on the CPU."""
+    return RescaleWork(archive=archive.store.uri, device="cpu").start()
+
+
+def rescale(source: str, archive: Path, **settings: Any) -> Rescaled:
+    """Rescale a source, all its shards one by one; ``settings`` are those of :func:`begin`."""
+    begun = begin(source, archive, **settings)
+    worker = rescaler(begun)
+    return Rescaled(archive=begun, reports=[worker.run(shard) for shard in begun.shards()])
+
+
+def restorer(archive: Rescaled, destination: Path, **options: Any) -> RestoreWorker:
+    """Return a worker that restores to a folder, on the CPU; ``options`` are those of RestoreOptions."""
+    return RestoreWork(
+        archive=archive.uri, destination=str(destination), options=RestoreOptions(**options), device="cpu"
+    ).start()
+
+
+def restore(archive: Rescaled, destination: Path, **options: Any) -> list[ShardReport]:
+    """Restore every shard that is done and asked for; return their reports."""
+    worker = restorer(archive, destination, **options)
+    committed, shards = archive.archive.done(), worker.options.shards
+    there = [shard for shard in named_outputs(archive.archive.shards()) if shard.id in committed]
+    return [worker.run(shard) for shard in there if not shards or shard.id in shards]
+
+
+def verify(archive: Rescaled, *, sample: float = 1.0) -> list[ShardReport]:
+    """Check every shard that is done."""
+    worker = VerifyWork(archive=archive.uri, sample=sample, device="cpu").start()
+    return [worker.run(shard) for shard in archive.archive.shards_done()]
+
+
+def failures(reports: Iterable[ShardReport]) -> list[Failure]:
+    """Return the failures in reports."""
+    return [failure for report in reports for failure in report.failures]
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Return every file below a destination by its name, without what a restore remembers there and when shards were done."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    found = {name: path.read_bytes() for name, path in names.items() if not name.startswith(STATE)}
+    return {name: timeless(data) if name.startswith("commits/") else data for name, data in found.items()}
+
+
+def timeless(commit: bytes) -> bytes:
+    """Return a commit's bytes without its times, which are no part of what it says."""
+    return re.sub(rb'"(begun|ended)":[^,}]*,', b"", commit)
+
+
+def members_of(tar: bytes) -> list[tuple[str, bytes]]:
+    """Return the files of a tar, in order."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        files = [(each.name, opened.extractfile(each)) for each in opened]
+        return [(name, file.read()) for name, file in files if file is not None]
+
+
+def shown(data: bytes, mode: str = "RGB") -> Arrays:
+    """Return the pixels of a file as its bytes have them, EXIF orientation not applied."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image.convert(mode))
+
+
+def sentence(text: str) -> str:
+    """Return ``text`` if it is one clear line for people: no traceback, no vendor's class, no address in memory."""
+    assert text.strip() == text, text
+    assert 10 < len(text) < 600, text
+    assert not any(word in text for word in ("\n", "Traceback", " at 0x", "Errno", "botocore", "pyarrow", "PIL.")), text
+    return text
