@@ -33,7 +33,7 @@ from pipeline.core.errors import AlreadyExists, PlanConflict, SourceChanged, Unw
 from pipeline.core.records import Asset, EntryKind, LrCodec, ShardKind, TargetSize, Tier
 from pipeline.engines import engine
 from pipeline.engines.engine import Downscale, Engine
-from pipeline.pictures import decoding, image, lr_codec
+from pipeline.pictures import decoding, lr_codec
 from pipeline.pictures.orientation import upright
 from pipeline.pictures.picture import Picture, resize
 from tests.support import pictures, workshop
@@ -228,7 +228,7 @@ def test_a_picture_that_its_codec_cannot_hold_is_kept(tmp_path: Path, monkeypatc
             raise UnwritableImage("WEBP", "the encoder gave up")
         return encode(pixels, **options)
 
-    monkeypatch.setattr(image, "encode_lr", fail_at_grey)
+    monkeypatch.setattr(lr_codec, "encode_lr", fail_at_grey)
     samples = [Sample(key="a.png", data=workshop.picture(9, 9)), Sample(key="b.png", data=workshop.picture(9, 9, channels=1))]
     result = workshop.rescale(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
     assert [entry.kind for entry in result.entries] == [EntryKind.RESCALED, EntryKind.ORIGINAL]
@@ -239,7 +239,7 @@ def test_a_picture_that_its_codec_cannot_hold_is_kept(tmp_path: Path, monkeypatc
 def test_an_lr_that_does_not_come_back_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the figures: an LR that a codec changed would make them a lie, so the source is kept instead."""
     decode = lr_codec.decode_lr
-    monkeypatch.setattr(image, "decode_lr", lambda data: (decode(data)[0] ^ 1, None))
+    monkeypatch.setattr(lr_codec, "decode_lr", lambda data: (decode(data)[0] ^ 1, None))
     source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
     result = workshop.rescale(source, tmp_path / "archive", tier=Tier.LEAN)
     assert [entry.kind for entry in result.entries] == [EntryKind.ORIGINAL]
@@ -383,7 +383,7 @@ def test_large_pictures_go_one_at_a_time(tmp_path: Path, batched: bool, monkeypa
         weakref.finalize(picture, count, -1)
         return picture
 
-    monkeypatch.setattr(image, "decode", counted)
+    monkeypatch.setattr(decoding, "decode", counted)
     monkeypatch.setattr(rescale, "WINDOW_PIXELS", 1000)
     worker.run(next(archive.shards()))
     assert len(alive) == 17

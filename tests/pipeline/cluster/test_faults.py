@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.cluster import pool
+from pipeline.cluster import crew, pool
 from pipeline.cluster.notices import Snapshot
 from pipeline.cluster.pool import PoolOptions
 from pipeline.core import spool
@@ -204,7 +204,7 @@ def test_a_full_disk_under_the_archive_is_told_and_resumed_from(small_disk: Path
 def test_a_full_disk_of_an_actor_is_told_and_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects jobs whose actors have no room for a shard before its upload: the sentence names the disk, small shards are
     done, no local file is left, and with room the rest is done."""
-    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(crew, "RETRY_SECONDS", 0.1)
     spooled = tmp_path / "spool"
     spooled.mkdir()
     source = tmp_path / "source"

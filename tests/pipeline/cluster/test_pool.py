@@ -57,7 +57,7 @@ def never(*_: object, **__: object) -> None:
 
 def test_every_shard_is_reported_once_and_memory_is_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the driver's memory and the actors': nobody holds more shards than windows allow, none is lost or doubled."""
-    monkeypatch.setattr(pool, "LAST_WORDS_SECONDS", GUARD)
+    monkeypatch.setattr(crew, "LAST_WORDS_SECONDS", GUARD)
     drawn, snapshots = 0, list[Snapshot]()
 
     def shards() -> Iterator[SourceShard]:
@@ -88,7 +88,7 @@ def test_the_last_shards_are_spread(tmp_path: Path) -> None:
 
 def test_a_shard_is_tried_again_only_where_that_can_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects patience: an unreachable store is asked again, up to the limit; an object that is missing is not."""
-    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(crew, "RETRY_SECONDS", 0.2)
     scripts = ["ok", "unavailable:2", "unavailable:9", "missing", "unsendable", "threads"]
     reports, failures = run(tmp_path, scripts)
     assert sorted(reports) == ["000000", "000001", "000005"]
@@ -201,7 +201,7 @@ def test_a_cluster_that_may_grow_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_shard_alone_gives_its_store_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects what was under way when an actor died and then the store: its tries are not used up in a moment."""
-    monkeypatch.setattr(pool, "RETRY_SECONDS", 3600)
+    monkeypatch.setattr(crew, "RETRY_SECONDS", 3600)
     waited = 0
 
     def watch(_: Snapshot) -> None:
@@ -276,7 +276,7 @@ def test_what_keeps_an_actor_from_starting_arrives(
 
 def test_a_start_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects against a job that says nothing for ever: a process that is up has to become ready."""
-    monkeypatch.setattr(pool, "START_SECONDS", 0.5)
+    monkeypatch.setattr(crew, "START_SECONDS", 0.5)
     options = PoolOptions(actors=1, cpus_per_actor=1, attempts=1)
     with pytest.raises(WorkerNotStarted, match=r"not ready 0\.5 s after its process began"):
         list(pool.run(ScriptedWork(folder=str(tmp_path), starting="hang"), [shard(0)], options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.cluster.errors import WorkerLost
 from pipeline.core import errors
 from pipeline.core.reasons import OTHER, REASONS, by_class, reason_class
 
@@ -15,7 +16,7 @@ SENTENCES = {
     "below-floor": errors.DoesNotPay("no latent brings it to the floor of 44 (psnr)"),
     "does-not-pay": errors.DoesNotPay("its LR and what stands beside it take 9 bytes, the source 8"),
     "unwritable": errors.UnwritableImage("webp", "its side is above 16383"),
-    "worker-lost": errors.WorkerLost("000001-a", "its node, or the way there, is gone"),
+    "worker-lost": WorkerLost("000001-a", "its node, or the way there, is gone"),
     "store-unavailable": errors.StoreUnavailable("s3://bucket/key", "503 SlowDown"),
     "access-denied": errors.AccessDenied("s3://bucket/key", "403"),
     "not-found": errors.NotFound("s3://bucket/key"),

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from jobs.rescale import read_weights
 from pipeline.archives.entries import source_bytes
-from pipeline.assets import shards
+from pipeline.assets import shards, tars
 from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import find_source
 from pipeline.core.errors import DamagedShard, DecoderDied, ImageError, InvalidWeights, PipelineError
@@ -170,7 +170,7 @@ def test_a_sparse_member_of_a_terabyte_is_told(tmp_path: Path) -> None:
 def test_a_sample_larger_than_memory_is_several_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects memory from a sample of sidecars without end, a few kilobytes when compressed: what goes beyond the bound is
     an entry of its own, and nothing is lost."""
-    monkeypatch.setattr(shards, "LARGEST_MEMBER", 2**20)
+    monkeypatch.setattr(tars, "LARGEST_MEMBER", 2**20)
     members = [("a.png", PICTURE), *((f"a.{index:03d}", bytes(300_000)) for index in range(20))]
     store, shard = tar_shard(tmp_path, gzip.compress(workshop.tar_of(members)))
     sizes = []
@@ -236,7 +236,7 @@ def test_padding_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
             return Again(endless)
 
-    monkeypatch.setattr(shards, "LONGEST_PADDING", 50 * 2**20)
+    monkeypatch.setattr(tars, "LONGEST_PADDING", 50 * 2**20)
     shard = SourceShard(id="0", name="x.tar", kind=ShardKind.TAR, objects=(ObjectInfo(key="x.tar", size=1, etag="e"),))
     assets = shards.read_assets(OneFile(tmp_path), shard)
     assert next(assets).key == "a.png"

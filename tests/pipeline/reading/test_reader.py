@@ -22,12 +22,13 @@ import pipeline.reading.reader
 from pipeline.archives.entries import COLUMNS, PARTS
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.keys import KeyIndex
-from pipeline.core.errors import InvalidOption, SizeNotReachable
+from pipeline.core.errors import InvalidOption, SizeNotReachable, UndecodableImage
 from pipeline.core.records import EntryKind, Tier
-from pipeline.pictures import decoding, image
+from pipeline.pictures import decoding
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.reading.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.stores.store import Store, open_store
+from pipeline.tables.seal import Footers, checked_footer
 from tests.support.commands import GUARD
 from tests.support.pictures import exif, photo, saved
 from tests.support.workshop import (
@@ -125,7 +126,7 @@ def test_originals_come_back_as_bytes(odd: Rescaled) -> None:
         elif odd.archive.plan.settings.tier is not Tier.EXACT_PIXELS:
             assert entry.original() is None
     assert archive["no image.jpg"].reason
-    with pytest.raises(image.UndecodableImage):
+    with pytest.raises(UndecodableImage):
         archive["no image.jpg"].restore()
 
 
@@ -343,13 +344,11 @@ def _files(folder: Path) -> Iterator[Path]:
 def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the bytes of one asset after the other: a shard's footer is kept, but not for a file of another size, nor beyond
     the limit, nor in a pickle."""
-    from pipeline.tables import parquet
-    from pipeline.tables.seal import Footers
-
     result = rescale(as_tar(tmp_path / "source", samples(3)), tmp_path / "archive")
     read: list[str] = []
-    checked = parquet.checked_footer
-    monkeypatch.setattr(parquet, "checked_footer", lambda file, uri: read.append(uri) or checked(file, uri))
+    monkeypatch.setattr(
+        "pipeline.tables.reader.checked_footer", lambda file, uri: read.append(uri) or checked_footer(file, uri)
+    )
     archive = open_archive(result.uri, device="cpu")
     assert [archive[key].key for key in list(archive.keys())] == sorted(archive.keys())
     assert len([uri for uri in read if "/shards/" in uri]) == 1

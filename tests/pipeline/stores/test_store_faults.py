@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from jobs.rescale import RescaleJob, open_archive
-from pipeline.cluster import pool
+from pipeline.cluster import crew, pool
 from pipeline.cluster.notices import Snapshot
 from pipeline.cluster.pool import PoolOptions
 from pipeline.core.errors import CredentialsRefused
@@ -37,7 +37,7 @@ ONE = PoolOptions(actors=1, cpus_per_actor=1)
 @pytest.fixture
 def proxy(s3_server: SeaweedServer, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:  # noqa: ARG001
     """A proxy before the server; jobs are led to it, and a test's own checks past it."""
-    monkeypatch.setattr(pool, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(crew, "RETRY_SECONDS", 0.3)
     with faulty_proxy(s3_server.endpoint) as running:
         yield running
 
