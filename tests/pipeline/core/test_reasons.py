@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.archives.errors import ChecksumMismatch
 from pipeline.cluster.errors import WorkerLost
 from pipeline.core import errors
 from pipeline.core.reasons import OTHER, REASONS, by_class, reason_class
@@ -40,7 +41,7 @@ def test_errors_have_a_class(name: str, error: errors.PipelineError) -> None:
         ("no image beside these members; members of one sample must be adjacent in the tar", "no-image"),
         ("row 7 has no image", "no-image"),
         ("OutOfMemoryError: CUDA out of memory. (at engine.py:99)", "memory"),
-        (str(errors.ChecksumMismatch("s3://bucket/key", "SHA-256", "ab" * 32, "cd" * 32)), "damaged"),
+        (str(ChecksumMismatch("s3://bucket/key", "SHA-256", "ab" * 32, "cd" * 32)), "damaged"),
         (str(errors.DamagedEntry("a.jpg", "latent", "it is cut off")), "damaged"),
         ("no one thought of this", OTHER),
     ],
