@@ -1,8 +1,7 @@
-"""What the documents say is so: commands parse, files are there, the map has every module, the examples run."""
+"""What the documents say is so: commands parse, links and files are there, the table of wings is the law, examples run."""
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 import tomllib
@@ -17,12 +16,13 @@ from jobs.cli import app, tier_for
 from jobs.training.recipe import read_config
 from pipeline.core.records import Settings, TargetSize
 from pipeline.restore import RestoreOptions
+from tests.project.test_layers import LAW
 from tests.support.pictures import photo, saved
 from tests.support.workshop import Sample, as_folder, rescale
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))]
-LAYERS = ("iarn", "pipeline", "jobs")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+README_LINES = 130
 PICTURE_BYTES = 600_000
 
 
@@ -58,10 +58,15 @@ def test_commands_are_the_programs_own(words: list[str]) -> None:
         RestoreOptions(format=given["image_format"], quality=given["quality"], scale=given["scale"], max_side=given["max_side"])
 
 
-def test_readme_shows_every_command() -> None:
-    """Protects newcomers: the README or the page on training has an example of each command."""
+def test_every_command_is_shown() -> None:
+    """Protects newcomers: the documents have an example of each command."""
     shown = {words.values[0][0] for words in COMMANDS}  # type: ignore[index]
     assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_readme_is_short() -> None:
+    """Protects the first look: the README is read in one go, everything else is in docs/."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -76,6 +81,19 @@ def test_links_lead_somewhere(path: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_exist(path: Path) -> None:
+    """Protects those who look a thing up in the code: every path of a Python file, script or recipe named in prose is there."""
+    for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|toml))`", path.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), f"{path.name} names {name}, which is not there"
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Protects readers of docs/: index.md leads to each page."""
+    linked = set(re.findall(r"\]\((\w+\.md)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
+    assert linked == {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
 
 
 def test_pictures_are_small() -> None:
@@ -93,15 +111,46 @@ def test_make_targets_exist() -> None:
     assert {"demo", "test"} <= targets
 
 
-def test_the_map_is_complete() -> None:
-    """Protects docs/architecture.md: it names every module, below its layer, and none that is gone."""
+def test_the_table_of_wings_is_the_law() -> None:
+    """Protects docs/architecture.md: it draws the very table that the layering test holds, in the same order."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    drawn = text[text.index("## The map") : text.index("## The network")]
-    for layer, following in zip(LAYERS, (*LAYERS[1:], "tests"), strict=True):
-        part = drawn[drawn.index(f"\n    {layer}/") : drawn.index(f"\n    {following}/")]
-        named = set(re.findall(r"\b(\w+)\.py\b", part))
-        there = {path.stem for path in (ROOT / layer).glob("*.py")} - {"__init__"}
-        assert named == there, f"{layer}: the map lacks {sorted(there - named)} and has {sorted(named - there)}"
+    drawn = text[text.index("## The wings") : text.index("## The network")]
+    rows = re.findall(r"^\| `([\w/.]+)` \|.*\|([^|]*)\|$", drawn, re.MULTILINE)
+    table = {wing: re.findall(r"`(\w+)`", known) for wing, known in rows}
+    assert list(table.items()) == [(wing or "pipeline/__init__.py", known.split()) for wing, known in LAW.items()]
+
+
+def cells(text: str, label: str) -> list[str]:
+    """Return the cells after ``label`` in the first row of a table that begins with it."""
+    found = re.search(rf"^\| {re.escape(label)} \|(.*)\|$", text, re.MULTILINE)
+    assert found, f"no row {label!r}"
+    return [cell.strip().strip("*") for cell in found[1].split("|")]
+
+
+def test_the_readme_has_the_measured_figures() -> None:
+    """Protects the honest table: quality in the README is what benchmarks/quality.py wrote into docs/quality.md."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme[readme.index("<!-- quality -->") : readme.index("<!-- /quality -->")]
+    page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    measured = page[page.index("### Set5") : page.index("### Set14")]
+    labels = {
+        "bicubic, published": "bicubic",
+        "IRN": "IRN, one network for each scale",
+        "AIDN": "AIDN, one network",
+        "PSNR-Y": "`iarn`, one network",
+        "PSNR-RGB": "its PSNR over RGB",
+        "SSIM": "its SSIM",
+        "LR PSNR": "its LR against the bicubic LR (RGB)",
+        "MAC, restore": "thousand multiply-accumulates per source pixel, restoring",
+    }
+    columns = cells(measured, "scale")
+    for number, scale in enumerate(cells(shown, "Set5")):
+        row = cells(measured, scale.replace(" by x", "x"))
+        for theirs, ours in labels.items():
+            want, have = row[columns.index(theirs)], cells(shown, ours)[number]
+            tolerance = 0.5 if theirs.startswith("MAC") else 1e-9
+            assert bool(want) == bool(have), f"{scale}, {ours}: {have!r} instead of {want!r}"
+            assert not want or abs(float(want) - float(have)) <= tolerance, f"{scale}, {ours}: {have} instead of {want}"
 
 
 def test_the_changelog_has_this_version() -> None:
@@ -120,14 +169,11 @@ def test_recipes_can_be_read(recipe: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", list(blocks(ROOT / "README.md", "python")))
 def test_python_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects the README's Python: every example runs in a folder that has an archive `small` (Ray's is only compiled)."""
-    compiled = compile(ast.parse(code), "README.md", "exec")
-    if "import ray" in code:
-        return  # starting Ray is for the tests of the pool, which also read archives by it
+    """Protects the README's Python: every example runs in a folder that has an archive `small`."""
     source = as_folder(tmp_path / "photos", [Sample(key="a.jpg", data=saved(photo(24, 32), "JPEG"))])
     rescale(source, tmp_path / "small")
     monkeypatch.chdir(tmp_path)
-    exec(compiled, {})
+    exec(compile(code, "README.md", "exec"), {})
 
 
 @pytest.fixture
@@ -143,7 +189,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_the_page_on_python_runs() -> None:
     """Protects docs/python.md: its examples run one after the other (DataLoader's workers are for test_dataset.py)."""
-    pytest.importorskip("datasets")
+    for library in ("datasets", "duckdb", "pandas"):
+        pytest.importorskip(library)
     names: dict[str, object] = {}
     for code in blocks(ROOT / "docs" / "python.md", "python"):
         if "import ray" not in code:
