@@ -1,6 +1,6 @@
 """Make pipeline/latents/coder.npz: how the coder of latents foretells magnitudes, and what it then expects. Needs some minutes.
 
-    python benchmarks/fit_coder.py CROPS --out coder.npz      # CROPS: folders or tars of lossless images, never evaluated on
+    python -m benchmarks.fit_coder CROPS --out coder.npz      # CROPS: folders or tars of lossless images, never evaluated on
 
 Details of restores at x2, x3 and x4 are quantised with steps of 5 to 22 levels; weights are fitted to their magnitudes by
 non-negative least squares, each error over its forecast; counts are what then came in each context. A new model means a new

@@ -1,8 +1,8 @@
 """Peak memory: of a job over ever more images, of one very large image, and of the network alone.
 
-    python benchmarks/memory.py jobs --images 1000 10000     # driver and actor of whole jobs, tiny images, a tiny network
-    python benchmarks/memory.py large --side 10000           # one process, one image, the shipped network
-    python benchmarks/memory.py engine --points 2048 4096    # one tile of these sizes, at x1.5, 2, 3 and 4
+    python -m benchmarks.memory jobs --images 1000 10000     # driver and actor of whole jobs, tiny images, a tiny network
+    python -m benchmarks.memory large --side 10000           # one process, one image, the shipped network
+    python -m benchmarks.memory engine --points 2048 4096    # one tile of these sizes, at x1.5, 2, 3 and 4
 
 Prints resident memory (RSS) peaks in MB, sampled five times a second, and the machine.
 """
@@ -13,7 +13,6 @@ import argparse
 import io
 import math
 import multiprocessing
-import os
 import platform
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import psutil
 import torch
 from PIL import Image
 
+from benchmarks.support.machine import described
 from iarn.network import NetworkConfig, Rescaler
 from iarn.weights import pack, shipped
 from pipeline.engines.engine import Engine
@@ -54,7 +54,7 @@ def main() -> None:
     engine.add_argument("--points", type=int, nargs="+", default=[TILE_POINTS])
     engine.add_argument("--scales", type=float, nargs="+", default=[1.5, 2, 3, 4])
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}")
+    print(described(platform.machine()))
     if arguments.command == "jobs":
         for count in arguments.images:
             peaks, seconds = job(count)

@@ -1,9 +1,8 @@
 """Speed of the network, beside the published IRN structure in the same run, and what share of the chip that is.
 
-    export PYTHONPATH=.                                               # where iarn is not installed
-    python benchmarks/network.py                                      # this machine's CPU, float32
-    python benchmarks/network.py --device cuda                        # all of a GPU's list, in under ten minutes
-    python benchmarks/network.py --scales 2 4 --side 720 --repeats 3
+    python -m benchmarks.network                                      # this machine's CPU, float32
+    python -m benchmarks.network --device cuda                        # all of a GPU's list, in under ten minutes
+    python -m benchmarks.network --scales 2 4 --side 720 --repeats 3
 
 Whole ways, pixels in the CPU's memory to pixels in the CPU's memory, after a warm-up: medians in MPix/s of source pixels. IRN
 (Xiao et al., ECCV 2020) is built here from its paper, with random weights, and timed on the same pixels, in the same precision.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.utils.flop_counter import FlopCounterMode
 
-import benchmarks.bare  # noqa: F401, before what reads weights
+import benchmarks.support.bare  # noqa: F401, before what reads weights
+from benchmarks.support.machine import processor
 from iarn.encoding import Place
 from iarn.metrics import psnr
 from iarn.split import merge, split
@@ -159,13 +158,6 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def processor() -> str:
-    """Return the name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def pictures(side: int, count: int) -> list[np.ndarray]:

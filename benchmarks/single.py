@@ -1,7 +1,7 @@
 """One asset out of an archive: how long it takes, and what is read for it, in a local folder and on S3.
 
-    python benchmarks/single.py                       # an archive of about 1 GB in four shards; starts a SeaweedFS
-    python benchmarks/single.py --stores local --megabytes 100 --device cuda
+    python -m benchmarks.single                       # an archive of about 1 GB in four shards; starts a SeaweedFS
+    python -m benchmarks.single --stores local --megabytes 100 --device cuda
 
 The archive is made of the eight samples: rescaled once, their entries are written again and again under other keys, by the
 archive's own writer. Then a reader is opened and keys drawn at random are asked for, one after the other, the network loaded
@@ -13,24 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
-import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine with a GPU may have the checkout alone
-
-import torch
-
+from benchmarks.support.bucket import bucket
+from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
@@ -78,7 +73,7 @@ class Reads:
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure as the command line asks; print and return a row for each store."""
     options = parser().parse_args(arguments)
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}")
+    print(described(platform.machine()))
     rows = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         entries = rescaled(Path(folder), options)
@@ -150,18 +145,6 @@ def write_archive(uri: str, entries: list[Entry], options: argparse.Namespace) -
         length = store.stat(key).size
         footers[key] = length - 8 - int.from_bytes(store.read(key, length - 8, length - 4), "little")
     return footers
-
-
-@contextmanager
-def bucket() -> Iterator[str]:
-    """Give the URI of a bucket of a server that is started for this."""
-    from tests.support.seaweed import SeaweedServer
-
-    name = f"iarn-{secrets.token_hex(4)}"
-    with SeaweedServer() as server:
-        os.environ |= server.environment()
-        server.client.create_bucket(Bucket=name)
-        yield f"s3://{name}"
 
 
 def measure(uri: str, footers: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:

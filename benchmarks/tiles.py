@@ -1,11 +1,11 @@
 """What tiles cost: an image of 12 MPix in tiles and in one piece.
 
-    python benchmarks/tiles.py                          # 4000 x 3000, x1.5, 2, 3 and 4
-    python benchmarks/tiles.py --device cuda --scales 2 4
-    python benchmarks/tiles.py --points 1792 2560 4096  # other sizes of tiles, in lattice points per axis
+    python -m benchmarks.tiles                          # 4000 x 3000, x1.5, 2, 3 and 4
+    python -m benchmarks.tiles --device cuda --scales 2 4
+    python -m benchmarks.tiles --points 1792 2560 4096  # other sizes of tiles, in lattice points per axis
 
 Medians of both ways, tiled and untiled by turns, their ratio, and the PSNR of one against the other.
-It needs what network.py needs.
+Needs torch and numpy alone.
 """
 
 from __future__ import annotations

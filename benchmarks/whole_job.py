@@ -1,9 +1,9 @@
 """What a whole job takes beside its network alone: an actor's work in this process, or `iarn rescale` and `restore` with Ray.
 
-    python benchmarks/whole_job.py                                   # 200 images in tars, x2, lean, both ways, without Ray
-    python benchmarks/whole_job.py --device cuda --threads 16        # on a GPU; Ray need not be installed
-    python benchmarks/whole_job.py --source s3 --ray --tier balanced --verify full
-    python benchmarks/whole_job.py --codecs                          # a core's seconds for decoding and encoding alone
+    python -m benchmarks.whole_job                                   # 200 images in tars, x2, lean, both ways, without Ray
+    python -m benchmarks.whole_job --device cuda --threads 16        # on a GPU; Ray need not be installed
+    python -m benchmarks.whole_job --source s3 --ray --tier balanced --verify full
+    python -m benchmarks.whole_job --codecs                          # a core's seconds for decoding and encoding alone
 
 The images are the eight samples, repeated under other names (``--side`` makes them smaller). *Bare* is the engine alone: the
 calls that what is stored needs, one image after the other, decoded before. *Job* is everything from the first byte read to the
@@ -38,8 +38,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine with a GPU may have the checkout alone
-
+from benchmarks.support.bucket import bucket
+from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
 from pipeline.assets.outputs import named_outputs
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options = parser().parse_args(arguments)
     device = choose_device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}", flush=True)
+    print(described(name), flush=True)
     if options.codecs:
         return [codecs(options)]
     with ExitStack() as stack:
@@ -174,19 +174,6 @@ def write_source(folder: Path, files: dict[str, bytes], options: argparse.Namesp
                 member.size = len(files[sample])
                 tar.addfile(member, io.BytesIO(files[sample]))
     return str(folder)
-
-
-@contextmanager
-def bucket(source: Path) -> Iterator[str]:
-    """Give the URI of a bucket of a server started for this, the files of ``source`` below its prefix ``source``."""
-    from tests.support.seaweed import SeaweedServer
-
-    with SeaweedServer() as server:
-        os.environ |= server.environment()
-        server.client.create_bucket(Bucket="iarn-benchmark")
-        for path in source.iterdir():
-            server.client.upload_file(str(path), "iarn-benchmark", f"source/{path.name}")
-        yield "s3://iarn-benchmark"
 
 
 def measure(options: argparse.Namespace, source: str, base: str, files: list[bytes]) -> dict[str, Verb]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import scale
-from benchmarks.scale import SimulatedRay, SimulatedStore, begin, finish_but, job, row, simulated
+from benchmarks.scale import begin, job, row, simulated
+from benchmarks.support.simulated import IMAGES, SimulatedRay, SimulatedStore, finish_but
 from jobs.inspect import summarise
 from jobs.rescale import rescale
 from pipeline.archives.archive import Archive
@@ -52,4 +52,4 @@ def test_a_driven_job_ends_with_every_shard_done_once() -> None:
     assert cluster.ran == 1500
     assert all(store.done)
     summary = summarise(Archive.open(store))
-    assert (summary["shards_done"], summary["entries"], summary["failures"]) == (2500, 2500 * scale.IMAGES, 2)
+    assert (summary["shards_done"], summary["entries"], summary["failures"]) == (2500, 2500 * IMAGES, 2)

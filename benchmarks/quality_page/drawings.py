@@ -1,4 +1,4 @@
-"""Pictures that no photograph is like, drawn for benchmarks/quality.py: text, line art, a screenshot, gradients, skies."""
+"""Pictures that no photograph is like, drawn for docs/quality.md: text, line art, a screenshot, gradients, skies."""
 
 from __future__ import annotations
 

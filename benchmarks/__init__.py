@@ -1,0 +1,1 @@
+"""Measurements of the product; README.md says which answers what."""
