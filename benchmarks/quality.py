@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load
 
-from iarn.lattice import axes_for
+from iarn.lattice import Axis
 from iarn.metrics import BlockErrors, bicubic_lr
 from iarn.network import Rescaler
 from iarn.weights import read_metadata, unpack
@@ -358,7 +358,7 @@ def lr_section(bench: Bench) -> str:
         panels = []
         for scale in FIXED:
             lr_size = lr_size_at(source.shape[:2], scale)
-            pair = (bench.engine.downscale(source, lr_size), reference(source, lr_size))
+            pair = (bench.engine.downscale(source, lr_size), reference(source, bench.engine.axes(source.shape[:2], lr_size)))
             captions = (f"{name}, {measure(pair[1], pair[0]).psnr:.1f} dB", name)
             start = (min(round(top / scale[0]), lr_size[0] - sheet.CROP), min(round(left / scale[1]), lr_size[1] - sheet.CROP))
             panels += [sheet.Panel(pixels=sheet.crop(lr, start), caption=text) for lr, text in zip(pair, captions, strict=True)]
@@ -373,9 +373,9 @@ Parts of the LRs of two sample photographs at full size, the antialiased bicubic
 ![LRs of the network beside bicubic ones, x2 and x4, pixel for pixel]({bench.picture("quality-lr", drawn)})"""
 
 
-def reference(source: Pixels, lr_size: tuple[int, int]) -> Pixels:
+def reference(source: Pixels, axes: tuple[Axis, Axis]) -> Pixels:
     x = torch.from_numpy(source).permute(2, 0, 1)[None].float() / 255
-    lr = bicubic_lr(x, axes_for(source.shape[:2], lr_size))
+    lr = bicubic_lr(x, axes)
     return lr[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
