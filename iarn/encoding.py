@@ -76,17 +76,18 @@ class Encoding:
         return self.phases.shape[-2:] == (1, 1)
 
 
-def encode(places: Sequence[Place], level: int, like: Tensor) -> Encoding:
-    """Return the encoding for pictures of the shape of ``like`` at ``level`` halvings below the lattice, on its device."""
+def encode(places: Sequence[Place], density: int, like: Tensor) -> Encoding:
+    """Return the encoding for pictures of the shape of ``like``, on its device, with ``density`` positions per LR pixel."""
     height, width = like.shape[-2:]
     windows = [place.window or (0, place.axes[0].lr, 0, place.axes[1].lr) for place in places]
-    per_lr = places[0].axes[0].stride >> level
-    sides = [((bottom - top) * per_lr, (right - left) * per_lr) for top, bottom, left, right in windows]
-    if all(has_even_phases(place.axes, level) for place in places):  # those of the first position, whatever the window
-        rows, columns = (torch.stack([_axis(place.axes[dim], level, 0, 1)[:, :1] for place in places]) for dim in (0, 1))
+    sides = [((bottom - top) * density, (right - left) * density) for top, bottom, left, right in windows]
+    if all(has_even_phases(place.axes, density) for place in places):  # those of the first position, whatever the window
+        rows, columns = (torch.stack([_axis(place.axes[dim], density, 0, 1)[:, :1] for place in places]) for dim in (0, 1))
     else:
-        down = [_axis(place.axes[0], level, top, bottom) for place, (top, bottom, _, _) in zip(places, windows, strict=True)]
-        across = [_axis(place.axes[1], level, left, right) for place, (_, _, left, right) in zip(places, windows, strict=True)]
+        down = [_axis(place.axes[0], density, top, bottom) for place, (top, bottom, _, _) in zip(places, windows, strict=True)]
+        across = [
+            _axis(place.axes[1], density, left, right) for place, (_, _, left, right) in zip(places, windows, strict=True)
+        ]
         rows, columns = _filled_up(down, height), _filled_up(across, width)
     rows, columns = rows.to(like.device), columns.to(like.device)
     shape = (len(places), 2, rows.shape[-1], columns.shape[-1])
@@ -100,9 +101,9 @@ def encode(places: Sequence[Place], level: int, like: Tensor) -> Encoding:
     )
 
 
-def has_even_phases(axes: tuple[Axis, Axis], level: int) -> bool:
-    """Return whether positions at a level stand a whole number of source pixels apart, as at x2 and x4: all have one phase."""
-    return all(axis.span % (axis.lr * (axis.stride >> level)) == 0 for axis in axes)
+def has_even_phases(axes: tuple[Axis, Axis], density: int) -> bool:
+    """Return whether ``density`` positions per LR pixel stand whole source pixels apart, as at x2: all have one phase."""
+    return all(axis.span % (axis.lr * density) == 0 for axis in axes)
 
 
 def _filled_up(phases: list[Tensor], length: int) -> Tensor:
@@ -110,9 +111,8 @@ def _filled_up(phases: list[Tensor], length: int) -> Tensor:
     return torch.stack([torch.cat([each, each.new_zeros(2, length - each.shape[1])], dim=1) for each in phases])
 
 
-def _axis(axis: Axis, level: int, start: int, stop: int) -> Tensor:
+def _axis(axis: Axis, density: int, start: int, stop: int) -> Tensor:
     """Cosine and sine of the phase of positions along one axis, (2, positions), from float64."""
-    per_lr = axis.stride >> level
-    position = (np.arange(start * per_lr, stop * per_lr) + 0.5) * axis.span / (axis.lr * per_lr) - 0.5
+    position = (np.arange(start * density, stop * density) + 0.5) * axis.span / (axis.lr * density) - 0.5
     phase = 2 * np.pi * position
     return torch.from_numpy(np.stack([np.cos(phase), np.sin(phase)]).astype(np.float32))

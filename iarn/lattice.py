@@ -1,7 +1,7 @@
 """Resampling between an image's own grid and the lattice of its LR, and the exact way back.
 
-A lattice has ``stride`` points per LR pixel and axis, ``stride`` a power of two, so behind it every shape is a
-power-of-two multiple of the LR's, whatever the scale. Along one axis of ``length`` samples and ``points`` lattice points
+A lattice has ``stride`` points per LR pixel and axis, ``stride`` one of a few integers, so behind it every shape is a
+multiple of the LR's, whatever the scale. Along one axis of ``length`` samples and ``points`` lattice points
 
     interpolate   U, points x length: Lanczos-3, half-sample symmetric edges, points >= length
     recover       P, length x points: the left inverse (U'U)^-1 U', so that P U = 1
@@ -18,6 +18,7 @@ between its samples the fastest wave a row can hold is zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iarn.side_by_side import side_by_side
+
+POWERS_OF_TWO = (1, 2, 4, 8, 16, 32, 64)
+"""Strides of networks that split by two alone."""
 
 LANCZOS_RADIUS = 3
 DROPPED_WEIGHT = 1e-7
@@ -93,7 +97,7 @@ class Band:
 class Axis:
     """One axis of an image beside the lattice of its LR.
 
-    ``length`` source samples, ``lr`` LR pixels, ``stride`` lattice points per LR pixel (a power of two) with
+    ``length`` source samples, ``lr`` LR pixels, ``stride`` lattice points per LR pixel with
     ``stride * lr >= length``.
     """
 
@@ -169,20 +173,29 @@ def _widened(x: Tensor, dim: int, count: int) -> list[int]:
     return shape
 
 
-def stride_for(size: tuple[int, int], lr_size: tuple[int, int]) -> int:
-    """Return the lattice's stride: the smallest power of two that is at least both scales.
+def stride_for(size: tuple[int, int], lr_size: tuple[int, int], strides: Sequence[int] = POWERS_OF_TWO) -> int:
+    """Return the lattice's stride: the smallest of the rising ``strides`` that is at least both scales.
 
-    Sizes are (height, width). Raises ValueError where a size is empty or the LR larger than the image.
+    Sizes are (height, width). Raises ValueError where a size is empty, the LR larger than the image, or a scale above all
+    strides.
     """
     for length, lr in zip(size, lr_size, strict=True):
         if not 1 <= lr <= length:
             raise ValueError(f"LR size {lr_size} does not fit in image size {size}; give 1 to {length} pixels for {length}.")
-    return 1 << max((-(-length // lr) - 1).bit_length() for length, lr in zip(size, lr_size, strict=True))
+    needed = max(-(-length // lr) for length, lr in zip(size, lr_size, strict=True))
+    if needed > strides[-1]:
+        raise ValueError(
+            f"Size {size} over LR size {lr_size} is a scale above {strides[-1]}, the largest there is a lattice for."
+        )
+    return next(stride for stride in strides if stride >= needed)
 
 
-def axes_for(size: tuple[int, int], lr_size: tuple[int, int]) -> tuple[Axis, Axis]:
-    """Return the vertical and the horizontal axis for an image and its LR, sizes as (height, width)."""
-    stride = stride_for(size, lr_size)
+def axes_for(size: tuple[int, int], lr_size: tuple[int, int], strides: Sequence[int] = POWERS_OF_TWO) -> tuple[Axis, Axis]:
+    """Return the vertical and the horizontal axis for an image and its LR, sizes as (height, width); raises as stride_for does.
+
+    Pixels of the LR stand where its network has them only on the ``strides`` of that network.
+    """
+    stride = stride_for(size, lr_size, strides)
     return Axis(size[0], lr_size[0], stride), Axis(size[1], lr_size[1], stride)
 
 

@@ -36,6 +36,9 @@ COARSEST_PRECISION = 4
 CLEAN_LR_WEIGHT = 50.0
 """Weight of the LR's squared distance where the latent is kept: then the LR has nothing to hide."""
 
+LR_WEIGHT_SCALE = 4
+"""The scale at which the LR's squared distance has the weight of the recipe; elsewhere by the pixels an LR pixel stands for."""
+
 Size = tuple[int, int]
 
 
@@ -53,14 +56,18 @@ class TrainingConfig:
 
     A patch spans ``lattice`` points per axis, so steps cost the same at every scale. The loss is Charbonnier's on the
     restored image (square below ``charbonnier``, absolute above) plus, for each patch, w * d * (1 + d / d0), d the mean
-    squared distance of its LR to the bicubic one, d0 that of ``lr_psnr`` dB, and w ``lr_weight`` at the largest scale and
-    less below, as the pixels that an LR pixel stands for: an LR is hardly held above that PSNR, and strongly below.
+    squared distance of its LR to the bicubic one, d0 that of ``lr_psnr`` dB, and w ``lr_weight`` at x4 and otherwise in
+    proportion to the pixels that an LR pixel stands for: an LR is hardly held above that PSNR, and strongly below.
+
+    ``strides`` are the lattices to train at (``NetworkConfig.strides``), one drawn for each step and then a scale that needs
+    it; one named twice is drawn twice as often. Without any, scales are drawn from 1 to the largest. ``only`` names the stages
+    that learn (A3; ``NetworkConfig.stages``), the others stay as they are; without any, all learn.
 
     The rate rises over ``warmup`` steps and falls by a half cosine over the last ``decay`` share of ``steps``. The last
     ``float32_share`` of them never autocast, for what an LR hides is finer than bfloat16. ``smooth`` is the share of patches
     magnified eightfold, as skies and walls look; ``asymmetric`` that of steps with another scale per axis; ``whole`` that of
-    steps at exactly 2, 3, ... (at powers of two the lattice is the image itself, which other scales never show); ``kept`` that
-    of steps whose latent is quantised and kept, the network being told by the budget, and pays for its bits; ``clean`` that of
+    steps at exactly 2, 3, ... (at a stride the lattice is the image itself, which other scales never show); ``kept`` that of
+    steps whose latent is quantised and kept, the network being told by the budget, and pays for its bits; ``clean`` that of
     steps that restore from the bicubic LR, as where a detail layer follows.
     """
 
@@ -83,6 +90,8 @@ class TrainingConfig:
     whole: float = 0.3
     kept: float = 0.04
     clean: float = 0.1
+    strides: tuple[int, ...] = ()
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.lattice < 8 * self.network.max_scale or not 0 < self.decay <= 1:
@@ -97,6 +106,14 @@ class TrainingConfig:
             raise ValueError(
                 f"A recipe's shares ({', '.join(shares)}) lie in 0 to 1, asymmetric and whole, and kept and clean, together "
                 f"too; warmup, rate, lr_weight and charbonnier are not negative, and clip is above 0; got {self}."
+            )
+        there, drawn = self.network.strides[1:], self.strides or self.network.strides[1:]
+        known = {name for stride in there for name in self.network.stages(stride)}
+        idle = [stride for stride in drawn if self.only and set(self.only).isdisjoint(self.network.stages(stride))]
+        if not set(drawn) <= set(there) or not set(self.only) <= known or idle:
+            raise ValueError(
+                f"A recipe's strides are some of {there}, and only names some of the stages {sorted(known)}, one at least of "
+                f"each stride that is drawn; got {self}."
             )
 
     def rate_at(self, step: int) -> float:
@@ -148,6 +165,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
             torch.manual_seed(config.seed)
             network = Rescaler(config.network)  # on the CPU, so that every device starts alike
+        if config.only:
+            network.requires_grad_(False)
+            for name in config.only:
+                network.blocks_of(name).requires_grad_(True)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Muon(self.network.parameters(), rate=config.rate)
@@ -158,14 +179,17 @@ class Trainer:
             self.network.compile_blocks()
 
     def start_from(self, network: Rescaler) -> None:
-        """Take the weights of ``network``, which may have fewer blocks: those it lacks change nothing before they have learned.
+        """Take the weights of ``network``, which may have fewer blocks and stages: what it lacks is the identity, or a plain
+        resize at scales that stages of their own are for, before it has learned.
 
         Raises ValueError where it is built otherwise.
         """
         given, wanted = network.config, self.config.network
-        fits = replace(given, blocks=wanted.blocks) == wanted and len(given.blocks) == len(wanted.blocks)
-        if not fits or any(few > many for few, many in zip(given.blocks, wanted.blocks, strict=True)):
-            raise ValueError(f"The weights are of {given}, the recipe asks for {wanted}; only blocks can be added.")
+        fits = replace(given, blocks=wanted.blocks, thirds=wanted.thirds, light=wanted.light) == wanted
+        for few, many in ((given.blocks, wanted.blocks), (given.thirds, wanted.thirds)):
+            fits &= len(few) <= len(many) and all(own <= asked for own, asked in zip(few, many, strict=False))
+        if not fits:
+            raise ValueError(f"The weights are of {given}, the recipe asks for {wanted}; only blocks and stages can be added.")
         for own in (self.network, self.average):
             own.load_state_dict(network.state_dict(), strict=False)
 
@@ -210,7 +234,7 @@ class Trainer:
         loss = torch.sqrt((restored - x).square() + rounding**2).mean()
         distance = (y - reference).square().mean(dim=(1, 2, 3))
         if use is Use.LEAN:
-            weight = config.lr_weight * x.shape[-2:].numel() / reference.shape[-2:].numel() / config.network.max_scale**2
+            weight = config.lr_weight * x.shape[-2:].numel() / reference.shape[-2:].numel() / LR_WEIGHT_SCALE**2
             loss = loss + weight * (distance * (1 + distance / 10 ** (-config.lr_psnr / 10))).mean()
         elif use is Use.KEPT:
             bits = estimated_bits(z, levels) / x.numel()
@@ -264,20 +288,25 @@ def bit_price(step: float) -> float:
 
 
 def sample_sizes(config: TrainingConfig, generator: torch.Generator) -> tuple[Size, Size]:
-    """Draw a patch size and its LR size, (height, width) each, with scales from 1 to the network's largest."""
-    largest = config.network.max_scale
+    """Draw a patch size and its LR size, (height, width) each: scales that the recipe's strides are for, or any from 1 on."""
+    strides = config.network.strides
+    above, largest = 1, strides[-1]
+    if config.strides:
+        largest = config.strides[int(torch.randint(len(config.strides), (), generator=generator))]
+        above = strides[strides.index(largest) - 1]
     first, second, kind = torch.rand(3, generator=generator).tolist()
+    scale = above * (largest / above) ** first
+    scales = [scale, scale]
     if kind < config.asymmetric:
-        scales = [largest**first, largest**second]
+        scales[0 if kind < config.asymmetric / 2 else 1] = largest**second
     elif kind < config.asymmetric + config.whole:
-        scales = [2.0 + int(first * (largest - 1))] * 2
-    else:
-        scales = [largest**first] * 2
-    stride = 1 << max(1, (math.ceil(max(scales)) - 1).bit_length())
+        scales = [float(above + 1 + int(first * (largest - above)))] * 2
+    stride = next(stride for stride in strides[1:] if stride >= max(scales))
     lr = config.lattice // stride
     sides = [max(lr + 1, min(lr * stride, round(lr * scale))) for scale in scales]
     longer = sides.index(max(sides))
-    sides[longer] = max(sides[longer], lr * stride // 2 + 1)  # or rounding would bring x2.01 down to x2, another lattice
+    coarser = strides[strides.index(stride) - 1]
+    sides[longer] = max(sides[longer], lr * coarser + 1)  # or rounding would bring x2.01 down to x2, another lattice
     return (sides[0], sides[1]), (lr, lr)
 
 

@@ -46,8 +46,8 @@ def unpack(data: bytes) -> Rescaler:
     metadata = read_metadata(data)
     try:
         tensors = load_tensors(data)
-        config = json.loads(metadata["config"])
-        network = Rescaler(NetworkConfig(**{**config, "blocks": tuple(config["blocks"])}))
+        config = {"thirds": [], "light": 0} | json.loads(metadata["config"])  # older weights have no word of these
+        network = Rescaler(NetworkConfig(**config | {name: tuple(config[name]) for name in ("blocks", "thirds")}))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"it is no weights file of this project ({error})") from error
     found = _digest(metadata["config"], tensors)

@@ -365,7 +365,9 @@ def train(
     sources: Annotated[list[str], typer.Argument(help="Folders, WebDataset tars or Parquet with images.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoint, weights and log; an earlier run there goes on.")],
     config: Annotated[Path | None, typer.Option(help="Recipe (TOML); the shipped weights' one unless given.")] = None,
-    start_from: Annotated[Path | None, typer.Option("--from", help="Weights to start from, perhaps with fewer blocks.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Weights to start from, perhaps with fewer blocks or stages.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps in all.")] = None,
     batch: Annotated[int | None, typer.Option(help="Patches per step, over all workers.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and of what is sampled.")] = None,

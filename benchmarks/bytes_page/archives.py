@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.bytes_page.bench import Bench, digest
 from benchmarks.bytes_page.codecs import compare
 from benchmarks.support.bicubic import reference_lr
+from iarn.lattice import axes_for
 from jobs.rescale import RescaleJob, open_archive
 from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size
 from pipeline.engines.engine import Engine
@@ -150,7 +151,7 @@ def clean_lr_bytes(picture: Picture, settings: Settings) -> int:
     Where those leave the codec open, the smaller of WebP and JPEG XL.
     """
     size = (picture.pixels.shape[0], picture.pixels.shape[1])
-    lr = reference_lr(picture.pixels, settings.target.resolve(size))
+    lr = reference_lr(picture.pixels, axes_for(size, settings.target.resolve(size)))
     codecs = (LrCodec.WEBP, LrCodec.JXL) if settings.lr_codec is LrCodec.AUTO else (settings.lr_codec,)
     return min(len(encode_lr(lr, codec=codec, grey=picture.grey, alpha=None, icc=None)[0]) for codec in codecs)
 

@@ -64,7 +64,7 @@ def lr_section(bench: Bench) -> str:
         panels = []
         for scale in FIXED:
             lr_size = lr_size_at(source.shape[:2], scale)
-            pair = (bench.engine.downscale(source, lr_size), reference_lr(source, lr_size))
+            pair = (bench.engine.downscale(source, lr_size), reference_lr(source, bench.engine.axes(source.shape[:2], lr_size)))
             captions = (f"{name}, {measure(pair[1], pair[0]).psnr:.1f} dB", name)
             start = (min(round(top / scale[0]), lr_size[0] - sheet.CROP), min(round(left / scale[1]), lr_size[1] - sheet.CROP))
             panels += [sheet.Panel(pixels=sheet.crop(lr, start), caption=text) for lr, text in zip(pair, captions, strict=True)]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors, bicubic_lr, block_errors, luma, psnr, ssim
 from iarn.network import Cost, Rescaler
 from pipeline.assets.shards import read_assets
@@ -129,8 +128,11 @@ def crop(image: Pixels) -> Pixels:
 
 
 def lr_size_at(size: Size, scale: tuple[float, float]) -> Size:
-    """Return the LR's (height, width) by the rules of published figures: rounded, not rounded up as archives have it."""
-    return max(1, round(size[0] / scale[0])), max(1, round(size[1] / scale[1]))
+    """Return the LR's (height, width) by the rules of published figures: rounded, not rounded up as archives have it.
+
+    Halves are rounded up, or a side of 276 at x8 would be beyond a network that reaches x8.
+    """
+    return max(1, math.floor(size[0] / scale[0] + 0.5)), max(1, math.floor(size[1] / scale[1] + 0.5))
 
 
 def fidelity(image: Pixels, restored: Pixels, scale: tuple[float, float]) -> tuple[float, float, float]:
@@ -205,7 +207,7 @@ def _measure(
     for _ in range(cycles - 1):
         again = engine.restore(engine.downscale(again, lr_size), size)
     x, y = _tensor(image), _tensor(lr)
-    reference = bicubic_lr(x, axes_for(size, lr_size)).mul(255).round() / 255
+    reference = bicubic_lr(x, engine.axes(size, lr_size)).mul(255).round() / 255
     first = fidelity(image, restored, scale)
     last = fidelity(image, again, scale) if cycles > 1 else first
     return (*first, psnr(y, reference), last[0], last[1]), block_errors(x, _tensor(restored))

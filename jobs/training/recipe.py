@@ -37,11 +37,13 @@ def read_config(path: Path | None, **changes: Any) -> TrainingConfig:
     if wrong:
         raise InvalidOption("--config", str(path or "(none)"), f"{'; '.join(wrong)}.")
     try:
-        if "blocks" in network:
-            network["blocks"] = tuple(network["blocks"])
-        return TrainingConfig(**values, network=NetworkConfig(**network))
+        return TrainingConfig(**_with_tuples(values), network=NetworkConfig(**_with_tuples(network)))
     except (TypeError, ValueError) as error:
         raise InvalidOption("--config", str(path or "(none)"), str(error)) from None
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _of_other_type(values: dict[str, Any], defaults: object) -> Iterator[str]:
@@ -49,7 +51,8 @@ def _of_other_type(values: dict[str, Any], defaults: object) -> Iterator[str]:
     for name, value in values.items():
         match getattr(defaults, name):
             case tuple():
-                fits, wanted = isinstance(value, list) and all(type(each) is int for each in value), "a list of integers"
+                kind, wanted = (str, "a list of names") if name == "only" else (int, "a list of integers")
+                fits = isinstance(value, list) and all(type(each) is kind for each in value)
             case float():
                 fits, wanted = type(value) in (int, float) and math.isfinite(value), "a number"
             case _:  # by type() and not isinstance: true is an int as well

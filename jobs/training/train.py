@@ -41,7 +41,8 @@ from pipeline.core.records import Pixels
 from pipeline.engines.engine import Engine, choose_device
 
 LOG_STEPS = 100
-EVALUATED_SCALES = ((1.5, 1.5), (2.0, 2.0), (2.5, 2.5), (3.0, 3.0), (4.0, 4.0))
+EVALUATED_SCALES = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
+"""Of these, those within the network's reach that a run trains for."""
 FOLLOW_SECONDS = 0.5
 
 Say = Callable[[dict[str, Any]], None]
@@ -195,9 +196,16 @@ def _loop(
             saved = time.monotonic()
         if held_out and (trainer.done % job.evaluate_steps == 0 or trainer.done == job.config.steps):
             engine = Engine(pack(trainer.average, {}), trainer.device)
-            scores = [asdict(score) for score in evaluate(engine, held_out, EVALUATED_SCALES)]
+            scores = [asdict(score) for score in evaluate(engine, held_out, _evaluated_scales(job.config))]
             tell({"event": "evaluation", "step": trainer.done, "scores": scores})
             begun = time.monotonic()
+
+
+def _evaluated_scales(config: TrainingConfig) -> list[tuple[float, float]]:
+    strides = config.network.strides
+    trained = config.strides or strides
+    needed = {scale: next((stride for stride in strides if stride >= scale), None) for scale in EVALUATED_SCALES}
+    return [(scale, scale) for scale, stride in needed.items() if stride in trained]
 
 
 def _means(reports: Sequence[StepReport]) -> dict[str, float]:

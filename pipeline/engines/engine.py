@@ -169,9 +169,13 @@ class Engine:
             advice = f"its scale is above {self._network.config.max_scale}, the largest of this network"
             raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice) from None
 
+    def axes(self, size: Size, lr_size: Size) -> tuple[Axis, Axis]:
+        """Return the vertical and the horizontal axis of an image of ``size`` beside the lattice of its LR of ``lr_size``."""
+        return self._network.axes(size, lr_size)
+
     def span(self, size: Size, lr_size: Size) -> Size:
         """Return what the pixels of an LR of ``lr_size`` span, (height, width): ``size`` and last lines that repeat."""
-        rows, columns = self._network.axes(size, lr_size)
+        rows, columns = self.axes(size, lr_size)
         return rows.span, columns.span
 
     def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False) -> Pixels:
@@ -214,7 +218,7 @@ class Engine:
     def _pieces(self, request: Request, place: Place, cut: Cut, result: Pixels) -> list[_Piece[Request]]:
         """Cut an image into tiles; where shapes are fixed, into those of the shape that computes the least for it."""
         stride = place.axes[0].stride
-        halo = self._network.halo(stride)
+        halo = self._network.halo(place.axes)
         tilings = []
         for points in self._frames or [self._tile_points]:
             least = points // stride if self._frames else 0
@@ -243,14 +247,15 @@ class Engine:
             _give_back()
 
     def _batches(self, pieces: Iterable[_Piece[Request]]) -> Iterator[list[_Piece[Request]]]:
-        """Put pieces of one shape together, up to the lattice points of the largest tile; without fixed shapes one by one."""
-        waiting: dict[tuple[int, Size], list[_Piece[Request]]] = {}
+        """Put pieces of one path and shape together, up to the points of the largest tile; without fixed shapes one by one."""
+        waiting: dict[tuple[object, Size], list[_Piece[Request]]] = {}
         for piece in pieces:
-            batch = waiting.setdefault((piece.stride, piece.shape), [])
+            alike = (self._network.config.path(piece.place.axes), piece.shape)
+            batch = waiting.setdefault(alike, [])
             batch.append(piece)
             points = piece.stride**2 * piece.shape[0] * piece.shape[1]
             if not self._frames or (len(batch) + 1) * points > self._tile_points**2:
-                yield waiting.pop((piece.stride, piece.shape))
+                yield waiting.pop(alike)
         yield from waiting.values()
 
     def _downscaled(self, batch: list[_Piece[Downscale]]) -> Iterator[Tensor]:

@@ -12,30 +12,33 @@ from hypothesis import strategies as st
 from iarn.encoding import PHASES, UNIFORM, Encoding, Place, budget_of, encode
 from iarn.lattice import Axis, axes_for
 
+STRIDES = (1, 2, 3, 4, 6)
+
 
 def encoding(
-    axes: tuple[Axis, Axis], level: int, window: tuple[int, int, int, int] | None = None, budget: float = 0.0
+    axes: tuple[Axis, Axis], density: int, window: tuple[int, int, int, int] | None = None, budget: float = 0.0
 ) -> Encoding:
     """Return the encoding of one picture, at the size of its window."""
     top, bottom, left, right = window or (0, axes[0].lr, 0, axes[1].lr)
-    per_lr = axes[0].stride >> level
-    like = torch.zeros(1, 3, (bottom - top) * per_lr, (right - left) * per_lr)
-    return encode([Place(axes=axes, budget=budget, window=window)], level, like)
+    like = torch.zeros(1, 3, (bottom - top) * density, (right - left) * density)
+    return encode([Place(axes=axes, budget=budget, window=window)], density, like)
 
 
 @pytest.mark.parametrize(
-    ("size", "lr", "level", "shape"),
+    ("size", "lr", "density", "shape"),
     [
         ((20, 30), (10, 15), 1, (1, 1)),
-        ((21, 7), (6, 2), 2, (1, 1)),
-        ((20, 30), (8, 12), 1, (16, 24)),
-        ((30, 30), (10, 12), 2, (10, 12)),
+        ((21, 7), (6, 2), 1, (1, 1)),
+        ((20, 30), (8, 12), 2, (16, 24)),
+        ((30, 30), (10, 12), 1, (10, 12)),
+        ((30, 29), (10, 10), 1, (1, 1)),
+        ((70, 90), (15, 18), 3, (45, 54)),
     ],
-    ids=["twice", "four times and repeated lines", "2.5", "3 and 2.5"],
+    ids=["twice", "four times and repeated lines", "2.5", "3 and 2.5", "three times and a repeated line", "4.7 and 5"],
 )
-def test_shape(size: tuple[int, int], lr: tuple[int, int], level: int, shape: tuple[int, int]) -> None:
-    """Protects the blocks: phases at the size of the level they stand at, or but once where they are the same everywhere."""
-    found = encoding(axes_for(size, lr), level)
+def test_shape(size: tuple[int, int], lr: tuple[int, int], density: int, shape: tuple[int, int]) -> None:
+    """Protects the blocks: phases at the size of what they stand beside, or but once where they are all the same."""
+    found = encoding(axes_for(size, lr, STRIDES), density)
     assert found.phases.shape == (1, PHASES, *shape)
     assert found.uniform.shape == (1, UNIFORM)
     assert found.sides is None
@@ -59,7 +62,7 @@ def test_twice_is_half_way_everywhere() -> None:
 
 def test_phases_repeat_with_the_source_grid() -> None:
     """Protects positions against their definition: cosine and sine of the distance to a source pixel's centre."""
-    found = encoding(axes_for((25, 10), (10, 4)), 2).phases[0, :, :, 0]
+    found = encoding(axes_for((25, 10), (10, 4)), 1).phases[0, :, :, 0]
     for row in range(10):
         position = (row + 0.5) * 2.5 - 0.5
         assert found[0, row] == pytest.approx(math.cos(2 * math.pi * position), abs=1e-5)
@@ -68,7 +71,7 @@ def test_phases_repeat_with_the_source_grid() -> None:
 
 def test_scales_and_budget_fill_their_channels() -> None:
     """Protects the order of the channels, which trained weights rely on: vertical scale, horizontal scale, budget."""
-    found = encoding(axes_for((30, 40), (10, 20)), 2, budget=0.25).uniform
+    found = encoding(axes_for((30, 40), (10, 20)), 1, budget=0.25).uniform
     torch.testing.assert_close(found, torch.tensor([[math.log2(3), 1.0, 0.25]]))
 
 
@@ -76,17 +79,16 @@ def test_scales_and_budget_fill_their_channels() -> None:
 def test_a_window_equals_the_cut_of_the_whole(size: tuple[int, int], data: st.DataObject) -> None:
     """Protects tiles: a tile tells its blocks the same as the whole picture would, also where phases are large."""
     lr = tuple(data.draw(st.integers(-(-length // 4), length)) for length in size)
-    axes = axes_for(size, (lr[0], lr[1]))
+    axes = axes_for(size, (lr[0], lr[1]), STRIDES)
     window = []
     for pixels in lr:
         start = data.draw(st.integers(0, pixels - 1))
         window += [start, data.draw(st.integers(start + 1, pixels))]
     top, bottom, left, right = window
-    for level in range(1, axes[0].stride.bit_length()):
-        per_lr = axes[0].stride >> level
-        whole = encoding(axes, level).phases.expand(1, PHASES, lr[0] * per_lr, lr[1] * per_lr)
-        cut = whole[..., top * per_lr : bottom * per_lr, left * per_lr : right * per_lr]
-        found = encoding(axes, level, (top, bottom, left, right)).phases.expand_as(cut)
+    for density in (1, 2, 3):
+        whole = encoding(axes, density).phases.expand(1, PHASES, lr[0] * density, lr[1] * density)
+        cut = whole[..., top * density : bottom * density, left * density : right * density]
+        found = encoding(axes, density, (top, bottom, left, right)).phases.expand_as(cut)
         assert torch.equal(found, cut)
 
 

@@ -8,14 +8,14 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iarn.lattice import Axis, axes_for, stride_for
+from iarn.lattice import POWERS_OF_TWO, Axis, axes_for, stride_for
 from tests.support.networks import noise
 
 
 @st.composite
 def axes(draw: st.DrawFn) -> Axis:
     """Draw an axis; lengths near both ends of a stride's scales, where a filter is hardest to undo, are frequent."""
-    stride = draw(st.sampled_from([1, 2, 4, 8]))
+    stride = draw(st.sampled_from([1, 2, 3, 4, 6, 8]))
     lr = draw(st.one_of(st.sampled_from([1, 2, 3]), st.integers(1, 90)))
     points = stride * lr
     near = st.sampled_from([lr, points // 2, points // 2 + 1, points - stride, points - stride + 1, points - 1, points])
@@ -36,6 +36,7 @@ def dense(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
 @example(Axis(2, 2, 2))
 @example(Axis(3, 2, 4))
 @example(Axis(7, 4, 2))
+@example(Axis(7, 3, 3))
 @example(Axis(800, 401, 2))
 def test_lattice_and_back_is_exact(axis: Axis) -> None:
     """Protects every restore: P U = 1, whatever the length, the LR size and the ratio between them, on either axis."""
@@ -46,15 +47,17 @@ def test_lattice_and_back_is_exact(axis: Axis) -> None:
         torch.testing.assert_close(axis.recover(lattice, dim), x, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("length", "lr", "stride"), [(2000, 1001, 2), (8000, 4001, 2), (3001, 1000, 4), (601, 599, 2)])
+@pytest.mark.parametrize(
+    ("length", "lr", "stride"), [(2000, 1001, 2), (8000, 4001, 2), (3000, 1001, 3), (3001, 1000, 4), (601, 599, 2)]
+)
 def test_long_axes_come_back_exactly(length: int, lr: int, stride: int) -> None:
-    """Protects large images a hair below a power of two, where P reaches hundreds of points to each side."""
+    """Protects large images a hair below a stride, where P reaches hundreds of points to each side."""
     axis = Axis(length, lr, stride)
     x = torch.cat([noise(1, 1, length, 1), (torch.arange(length) % 2).float().reshape(1, 1, -1, 1)], -1)
     torch.testing.assert_close(axis.recover(axis.interpolate(x, -2), -2), x, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("length", "lr", "stride"), [(2, 2, 2), (5, 4, 2), (30, 16, 2), (41, 30, 2), (45, 13, 4), (64, 33, 8)])
+@pytest.mark.parametrize(("length", "lr", "stride"), [(2, 2, 2), (5, 4, 2), (30, 16, 2), (41, 30, 2), (50, 20, 3), (45, 13, 4)])
 def test_recovery_is_the_least_squares_inverse(length: int, lr: int, stride: int) -> None:
     """Protects restores without a latent: of all left inverses P is the one that spreads an error of the lattice least."""
     axis = Axis(length, lr, stride)
@@ -133,15 +136,22 @@ def test_gradients_pass_through_resampling() -> None:
     torch.testing.assert_close(x.grad, 2 * x.detach(), rtol=0, atol=1e-4)
 
 
-@given(st.tuples(st.integers(1, 500), st.integers(1, 500)), st.data())
-def test_the_stride_is_the_smallest_power_of_two(size: tuple[int, int], data: st.DataObject) -> None:
+@given(st.tuples(st.integers(1, 500), st.integers(1, 500)), st.sampled_from([POWERS_OF_TWO, (1, 2, 3, 4, 6, 8, 32)]), st.data())
+def test_the_stride_is_the_smallest_that_reaches(size: tuple[int, int], strides: tuple[int, ...], data: st.DataObject) -> None:
     """Protects cost: the lattice is as coarse as both scales allow, and never coarser than the image."""
     lr = tuple(data.draw(st.integers(max(1, length // 9), length)) for length in size)
-    stride = stride_for(size, (lr[0], lr[1]))
-    assert stride & (stride - 1) == 0
+    stride = stride_for(size, (lr[0], lr[1]), strides)
     assert all(stride * pixels >= length for pixels, length in zip(lr, size, strict=True))
-    assert stride == 1 or any(stride // 2 * pixels < length for pixels, length in zip(lr, size, strict=True))
-    assert [axis.stride for axis in axes_for(size, (lr[0], lr[1]))] == [stride, stride]
+    for less in strides[: strides.index(stride)]:
+        assert any(less * pixels < length for pixels, length in zip(lr, size, strict=True))
+    assert [axis.stride for axis in axes_for(size, (lr[0], lr[1]), strides)] == [stride, stride]
+
+
+def test_a_scale_above_all_strides_is_refused() -> None:
+    """Protects callers: a scale that no lattice is for is an error that names both sizes and the largest there is."""
+    assert stride_for((30, 20), (10, 10), (1, 2, 3)) == 3
+    with pytest.raises(ValueError, match=r"\(31, 20\) over LR size \(10, 10\) is a scale above 3"):
+        stride_for((31, 20), (10, 10), (1, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iarn.lattice import stride_for
+from iarn.lattice import axes_for, stride_for
 from iarn.metrics import bicubic_lr
 from iarn.network import COMPILED_GRAPHS, NetworkConfig
 from iarn.training import (
@@ -32,7 +32,7 @@ from iarn.training import (
 )
 from jobs.training.recipe import read_config
 from pipeline.core.errors import InvalidOption
-from tests.support.networks import SMALL
+from tests.support.networks import SMALL, THIRDS, noise, random_network
 from tests.support.pictures import photo
 
 TINY = TrainingConfig(network=SMALL, steps=40, batch=2, lattice=32, warmup=2, rate=2e-3)
@@ -146,15 +146,15 @@ def test_compiled_blocks_train_alike(images: list[Tensor], monkeypatch: pytest.M
     torch._dynamo.reset()
 
 
-@given(st.integers(0, 10_000), st.sampled_from([(1,), (1, 1), (1, 1, 1)]))
-def test_sampled_sizes_are_within_reach(seed: int, blocks: tuple[int, ...]) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([((1,), ()), ((1, 1), ()), ((1, 1, 1), ()), ((1,), (1,)), ((1, 1, 1), (1, 1))]))
+def test_sampled_sizes_are_within_reach(seed: int, stages: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     """Protects training: every scale drawn is above 1, within the network's reach, and its patch within the lattice."""
-    config = TrainingConfig(network=NetworkConfig(blocks=blocks, width=2), lattice=112)
+    config = TrainingConfig(network=NetworkConfig(blocks=stages[0], thirds=stages[1], width=2), lattice=112)
     size, lr_size = sample_sizes(config, torch.Generator().manual_seed(seed))
     for length, lr in zip(size, lr_size, strict=True):
         assert lr < length <= config.lattice
         assert length <= lr * config.network.max_scale
-    stride = stride_for(size, lr_size)
+    stride = stride_for(size, lr_size, config.network.strides)
     assert config.lattice - stride < stride * max(lr_size) <= config.lattice, "the lattice is as large as was asked for"
 
 
@@ -176,6 +176,48 @@ def test_whole_scales_are_drawn_exactly() -> None:
     exact = [size[0] // lr[0] for size, lr in drawn if size[0] == size[1] and size[0] % lr[0] == 0]
     assert 0.3 < len(exact) / len(drawn) < 0.5
     assert all(exact.count(scale) > 20 for scale in (2, 3, 4))
+
+
+def test_scales_are_drawn_for_the_strides_asked_for() -> None:
+    """Protects runs for new stages: each step needs one of the lattices named, in their shares, whatever its kind."""
+    config = TrainingConfig(network=THIRDS, lattice=96, strides=(3, 3, 8))
+    axes = [axes_for(*sample_sizes(config, torch.Generator().manual_seed(seed)), THIRDS.strides) for seed in range(400)]
+    drawn = [pair[0].stride for pair in axes]
+    assert set(drawn) == {3, 8}
+    assert 0.6 < drawn.count(3) / len(drawn) < 0.73
+    assert all(pair[0].points == pair[1].points == 96 for pair in axes)
+    by_three = [(pair[0].scale, pair[1].scale) for pair in axes if pair[0].stride == 3]
+    assert min(map(max, by_three)) > 2
+    assert {0, 1} == {int(one < other) for one, other in by_three if one != other}, "either axis may have the larger scale"
+    assert by_three.count((3.0, 3.0)) > 0.2 * len(by_three)
+
+
+def test_only_the_stages_named_learn(images: list[Tensor]) -> None:
+    """Protects weights that new stages are begun behind: the others stay as they are, and so does their moving average."""
+    subject = trainer(replace(TINY, network=THIRDS, lattice=72, strides=(3, 6), only=("A3", "B3")))
+    before = {name: tensor.clone() for name, tensor in subject.network.state_dict().items()}
+    run(subject, images, 6)
+    for network in (subject.network, subject.average):
+        moved = {
+            name[: len("thirds.0")] for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])
+        }
+        assert moved == {"thirds.0", "thirds.1"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"strides": (5,)},
+        {"strides": (1, 2)},
+        {"only": ("C3",)},
+        {"only": ("A3",)},
+        {"strides": (3, 4), "only": ("A3",)},
+    ],
+)
+def test_strides_and_stages_that_are_not_there_are_refused(fields: dict[str, object]) -> None:
+    """Protects long runs: strides that the network lacks, and steps that nothing learns from, are refused before the first."""
+    with pytest.raises(ValueError, match=r"strides are some of \(2, 3, 4, 6, 8\)"):
+        TrainingConfig(network=THIRDS, **fields)  # type: ignore[arg-type]
 
 
 def test_every_use_has_its_share_of_steps() -> None:
@@ -242,9 +284,22 @@ def test_weights_with_fewer_blocks_can_be_grown(images: list[Tensor]) -> None:
     before = {name: tensor.clone() for name, tensor in grown.network.state_dict().items()}
     run(grown, images, 2)
     assert not any(torch.equal(tensor, before[name]) for name, tensor in grown.network.state_dict().items() if "last" in name)
-    for other in (replace(SMALL, width=16), replace(SMALL, blocks=(1, 1)), replace(SMALL, blocks=(1, 2, 1))):
-        with pytest.raises(ValueError, match="only blocks can be added"):
-            trainer(replace(TINY, network=other, lattice=64)).start_from(small.average)
+    for other in (replace(SMALL, width=16), replace(SMALL, blocks=(1, 1)), replace(SMALL, blocks=(1,))):
+        with pytest.raises(ValueError, match="only blocks and stages can be added"):
+            trainer(replace(TINY, network=other)).start_from(small.average)
+
+
+def test_weights_can_be_grown_by_stages() -> None:
+    """Protects what was learned: stages that split otherwise, or further, leave the scales of the others as they were."""
+    small = random_network(SMALL)
+    grown = trainer(replace(TINY, network=THIRDS, lattice=64))
+    grown.start_from(small)
+    x = noise(1, 3, 40, 40)
+    with torch.no_grad():
+        for lr in (25, 20, 11, 10):
+            torch.testing.assert_close(grown.network.downscale_lr(x, (lr, lr)), small.downscale_lr(x, (lr, lr)))
+    with pytest.raises(ValueError, match="only blocks and stages can be added"):
+        trainer(TINY).start_from(random_network(THIRDS))
 
 
 def test_patches_are_of_their_size_and_range(images: list[Tensor]) -> None:
@@ -334,6 +389,8 @@ def test_the_lr_is_held_patch_by_patch(images: list[Tensor]) -> None:
         (b"lattice = 112.5", "lattice has to be an integer, not 112.5"),
         (b"batch = true", "batch has to be an integer, not True"),
         (b"ema = false", "ema has to be a number, not False"),
+        (b"only = [1]", "only has to be a list of names, not"),
+        (b"strides = ['3']", "strides has to be a list of integers, not"),
         (b"[network]\nblocks = 3", "blocks has to be a list of integers, not 3"),
         (b"[network]\nblocks = [1, 2.5]", "blocks has to be a list of integers"),
     ],
@@ -346,3 +403,5 @@ def test_a_recipe_file_of_wrong_content_is_refused(tmp_path: Path, text: bytes, 
         read_config(path)
     path.write_text("rate = 1\nsteps = 7\n[network]\nblocks = [1, 1]\n", encoding="utf-8")
     assert read_config(path) == TrainingConfig(rate=1.0, steps=7, network=NetworkConfig(blocks=(1, 1)))
+    path.write_text("strides = [3]\nonly = ['A3']\n[network]\nthirds = [2]\n", encoding="utf-8")
+    assert read_config(path) == TrainingConfig(strides=(3,), only=("A3",), network=NetworkConfig(thirds=(2,)))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from iarn.network import NetworkConfig
-from iarn.weights import WeightsError, pack, read_metadata, unpack
-from tests.support.networks import SMALL, noise, random_network, random_weights
+from iarn.weights import WeightsError, pack, read_metadata, shipped, unpack
+from tests.support.networks import SMALL, THIRDS, noise, random_network, random_weights
 
 TINY = NetworkConfig(blocks=(1,), width=2)
 DATA = random_weights(TINY)
@@ -68,9 +68,17 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 def test_metadata_tells_what_the_weights_are() -> None:
     """Protects provenance: config, digest and how the weights came to be can be read without loading them."""
     metadata = read_metadata(pack(random_network(TINY), {"steps": 12, "seed": 0}))
-    assert json.loads(metadata["config"]) == {"blocks": [1], "width": 2, "clamp": 1.0}
+    assert json.loads(metadata["config"]) == {"blocks": [1], "thirds": [], "light": 0, "width": 2, "clamp": 1.0}
     assert json.loads(metadata["about"]) == {"steps": 12, "seed": 0}
     assert len(metadata["digest"]) == 64
+
+
+def test_weights_from_before_splits_by_three_keep_their_lattices() -> None:
+    """Protects old archives: a config that has no word of such stages has none, and the strides of then."""
+    network = unpack(shipped())
+    assert "thirds" not in json.loads(read_metadata(shipped())["config"])
+    assert (network.config.thirds, network.config.strides) == ((), (1, 2, 4))
+    assert unpack(random_weights(THIRDS)).config == THIRDS
 
 
 def test_the_digest_is_of_config_and_tensors() -> None:

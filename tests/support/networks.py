@@ -10,6 +10,8 @@ from iarn.weights import pack
 torch.set_num_threads(1)  # the pictures are small; more threads cost more than they give
 
 SMALL = NetworkConfig(blocks=(1, 2), width=8)
+THIRDS = NetworkConfig(blocks=(2, 2, 1), thirds=(2, 1), light=1, width=8)
+"""With stages that split by three (strides 1, 2, 3, 4, 6 and 8), and fewer blocks on dense lattices."""
 
 
 def draw(module: torch.nn.Module, seed: int = 0, spread: float = 0.05) -> None:

@@ -22,7 +22,7 @@ from jobs.training.evaluate import Score, cost_at, crop, evaluate, fidelity, lr_
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine
-from tests.support.networks import SMALL, noise, random_network, random_weights
+from tests.support.networks import THIRDS, noise, random_network, random_weights
 from tests.support.pictures import photo, saved
 
 SIZES = [
@@ -32,6 +32,8 @@ SIZES = [
     ((50, 60), (33, 40)),
     ((60, 48), (30, 12)),
     ((9, 7), (3, 3)),
+    ((50, 60), (20, 25)),
+    ((55, 60), (10, 12)),
 ]
 
 
@@ -52,21 +54,21 @@ def counted(network: Rescaler, size: Size, lr_size: Size) -> tuple[int, int]:
     return totals[0] // 2, totals[1] // 2
 
 
-def resampled(size: Size, lr_size: Size) -> tuple[int, int]:
+def resampled(size: Size, lr_size: Size, strides: tuple[int, ...] = (1, 2, 4)) -> tuple[int, int]:
     """Return the multiply-accumulates of the resampling: a third way round, by the widths of what single samples depend on."""
-    height, width = axes_for(size, lr_size)
+    height, width = axes_for(size, lr_size, strides)
     taps = [(axis.source_range(0, 1)[1], axis.point_range(0, 1)[1]) if not axis.aligned else (0, 0) for axis in (height, width)]
     down = 3 * (height.points * width.length * taps[0][0] + height.points * width.points * taps[1][0])
     return down, 3 * (height.length * width.points * taps[0][1] + height.length * width.length * taps[1][1])
 
 
 @pytest.mark.parametrize(("size", "lr_size"), SIZES)
-@pytest.mark.parametrize("config", [SMALL, NetworkConfig(blocks=(2, 1), width=5)])
+@pytest.mark.parametrize("config", [THIRDS, NetworkConfig(blocks=(2, 1, 1), width=5)])
 def test_the_cost_is_what_runs(config: NetworkConfig, size: Size, lr_size: Size) -> None:
     """Protects the published cost: to the last position it is what a real run convolves, and the taps of the lattice."""
     network = random_network(config)
     cost = network.cost(size, lr_size)
-    expected = [a + b for a, b in zip(counted(network, size, lr_size), resampled(size, lr_size), strict=True)]
+    expected = [a + b for a, b in zip(counted(network, size, lr_size), resampled(size, lr_size, config.strides), strict=True)]
     pixels = size[0] * size[1]
     assert [round(cost.downscale * pixels), round(cost.restore * pixels)] == expected
 

@@ -142,6 +142,14 @@ def test_what_is_said(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPat
     json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[2])
 
 
+def test_a_run_for_some_strides_is_evaluated_there(tmp_path: Path, source: str) -> None:
+    """Protects the time of runs for new stages: evaluations are of the scales that they train for."""
+    network = replace(workshop.TINY, thirds=(1,))
+    config = replace(CONFIG, network=network, steps=1, strides=(3,), only=("A3",))
+    events = here(source, tmp_path / "run", config=config, evaluation=source, evaluate_steps=1)
+    assert [score["scale"] for score in events[1]["scores"]] == ["2.5", "3"]
+
+
 def test_a_gpus_share_of_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects those who pay for GPUs: nvidia-smi is asked for the device that is used, and may be missing."""
     tool = tmp_path / "nvidia-smi"
@@ -164,7 +172,7 @@ def test_weights_to_start_from(tmp_path: Path, source: str) -> None:
     found = unpack((tmp_path / "run/iarn.safetensors").read_bytes()).state_dict()
     for name, tensor in unpack(weights.read_bytes()).state_dict().items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
-    with pytest.raises(InvalidOption, match="only blocks can be added"):
+    with pytest.raises(InvalidOption, match="only blocks and stages can be added"):
         here(source, tmp_path / "wider", config=replace(CONFIG, network=replace(workshop.TINY, width=9)), start_from=weights)
     weights.write_bytes(b"nothing")
     with pytest.raises(InvalidWeights, match="no safetensors file"):

@@ -19,13 +19,17 @@ from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReach
 from pipeline.core.records import FloorMetric, Pixels
 from pipeline.engines import engine as engine_module
 from pipeline.engines.engine import Downscale, Engine, Restore, check_weights, choose_device, measure, score
-from tests.support.networks import random_network, random_weights
+from tests.support.networks import THIRDS, random_network, random_weights
 from tests.support.pictures import photo
 
 CPU = torch.device("cpu")
 WEIGHTS = random_weights()
 WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=176)
 BATCHED = Engine(WEIGHTS, CPU, tile_points=352, batched=True)
+BY_THREE = [
+    Engine(random_weights(THIRDS), CPU, **options)
+    for options in ({}, {"tile_points": 176}, {"tile_points": 352, "batched": True})
+]
 """As on a GPU: squares of 44, 88 and 176 lattice points, in batches of 64, 16 and 4; the halo leaves 56 of 176 at x4."""
 
 side = st.one_of(st.sampled_from([1, 2, 5]), st.integers(1, 110))
@@ -68,6 +72,22 @@ def test_tiled_equals_untiled(height: int, width: int, vertical: float, horizont
     for subject in (TILED, BATCHED):
         assert_the_same(subject.downscale(pixels, lr_size, grey=grey), lr)
         assert_the_same(subject.restore(lr, (height, width), grey=grey), restored)
+
+
+@given(side, side, st.one_of(st.sampled_from([2.01, 3.0, 5.0, 6.0, 8.0]), st.floats(1, 8)))
+@example(150, 149, 2.5)
+@example(170, 150, 6.0)
+@example(149, 163, 7.9)
+def test_tiled_equals_untiled_by_three(height: int, width: int, scale: float) -> None:
+    """Protects large images where stages split by three, or lead beyond x4, in the same way."""
+    lr_size = (math.ceil(height / scale), math.ceil(width / scale))
+    pixels = picture(height, width)
+    whole, *others = BY_THREE
+    lr = whole.downscale(pixels, lr_size)
+    restored = whole.restore(lr, (height, width))
+    for subject in others:
+        assert_the_same(subject.downscale(pixels, lr_size), lr)
+        assert_the_same(subject.restore(lr, (height, width)), restored)
 
 
 def test_images_of_any_size_share_batches() -> None:
