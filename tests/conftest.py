@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.commands import home
 from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
 
-settings.register_profile("quick", max_examples=15, deadline=None)
-settings.register_profile("ci", max_examples=30, deadline=None, derandomize=True, print_blob=True)
+# On a busy machine examples are drawn slowly, which says nothing of what is tested.
+settings.register_profile("quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=30, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
 
 

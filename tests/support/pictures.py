@@ -12,6 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
+from pipeline.pictures import decoding
+from pipeline.pictures.picture import Picture
+
+ORIENTATIONS = range(1, 9)
+METADATA_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
+"""Formats that carry EXIF, a profile and XMP."""
+
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
     b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description tiff:Orientation="1" '
@@ -66,6 +73,11 @@ def saved(pixels: NDArray[Any] | Image.Image, format: str, **options: Any) -> by
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def decoded(data: bytes) -> Picture:
+    """Return the picture of a file, of a million pixels at most."""
+    return decoding.decode(data, pixel_limit=1_000_000)
 
 
 def with_metadata(

@@ -107,10 +107,10 @@ def as_folder(folder: Path, samples: Iterable[Sample]) -> str:
     return str(folder)
 
 
-def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+def tar_of(members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
     """Return a tar of regular files."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
         for name, data in members:
             header = tarfile.TarInfo(name)
             header.size = len(data)
