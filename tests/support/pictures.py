@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from io import BytesIO
@@ -195,3 +196,22 @@ def damaged() -> dict[str, bytes]:
         "page of a PDF": saved(photo(8, 9), "PDF"),
         "PostScript": saved(photo(8, 9), "EPS"),
     }
+
+
+def harmed(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one random damage: flipped, overwritten, cut off, cut out or put in, often near the beginning."""
+    result = bytearray(data)
+    at = rng.randrange(min(len(data), 80) if rng.random() < 0.4 else len(data))
+    match rng.randrange(5):
+        case 0:
+            result[at] ^= 1 << rng.randrange(8)
+        case 1:
+            for _ in range(rng.randrange(1, 8)):
+                result[rng.randrange(len(data))] = rng.randrange(256)
+        case 2:
+            del result[at:]
+        case 3:
+            del result[at : at + rng.randrange(1, 40)]
+        case _:
+            result[at:at] = rng.randbytes(rng.randrange(1, 40))
+    return bytes(result)
