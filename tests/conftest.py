@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, quiet Ray, a real S3 server."""
+"""What every test shares: Hypothesis profiles, marks, quiet Ray, a real S3 server, a browser."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +29,26 @@ settings.register_profile("ci", settings.get_profile("quick"), max_examples=30, 
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
 
 
+NEEDS = {"s3_server": "s3", "ray_cluster": "ray", "browser": "browser", "clean_environment": "commands"}
+"""What a fixture brings up, by its mark."""
+
+NOT_QUICK = {*NEEDS.values(), "slow"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs the server, so that ``-m "not s3"`` leaves them out."""
+    """Mark every test by what it brings up, and as quick where that is nothing; files with tests that are not come first.
+
+    So two processes that share the files end together: what takes a minute is not begun last.
+    """
+    longer: set[Path] = set()
     for item in items:
-        if "s3_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.s3)
+        for fixture in NEEDS.keys() & getattr(item, "fixturenames", ()):
+            item.add_marker(NEEDS[fixture])
+        if NOT_QUICK.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker("quick")
+        else:
+            longer.add(item.path)
+    items.sort(key=lambda item: item.path not in longer)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import io
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,22 @@ from tests.support import pictures, workshop
 from tests.support.workshop import SOURCES, Rescaled, Sample, every_output, every_source, psnr
 
 
-@every_source
+@pytest.fixture(scope="module", params=product(Tier, SOURCES), ids="-".join)
+def of_every_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tier, str, Rescaled]:
+    """A tier, a kind of source, and an archive of three samples of those."""
+    tier, kind = request.param
+    folder = tmp_path_factory.mktemp(f"{tier}-{kind}")
+    source = SOURCES[kind](folder / "source", workshop.samples(3))
+    return tier, kind, workshop.rescale(source, folder / "archive", tier=tier)
+
+
 @every_output
-@pytest.mark.parametrize("tier", list(Tier))
-def test_everything_comes_back_in_every_form(tmp_path: Path, kind: str, output: OutputKind, tier: Tier) -> None:
+def test_everything_comes_back_in_every_form(
+    of_every_kind: tuple[Tier, str, Rescaled], tmp_path: Path, output: OutputKind
+) -> None:
     """Protects the round trip: each asset's name, picture and sidecars, from any source, to any form, in every tier."""
     samples = workshop.samples(3)
-    result = workshop.rescale(SOURCES[kind](tmp_path / "source", samples), tmp_path / "archive", tier=tier)
+    tier, kind, result = of_every_kind
     reports = workshop.restore(result, tmp_path / "out", output=output)
     assert not workshop.failures(reports)
     assert [report.entries for report in reports] == [3]

@@ -51,23 +51,32 @@ def test_quality_decides_the_bytes_of_lossy_formats(shelf: Rescaled, tmp_path: P
     assert sizes[0] < sizes[1]
 
 
+EXIF = pictures.exif(6)
+
+
+@pytest.fixture(scope="module", params=list(Tier), ids=str)
+def turned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
+    """An archive of each tier of one picture with alpha, which lies on its side."""
+    folder = tmp_path_factory.mktemp("turned")
+    data = pictures.with_metadata(pictures.photo(30, 20, 4), "PNG", exif=EXIF, icc=None, xmp=None)
+    source = workshop.as_folder(folder / "source", [Sample(key="a.png", data=data)])
+    return workshop.rescale(source, folder / "archive", tier=request.param)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [({"scale": 2.0}, (10, 15)), ({"scale": 0.5}, (40, 60)), ({"max_side": 12}, (8, 12)), ({"max_side": 500}, (20, 30))],
     ids=str,
 )
-@pytest.mark.parametrize("tier", list(Tier))
-def test_another_size_may_be_chosen(tmp_path: Path, options: Mapping[str, Any], expected: tuple[int, int], tier: Tier) -> None:
+def test_another_size_may_be_chosen(
+    turned: Rescaled, tmp_path: Path, options: Mapping[str, Any], expected: tuple[int, int]
+) -> None:
     """Protects --scale and --max-side: pixels and alpha come at that size, metadata with them, in the source's orientation."""
-    exif = pictures.exif(6)
-    data = pictures.with_metadata(pictures.photo(30, 20, 4), "PNG", exif=exif, icc=None, xmp=None)
-    source = workshop.as_folder(tmp_path / "source", [Sample(key="a.png", data=data)])
-    result = workshop.rescale(source, tmp_path / "archive", tier=tier)
-    workshop.restore(result, tmp_path / "out", **options)
+    workshop.restore(turned, tmp_path / "out", **options)
     restored = Image.open(io.BytesIO((tmp_path / "out/a.png").read_bytes()))
     assert restored.mode == "RGBA"
     assert (restored.width, restored.height) == expected
-    assert restored.info["exif"].removeprefix(b"Exif\0\0") == exif
+    assert restored.info["exif"].removeprefix(b"Exif\0\0") == EXIF
 
 
 def test_a_size_without_bounds_is_refused_per_entry(tmp_path: Path) -> None:
@@ -79,13 +88,18 @@ def test_a_size_without_bounds_is_refused_per_entry(tmp_path: Path) -> None:
     assert workshop.written(tmp_path / "out") == {}
 
 
-@pytest.mark.parametrize("codec", list(LrCodec))
-@every_output
-def test_lrs_come_out_untouched(tmp_path: Path, codec: LrCodec, output: OutputKind) -> None:
-    """Protects those who want just the LRs: the stored bytes under the LR's name, originals and sidecars beside them."""
+@pytest.fixture(scope="module", params=list(LrCodec), ids=str)
+def of_a_codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
+    """An archive whose LRs are of each codec, with an original among its entries."""
+    folder = tmp_path_factory.mktemp("codec")
     samples = [*workshop.samples(3), Sample(key="broken.png", data=b"no picture", sidecars={"txt": b"x"})]
-    result = workshop.rescale(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive", codec=codec)
-    workshop.restore(result, tmp_path / "out", lr=True, output=output)
+    return workshop.rescale(workshop.as_tar(folder / "source", samples), folder / "archive", codec=request.param)
+
+
+@every_output
+def test_lrs_come_out_untouched(of_a_codec: Rescaled, tmp_path: Path, output: OutputKind) -> None:
+    """Protects those who want just the LRs: the stored bytes under the LR's name, originals and sidecars beside them."""
+    workshop.restore(of_a_codec, tmp_path / "out", lr=True, output=output)
     files = workshop.written(tmp_path / "out")
     if output is OutputKind.TAR:
         files = {f"photos/{name}": data for name, data in workshop.members_of(files["photos.tar"])}
@@ -93,7 +107,8 @@ def test_lrs_come_out_untouched(tmp_path: Path, codec: LrCodec, output: OutputKi
         rows = pq.read_table(io.BytesIO(files["photos.parquet"])).to_pylist()
         files = {f"photos/{row['key']}": row["image"]["bytes"] for row in rows}
         files |= {"photos/broken.txt": b"x"}
-    for entry in result.entries[:3]:
+    codec = of_a_codec.archive.plan.settings.lr_codec
+    for entry in of_a_codec.entries[:3]:
         assert files[f"photos/{entry.lr_path}"] == entry.lr
         assert entry.lr_path is not None
         assert entry.lr_path.endswith("avif" if codec is LrCodec.AUTO else codec.value)
