@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit soak readme-picture gallery-picture clean
+.PHONY: demo test test-quick lint types unit soak readme-picture gallery-picture clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m jobs.demo --samples samples --out demo-out
@@ -17,9 +17,16 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# Half of the time is waiting for processes that start and end, so two run side by side, each with servers of its own.
+# Half of the time is waiting for processes that start and end, so two run side by side, each with servers of its own; files
+# in the order of tests/conftest.py, the longest first.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 unit: $(VENV)/dev.stamp
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
+
+# Without Ray, S3 server, browser and commands: for every save.
+test-quick: $(VENV)/dev.stamp
+	$(PYTEST) -m quick
 
 # A job of 5,000 images under 20 faults drawn from SEED, and its account: some 15 minutes.
 SEED ?= 1

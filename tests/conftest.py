@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, quiet Ray, a real S3 server."""
+"""What every test shares: Hypothesis profiles, marks, quiet Ray, a real S3 server, a browser."""
 
 from __future__ import annotations
 
@@ -14,24 +14,41 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.commands import home
 from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
 
-settings.register_profile("quick", max_examples=15, deadline=None)
-settings.register_profile("ci", max_examples=30, deadline=None, derandomize=True, print_blob=True)
+# On a busy machine examples are drawn slowly, which says nothing of what is tested.
+settings.register_profile("quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=30, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
 
 
+NEEDS = {"s3_server": "s3", "ray_cluster": "ray", "browser": "browser", "clean_environment": "commands"}
+"""What a fixture brings up, by its mark."""
+
+NOT_QUICK = {*NEEDS.values(), "slow"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs the server, so that ``-m "not s3"`` leaves them out."""
+    """Mark every test by what it brings up, and as quick where that is nothing; files with tests that are not come first.
+
+    So two processes that share the files end together: what takes a minute is not begun last.
+    """
+    longer: set[Path] = set()
     for item in items:
-        if "s3_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.s3)
+        for fixture in NEEDS.keys() & getattr(item, "fixturenames", ()):
+            item.add_marker(NEEDS[fixture])
+        if NOT_QUICK.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker("quick")
+        else:
+            longer.add(item.path)
+    items.sort(key=lambda item: item.path not in longer)
 
 
 @pytest.fixture(scope="session")

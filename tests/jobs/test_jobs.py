@@ -56,7 +56,6 @@ def bulky(key: str, seed: int) -> workshop.Sample:
     return workshop.Sample(key=key, data=workshop.picture(320, 300, seed=seed))
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_job_joins_a_cluster_by_its_address(tmp_path: Path, clean_environment: dict[str, str]) -> None:
     """Protects users with a cluster: `--address` runs the job there and leaves the cluster as it was."""

@@ -5,12 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import tempfile
-import threading
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,36 +18,20 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from iarn import metrics
-from pipeline import rescale, restore
 from pipeline.archives.commits import read_commit
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards
 from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import find_source
-from pipeline.core.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
-from pipeline.core.records import Asset, EntryKind, LrCodec, ShardKind, TargetSize, Tier
-from pipeline.engines import engine
-from pipeline.engines.engine import Downscale, Engine
-from pipeline.pictures import decoding, lr_codec
+from pipeline.core.errors import UnwritableImage
+from pipeline.core.records import EntryKind, LrCodec, ShardKind, TargetSize, Tier
+from pipeline.pictures import lr_codec
 from pipeline.pictures.orientation import upright
-from pipeline.pictures.picture import Picture, resize
+from pipeline.pictures.picture import resize
 from tests.support import pictures, workshop
-from tests.support.workshop import Arrays, Sample
+from tests.support.workshop import SOURCES, Arrays, Sample, batch_on_the_cpu, every_source
 
-SOURCES: Mapping[str, Callable[..., str]] = {
-    "files": workshop.as_folder,
-    "tar": workshop.as_tar,
-    "parquet": workshop.as_parquet,
-}
-every_source = pytest.mark.parametrize("kind", SOURCES)
 MAGIC = {"webp": b"RIFF", "png": b"\x89PNG", "jxl": b"\xff\x0a", "avif": b"\0\0\0 ftypavif"}
-
-
-def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH_PIXELS) -> None:
-    """Have workers give the engine batches of so many pixels, as they do on a GPU."""
-    monkeypatch.setattr(engine, "BATCH_PIXELS", pixels)
-    for module in (rescale, restore):
-        monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
 
 
 def digest(data: bytes) -> str:
@@ -246,176 +225,6 @@ def test_an_lr_that_does_not_come_back_is_not_stored(tmp_path: Path, monkeypatch
     assert "does not come back" in workshop.sentence(result.failures[0].reason)
 
 
-# Exactly once ---------------------------------------------------------------------------------------------------------
-
-
-@every_source
-def test_a_shard_cut_off_before_its_commit_is_adopted(tmp_path: Path, kind: str) -> None:
-    """Protects against a crash between shard and commit: the repeat takes the object over, and every entry is there once."""
-    result = workshop.rescale(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    (shard,) = result.archive.shards()
-    commit = tmp_path / f"archive/commits/000000/{shard.id}.json"
-    stored = tmp_path / f"archive/shards/{shard.id}.parquet"
-    before = workshop.timeless(commit.read_bytes()), stored.read_bytes(), stored.stat().st_mtime_ns
-    commit.unlink()
-    assert not result.archive.done()
-    report = workshop.rescaler(result.archive).run(shard)
-    assert (workshop.timeless(commit.read_bytes()), stored.read_bytes(), stored.stat().st_mtime_ns) == before
-    assert report == result.reports[0]
-    assert len(result.entries) == 3
-
-
-def test_a_shard_that_is_done_is_not_written_twice(tmp_path: Path) -> None:
-    """Protects exactly-once: a second worker of a finished shard changes nothing and reports what stands."""
-    result = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()}
-    assert workshop.rescaler(result.archive).run(next(result.archive.shards())) == result.reports[0]
-    assert {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()} == before
-
-
-def test_a_foreign_object_in_a_shards_place_is_left_alone(tmp_path: Path) -> None:
-    """Protects what others wrote: an object of the shard's name that is another plan's is refused, not replaced."""
-    source = workshop.as_folder(tmp_path / "source", workshop.samples(2))
-    other = workshop.rescale(source, tmp_path / "other", tier=Tier.LEAN)
-    archive = workshop.begin(source, tmp_path / "archive")
-    (shard,) = archive.shards()
-    archive.store.create(f"shards/{shard.id}.parquet", (tmp_path / f"other/shards/{shard.id}.parquet").read_bytes())
-    with pytest.raises(AlreadyExists) as caught:
-        workshop.rescaler(archive).run(shard)
-    workshop.sentence(str(caught.value))
-    assert not archive.done()
-    assert other.entries
-
-
-def test_a_worker_runs_two_shards_at_once(tmp_path: Path) -> None:
-    """Protects the window of shards: side by side the same bytes come out as one after the other, and all is counted."""
-    for index in range(4):
-        workshop.as_tar(tmp_path / "source", workshop.samples(6, folder=f"{index}/"), name=f"{index}.tar")
-    alone = workshop.rescale(str(tmp_path / "source"), tmp_path / "alone")
-    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "together")
-    worker = workshop.rescaler(archive)
-    with ThreadPoolExecutor(2) as threads:
-        reports = list(threads.map(worker.run, archive.shards()))
-    assert reports == alone.reports
-    assert workshop.written(tmp_path / "together") == workshop.written(tmp_path / "alone")
-    assert worker.progress.assets == 24
-    assert worker.progress.pixels == sum(report.pixels for report in reports)
-
-
-@pytest.mark.parametrize("form", ["folder", "single tar", "single image"])
-def test_the_same_source_and_settings_take_up_an_archive(tmp_path: Path, form: str) -> None:
-    """Protects resuming: the same command finds its archive again, a single file's too; another one is told apart."""
-    uri = workshop.as_tar(tmp_path / "source", workshop.samples(2))
-    if form == "single image":
-        uri = f"{workshop.as_folder(tmp_path / 'images', workshop.samples(1))}/000.png"
-    elif form == "single tar":
-        uri += "/photos.tar"
-    archive = workshop.begin(uri, tmp_path / "archive")
-    assert workshop.begin(uri, tmp_path / "archive").digest == archive.digest
-    assert workshop.begin(uri + "/" if form == "folder" else uri, tmp_path / "archive").digest == archive.digest
-    with pytest.raises(PlanConflict, match="tier"):
-        workshop.begin(uri, tmp_path / "archive", tier=Tier.LEAN)
-    with pytest.raises(PlanConflict, match="source"):
-        workshop.begin(str(tmp_path), tmp_path / "archive")
-
-
-@every_source
-def test_a_source_that_changed_commits_nothing_and_leaves_nothing_behind(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protects the plan and the local disk: a changed object ends its shard with a sentence, without commit or spool."""
-    archive = workshop.begin(SOURCES[kind](tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    (shard,) = archive.shards()
-    changed = tmp_path / "source" / shard.objects[-1].key
-    changed.write_bytes(changed.read_bytes() + b"more")
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    with pytest.raises(SourceChanged) as caught:
-        workshop.rescaler(archive).run(shard)
-    assert changed.name in workshop.sentence(str(caught.value))
-    assert not list(spool.iterdir())
-    assert not archive.done()
-    assert not (tmp_path / "archive/shards").exists()
-
-
-# Memory ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("content", ["damaged", "tiny"])
-def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects memory: assets without pixels, or of next to none, fill a window by their bytes and their number."""
-    data = b"junk" * 5000 if content == "damaged" else workshop.picture(1, 1)
-    samples = [Sample(key=f"{index:03d}.png", data=data) for index in range(120)]
-    archive = workshop.begin(workshop.as_tar(tmp_path / "source", samples), tmp_path / "archive")
-    worker = workshop.rescaler(archive)
-    read, most = shards.read_assets, [0]
-
-    def counted(*arguments: Any, **options: Any) -> Iterator[Asset]:
-        for number, asset in enumerate(read(*arguments, **options), start=1):
-            most.append(number - worker.progress.assets)
-            yield asset
-
-    monkeypatch.setattr(shards, "read_assets", counted)
-    monkeypatch.setattr(rescale, "WINDOW_PIXELS", 10 * 20_000)
-    assert worker.run(next(archive.shards())).entries == 120
-    bound = 200_000 // (20_000 if content == "damaged" else rescale.LEAST_WEIGHT)
-    assert max(most) <= 2 * bound + 4
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_large_pictures_go_one_at_a_time(tmp_path: Path, batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects memory: of pictures above the window one is under way and at most one more not yet let go of."""
-    if batched:
-        batch_on_the_cpu(monkeypatch, pixels=1000)
-    samples = [Sample(key=f"{index}.png", data=workshop.picture(64, 64, seed=index)) for index in range(8)]
-    archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive")
-    worker = workshop.rescaler(archive)
-    decode, alive, lock = decoding.decode, [0], threading.Lock()
-
-    def count(change: int) -> None:
-        with lock:
-            alive.append(alive[-1] + change)
-
-    def counted(*arguments: Any, **options: Any) -> Picture:
-        count(1)
-        picture = decode(*arguments, **options)
-        weakref.finalize(picture, count, -1)
-        return picture
-
-    monkeypatch.setattr(decoding, "decode", counted)
-    monkeypatch.setattr(rescale, "WINDOW_PIXELS", 1000)
-    worker.run(next(archive.shards()))
-    assert len(alive) == 17
-    assert max(alive) <= 2
-
-
-@pytest.mark.parametrize(
-    ("halvings", "way", "most"), [(0, "run", 8), (1, "run", 4), (3, "run", 1), (0, "run_carefully", 1)], ids=str
-)
-def test_a_batch_is_no_larger_than_it_may_be(
-    tmp_path: Path, halvings: int, way: str, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Protects shards that memory was too small for, and those with pictures that never end: batches shrink with all else, and
-    what is done carefully is done, and counted, one by one."""
-    batch_on_the_cpu(monkeypatch, pixels=8 * 64 * 64)
-    samples = [
-        Sample(key=f"{index}.jpg", data=pictures.saved(np.full((64, 64, 3), index, np.uint8), "JPEG")) for index in range(8)
-    ]
-    archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
-    worker = rescale.RescaleWork(archive=archive.store.uri, device="cpu", halvings=halvings).start()
-    sizes, downscale_many = list[int](), worker.engine.downscale_many
-
-    def seen(requests: list[Downscale]) -> list[Arrays]:
-        sizes.append(len(requests))
-        return downscale_many(requests)
-
-    monkeypatch.setattr(worker.engine, "downscale_many", seen)
-    getattr(worker, way)(next(archive.shards()))
-    assert sum(sizes) == 8
-    assert max(sizes) == most
-
-
 # Anything -------------------------------------------------------------------------------------------------------------
 
 
@@ -476,15 +285,3 @@ def size_of(data: bytes | None) -> tuple[int, int] | None:
         return Image.open(io.BytesIO(data or b"")).size
     except UnidentifiedImageError:
         return None
-
-
-def test_a_committed_shard_is_not_done_again(tmp_path: Path) -> None:
-    """Protects time: what an actor committed before it died unheard, or another job, is told from its commit, source or not."""
-    archive = workshop.begin(workshop.as_tar(tmp_path / "source", workshop.samples(3)), tmp_path / "archive")
-    (shard,) = archive.shards()
-    first = workshop.rescaler(archive).run(shard)
-    (tmp_path / "source/photos.tar").unlink()
-    again = workshop.rescaler(archive)
-    assert again.run(shard) == first
-    assert again.run_carefully(shard) == first
-    assert again.progress.assets == 0

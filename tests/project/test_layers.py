@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,16 +81,24 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted name of everything that a module imports, inside functions and for type checks as well."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what a module says."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the dotted name of everything that a module imports, inside functions and for type checks as well."""
+    found: list[str] = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)} imports relatively; write the whole name"
             assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
 def unit_of(name: str) -> str | None:
@@ -201,10 +209,9 @@ def test_no_module_without_a_subject(path: Path) -> None:
 @every_module
 def test_every_module_says_what_it_is(path: Path) -> None:
     """Protects readers: a module opens with a sentence (a package's empty mark excepted)."""
-    text = path.read_text(encoding="utf-8")
-    if path.name == "__init__.py" and not text.strip():
+    if path.name == "__init__.py" and not tree_of(path).body:
         return
-    docstring = ast.get_docstring(ast.parse(text))
+    docstring = ast.get_docstring(tree_of(path))
     assert docstring, f"{name_of(path)} has no docstring"
     assert docstring[0].isupper() or docstring[0] == "`"
 
@@ -212,7 +219,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 @every_module
 def test_at_the_top_there_are_only_definitions(path: Path) -> None:
     """Protects imports: a module's top binds names and defines things; nothing is called for its effect."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.Expr):
             assert isinstance(node.value, ast.Constant), f"{name_of(path)}:{node.lineno} does something on import"
         elif isinstance(node, ast.If):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from io import BytesIO
@@ -11,6 +12,13 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
+
+from pipeline.pictures import decoding
+from pipeline.pictures.picture import Picture
+
+ORIENTATIONS = range(1, 9)
+METADATA_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
+"""Formats that carry EXIF, a profile and XMP."""
 
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
@@ -66,6 +74,11 @@ def saved(pixels: NDArray[Any] | Image.Image, format: str, **options: Any) -> by
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def decoded(data: bytes) -> Picture:
+    """Return the picture of a file, of a million pixels at most."""
+    return decoding.decode(data, pixel_limit=1_000_000)
 
 
 def with_metadata(
@@ -183,3 +196,22 @@ def damaged() -> dict[str, bytes]:
         "page of a PDF": saved(photo(8, 9), "PDF"),
         "PostScript": saved(photo(8, 9), "EPS"),
     }
+
+
+def harmed(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one random damage: flipped, overwritten, cut off, cut out or put in, often near the beginning."""
+    result = bytearray(data)
+    at = rng.randrange(min(len(data), 80) if rng.random() < 0.4 else len(data))
+    match rng.randrange(5):
+        case 0:
+            result[at] ^= 1 << rng.randrange(8)
+        case 1:
+            for _ in range(rng.randrange(1, 8)):
+                result[rng.randrange(len(data))] = rng.randrange(256)
+        case 2:
+            del result[at:]
+        case 3:
+            del result[at : at + rng.randrange(1, 40)]
+        case _:
+            result[at:at] = rng.randbytes(rng.randrange(1, 40))
+    return bytes(result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from iarn.network import NetworkConfig
 from jobs.rescale import RescaleJob, open_archive
+from pipeline import rescale as rescaling
+from pipeline import restore as restoring
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import named_outputs
+from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.records import (
     Entry,
     Failure,
@@ -37,6 +40,8 @@ from pipeline.core.records import (
     Tier,
     Verification,
 )
+from pipeline.engines import engine
+from pipeline.engines.engine import Engine
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork
@@ -107,10 +112,10 @@ def as_folder(folder: Path, samples: Iterable[Sample]) -> str:
     return str(folder)
 
 
-def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+def tar_of(members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
     """Return a tar of regular files."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
         for name, data in members:
             header = tarfile.TarInfo(name)
             header.size = len(data)
@@ -147,6 +152,11 @@ def as_parquet(folder: Path, samples: Sequence[Sample], name: str = "photos.parq
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table_of(samples), folder / name)
     return str(folder)
+
+
+SOURCES: Mapping[str, Callable[..., str]] = {"files": as_folder, "tar": as_tar, "parquet": as_parquet}
+every_source = pytest.mark.parametrize("kind", SOURCES)
+every_output = pytest.mark.parametrize("output", list(OutputKind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +234,13 @@ def rescale(source: str, archive: Path, **settings: Any) -> Rescaled:
     return Rescaled(archive=begun, reports=[worker.run(shard) for shard in begun.shards()])
 
 
+def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH_PIXELS) -> None:
+    """Have workers give the engine batches of so many pixels, as they do on a GPU."""
+    monkeypatch.setattr(engine, "BATCH_PIXELS", pixels)
+    for module in (rescaling, restoring):
+        monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
+
+
 def restorer(archive: Rescaled, destination: Path, **options: Any) -> RestoreWorker:
     """Return a worker that restores to a folder, on the CPU; ``options`` are those of RestoreOptions."""
     return RestoreWork(
@@ -243,6 +260,25 @@ def verify(archive: Rescaled, *, sample: float = 1.0) -> list[ShardReport]:
     """Check every shard that is done."""
     worker = VerifyWork(archive=archive.uri, sample=sample, device="cpu").start()
     return [worker.run(shard) for shard in archive.archive.shards_done()]
+
+
+def by_key(result: Rescaled) -> dict[str, Entry]:
+    """Return the entries of an archive by key; no key comes twice."""
+    entries = result.entries
+    found = {entry.key: entry for entry in entries}
+    assert len(found) == len(entries)
+    return found
+
+
+def back(result: Rescaled, folder: Path, **options: Any) -> dict[str, bytes]:
+    """Restore without a failure; return the files, by their last name."""
+    assert not failures(restore(result, folder, **options))
+    return {name.rpartition("/")[2]: data for name, data in written(folder).items()}
+
+
+def outside(folder: Path) -> dict[str, bytes]:
+    """Return every file beside a destination."""
+    return {name: data for name, data in written(folder.parent).items() if not name.startswith(f"{folder.name}/")}
 
 
 def failures(reports: Iterable[ShardReport]) -> list[Failure]:
@@ -274,6 +310,11 @@ def shown(data: bytes, mode: str = "RGB") -> Arrays:
     """Return the pixels of a file as its bytes have them, EXIF orientation not applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert(mode))
+
+
+def psnr(one: Arrays, other: Arrays) -> float:
+    """Return the PSNR of two 8-bit arrays in dB."""
+    return float(10 * np.log10(255**2 / max(np.square(one.astype(float) - other).mean(), 1e-10)))
 
 
 def sentence(text: str) -> str:

@@ -181,7 +181,6 @@ def test_weights_to_start_from(tmp_path: Path, source: str) -> None:
         here(source, tmp_path / "none", start_from=tmp_path / "none")
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_train_what_one_does(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects training on several devices: two that share each batch end with the weights of one that has it whole, but for
@@ -203,7 +202,6 @@ def test_two_workers_train_what_one_does(tmp_path: Path, source: str, monkeypatc
         torch.testing.assert_close(two["network"][name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_that_cannot_be(tmp_path: Path, source: str) -> None:
     """Protects users of clusters: too many workers, or a batch they cannot share, are told at once, and so is a failure."""

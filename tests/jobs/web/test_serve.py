@@ -59,6 +59,7 @@ def get(url: str) -> bytes:
         return data
 
 
+@pytest.mark.ray
 def test_it_serves_several_archives(running: tuple[str, Running], right: Expected) -> None:
     """Protects the whole: the command says where it is, and both archives' files come through Ray as they are."""
     base, command = running
@@ -69,6 +70,7 @@ def test_it_serves_several_archives(running: tuple[str, Running], right: Expecte
     assert len(replicas_of(psutil.Process(command.pid))) == 2
 
 
+@pytest.mark.ray
 def test_a_killed_replica_loses_nothing(running: tuple[str, Running], right: Expected, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects clients: 32 at once, a replica killed under them; every answer is right or a clear 503, and none is missing."""
     monkeypatch.setattr("benchmarks.serve.TIMEOUT", GUARD)
@@ -91,6 +93,7 @@ def test_a_killed_replica_loses_nothing(running: tuple[str, Running], right: Exp
     command.until(lambda: len(replicas_of(psutil.Process(command.pid))) == 2)  # Serve starts another in its place
 
 
+@pytest.mark.ray
 def test_a_signal_ends_it(running: tuple[str, Running]) -> None:
     """Protects restarts: SIGTERM ends the command with 0, and nothing that it started is left."""
     _, command = running
@@ -100,7 +103,6 @@ def test_a_signal_ends_it(running: tuple[str, Running]) -> None:
     assert "Traceback" not in command.err
 
 
-@pytest.mark.ray
 def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None, right: Expected) -> None:  # noqa: ARG001
     """Protects clusters: within one that is there the replicas start, answer, and are gone with the service."""
     from ray import serve as ray_serve

@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,10 @@ import PIL
 import pytest
 from PIL import Image
 
+from pipeline import restore, verify
 from pipeline.archives.archive import Archive
+from pipeline.core.records import Pixels, Size
+from pipeline.engines.engine import Engine, Restore
 from pipeline.stores.store import open_store
 from tests.support import workshop
 from tests.support.workshop import Rescaled
@@ -26,55 +32,84 @@ TOLD = json.loads((EARLIER / "restored.json").read_text())
 LOSSLESS = {"exact", "exact-pixels"}
 MOST_DIFFERING = 1e-3
 
-every_tier = pytest.mark.parametrize("tier", TOLD["tiers"])
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """An archive of an earlier version, and where it was restored to, once as PNG and once as it was."""
+
+    tier: str
+    archive: Rescaled
+    pixels: Path
+    files: Path
 
 
-@pytest.fixture
-def archive(tier: str, tmp_path: Path) -> Rescaled:
-    """An archive with its network, which is kept once for all of them."""
-    folder = tmp_path / "archive"
-    shutil.copytree(EARLIER / tier, folder)
-    shutil.copytree(EARLIER / "model", folder / "model")
-    return Rescaled(archive=Archive.open(open_store(str(folder))), reports=[])
+class OnceEngine(Engine):
+    """Restores an LR once, however often it is asked for."""
+
+    def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
+        """Return the image of each request."""
+        return [self._restored_once(each.lr.tobytes(), each.lr.shape, each.size, each.grey, each.clean) for each in requests]
+
+    @cache  # noqa: B019 - there is one for all tests
+    def _restored_once(self, lr: bytes, shape: tuple[int, ...], size: Size, grey: bool, clean: bool) -> Pixels:
+        lr_pixels = np.frombuffer(lr, np.uint8).reshape(shape)
+        return super().restore_many([Restore(lr=lr_pixels, size=size, grey=grey, clean=clean)])[0]
 
 
-@every_tier
-def test_every_entry_reads_and_verifies(archive: Rescaled) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def one_engine() -> Iterator[None]:
+    """One engine for all that restore: these archives have one network."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = cache(OnceEngine)
+        for module in (restore, verify):
+            patch.setattr(module, "Engine", made)
+        yield
+
+
+@pytest.fixture(scope="module", params=TOLD["tiers"])
+def earlier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Earlier:
+    """The archive of each tier, with the network that is kept once for all of them."""
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(EARLIER / request.param, folder / "archive")
+    shutil.copytree(EARLIER / "model", folder / "archive" / "model")
+    archive = Rescaled(archive=Archive.open(open_store(str(folder / "archive"))), reports=[])
+    assert not workshop.failures(workshop.restore(archive, folder / "pixels", format="png"))
+    assert not workshop.failures(workshop.restore(archive, folder / "files"))
+    return Earlier(tier=request.param, archive=archive, pixels=folder / "pixels", files=folder / "files")
+
+
+def test_every_entry_reads_and_verifies(earlier: Earlier) -> None:
     """Protects archives that are there: every digest holds, every entry is read, and its restore is as good as it says."""
-    assert len(archive.entries) == 5
-    assert workshop.failures(workshop.verify(archive)) == []
+    assert len(earlier.archive.entries) == 5
+    assert workshop.failures(workshop.verify(earlier.archive)) == []
 
 
-@every_tier
-def test_pixels_are_the_same(tier: str, archive: Rescaled, tmp_path: Path) -> None:
+def test_pixels_are_the_same(earlier: Earlier) -> None:
     """Protects restores for good: every pixel is what it was; where the network computes on a processor of another kind than
     wrote these figures, single levels of few pixels may differ."""
-    assert not workshop.failures(workshop.restore(archive, tmp_path / "out", format="png"))
-    for name, digest in TOLD["tiers"][tier]["pixels"].items():
-        with Image.open(tmp_path / "out" / name) as image:
+    for name, digest in TOLD["tiers"][earlier.tier]["pixels"].items():
+        with Image.open(earlier.pixels / name) as image:
             pixels = np.array(image)
         if hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest() != digest:
-            assert tier not in LOSSLESS, f"{name} has other pixels"
-            with Image.open(EARLIER / "restored" / tier / Path(name).with_suffix(".webp").name) as image:
+            assert earlier.tier not in LOSSLESS, f"{name} has other pixels"
+            with Image.open(EARLIER / "restored" / earlier.tier / Path(name).with_suffix(".webp").name) as image:
                 before = np.array(image.convert("L") if pixels.ndim == 2 else image)
             difference = np.abs(pixels.astype(int) - before)
             assert difference.max() <= 1, f"{name} is further from what it was than a processor explains"
             assert (difference > 0).mean() < MOST_DIFFERING
 
 
-@every_tier
-def test_files_are_the_same(tier: str, archive: Rescaled, tmp_path: Path) -> None:
+def test_files_are_the_same(earlier: Earlier) -> None:
     """Protects names, formats and metadata: the files are the same to the byte, where the same Pillow writes them."""
-    assert not workshop.failures(workshop.restore(archive, tmp_path / "out"))
-    found = {name: hashlib.sha256(data).hexdigest() for name, data in workshop.written(tmp_path / "out").items()}
-    expected = TOLD["tiers"][tier]["files"]
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in workshop.written(earlier.files).items()}
+    expected = TOLD["tiers"][earlier.tier]["files"]
     assert found.keys() == expected.keys()
-    if tier == "exact":
+    if earlier.tier == "exact":
         assert found == expected
     elif PIL.__version__ != TOLD["pillow"]:
         pytest.skip(f"these files were written by Pillow {TOLD['pillow']}, whose encoders are not this one's")
     else:
         differing = sorted(name for name in expected if found[name] != expected[name])
-        assert not differing or tier not in LOSSLESS
+        assert not differing or earlier.tier not in LOSSLESS
         if differing:
             pytest.skip(f"on a processor of another kind single levels of {', '.join(differing)} differ")

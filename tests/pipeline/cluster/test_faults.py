@@ -112,7 +112,6 @@ class Bucket:
         return [found["Key"] for found in self._client.list_objects_v2(Bucket=self._name, Prefix=prefix).get("Contents", ())]
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     """Protects a job from the loss of an actor with real shards under way: each is committed once and every entry is there."""
@@ -136,7 +135,6 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     assert accounted_for(str(tmp_path / "source"), archive.store.uri).entries == 16
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_drivers_on_one_plan_share_it(tmp_path: Path) -> None:
     """Protects against the same command given twice at once: both end well with all shards, each is committed once."""
@@ -199,7 +197,6 @@ def test_a_full_disk_under_the_archive_is_told_and_resumed_from(small_disk: Path
     assert accounted_for(source, archive.store.uri).entries == 4
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_of_an_actor_is_told_and_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects jobs whose actors have no room for a shard before its upload: the sentence names the disk, small shards are

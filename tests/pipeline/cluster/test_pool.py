@@ -25,7 +25,7 @@ from pipeline.core.records import Failure, ShardReport, SourceShard
 from tests.support.commands import GUARD
 from tests.support.scripted_worker import ScriptedWork, begun, most_at_once, shard
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 ONE = PoolOptions(actors=1, cpus_per_actor=1)
 

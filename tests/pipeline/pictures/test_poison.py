@@ -29,7 +29,6 @@ def poisoned(request: pytest.FixtureRequest) -> Sample:
     return Sample(key="b.jpg", data=workshop.picture(60, 70, "JPEG") + request.param, sidecars={"txt": b"caption"})
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_poison_picture_costs_itself_alone(tmp_path: Path, poisoned: Sample) -> None:
     """Protects all others, its own shard's included: it is kept byte by byte with the reason, and told; the rest is rescaled,
@@ -54,7 +53,6 @@ def test_a_poison_picture_costs_itself_alone(tmp_path: Path, poisoned: Sample) -
     assert dict(entry.sidecars) == poisoned.sidecars
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_shard_that_hangs_without_end_is_quarantined(tmp_path: Path) -> None:
     """Protects the end of a job: what finishes nothing, however often it is tried, is told with the limit that it met."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.archives.catalogue import Filter
-from pipeline.core.byte_cache import LARGEST_SHARE, ByteCache
-from pipeline.core.errors import ArchiveError, DamagedEntry, InvalidOption, SizeNotReachable, UndecodableImage
-from pipeline.core.records import Entry, EntryKind, OriginalCoding, Pixels, Tier
-from pipeline.engines.batching import Batcher
-from pipeline.engines.engine import BATCH_PIXELS, Engine, choose_device
-from pipeline.engines.lr import LrToRestore, restore_lrs
+from pipeline.core.errors import ArchiveError, InvalidOption, SizeNotReachable, UndecodableImage
+from pipeline.core.records import Entry, EntryKind, OriginalCoding, Tier
 from pipeline.pictures import writing
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
@@ -38,7 +32,6 @@ from tests.support.workshop import (
     restore,
     samples,
     sentence,
-    weights,
     written,
 )
 
@@ -350,102 +343,6 @@ def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Pa
         assert path.stem in sentence(str(caught.value))
         shelf.catalogue.begin()
         assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 3
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    """A small engine."""
-    return Engine(weights(), choose_device("cpu"))
-
-
-def entry_of(seed: int, *, side: int = 24) -> tuple[Entry, Pixels]:
-    """Return an entry of a square image, and its LR's pixels."""
-    given: dict[str, Any] = {"key": f"{seed}.png", "kind": EntryKind.RESCALED, "tier": Tier.LEAN, "byte_size": 1}
-    entry = Entry(**given, reason=None, sha256=None, width=side, height=side)
-    return entry, photo(12, 12, 3, seed)
-
-
-def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
-    """Protects throughput and each caller: what comes while the engine is at work is its next batch."""
-    sizes: list[int] = []
-    begun, go_on = threading.Event(), threading.Event()
-
-    def run(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
-        sizes.append(len(batch))
-        begun.set()
-        assert go_on.wait(GUARD)
-        return restore_lrs(engine, batch)
-
-    batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
-    with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(batcher.restore, *inputs[0])
-        assert begun.wait(GUARD)
-        others = [threads.submit(batcher.restore, *each) for each in inputs[1:]]
-        while len(batcher._waiting) < 7:
-            threading.Event().wait(0.005)
-        go_on.set()
-        found = [future.result(GUARD) for future in (first, *others)]
-    assert sizes == [1, 7]
-    for (entry, lr), pixels in zip(inputs, found, strict=True):
-        np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(entry, lr))
-
-
-def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
-    """Protects memory and neighbours: pixels of a batch are bounded, and an entry that cannot be restored fails alone."""
-    side = int((BATCH_PIXELS / 3) ** 0.5)
-    sizes: list[int] = []
-
-    def run(_: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | DamagedEntry]:
-        sizes.append(sum(each.pixels for each in batch))
-        return [DamagedEntry(each.entry.key, "LR", "so") if each.entry.key == "3.png" else each.lr for each in batch]
-
-    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
-    with ThreadPoolExecutor(16) as threads:
-        futures = [threads.submit(batcher.restore, *entry_of(seed, side=side)) for seed in range(16)]
-        faults = [future.exception(GUARD) for future in futures]
-    assert [type(fault) for fault in faults] == [DamagedEntry if seed == 3 else type(None) for seed in range(16)]
-    assert max(sizes) <= BATCH_PIXELS
-
-
-def test_an_engine_that_fails_fails_all_of_a_batch(engine: Engine) -> None:
-    """Protects callers from waiting for ever: an error of the engine reaches each of them, and the next batch runs."""
-
-    def run(*_: Any) -> list[Pixels | DamagedEntry]:
-        raise RuntimeError("the device is gone")
-
-    batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
-    with ThreadPoolExecutor(4) as threads:
-        futures = [threads.submit(batcher.restore, *entry_of(seed)) for seed in range(4)]
-        for future in futures:
-            with pytest.raises(RuntimeError, match="the device is gone"):
-                future.result(GUARD)
-
-
-@given(limit=st.integers(0, 100), puts=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), max_size=40))
-def test_a_cache_is_bounded_by_its_bytes(limit: int, puts: list[tuple[str, int]]) -> None:
-    """Protects memory: whatever is put, the bytes kept are those it says, never above the limit, and a value is the latest."""
-    cache: ByteCache[int] = ByteCache(limit)
-    latest: dict[str, int] = {}
-    for number, (name, size) in enumerate(puts):
-        cache.put(name, number, size)
-        if size * LARGEST_SHARE <= limit:
-            latest[name] = number
-            assert cache.get(name) == number
-        assert cache.state.bytes <= limit
-    for name in "abcdef":
-        assert cache.get(name) in (None, latest.get(name))
-
-
-def test_a_cache_lets_go_of_what_was_not_asked_for_longest() -> None:
-    """Protects the cache's use: what is asked for stays, and a new value of a name replaces the old one's bytes."""
-    cache: ByteCache[str] = ByteCache(100)
-    for name in "abcd":
-        cache.put(name, name, 25)
-    assert cache.get("a") == "a"
-    cache.put("e", "e", 25)
-    assert cache.get("b") is None
-    cache.put("a", "again", 5)
-    assert (cache.get("a"), cache.state.bytes, cache.state.values) == ("again", 80, 4)
 
 
 def test_archives_of_one_model_share_its_engine(tmp_path: Path) -> None:

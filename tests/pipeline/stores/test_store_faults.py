@@ -29,7 +29,7 @@ from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.hooked_worker import HookedWork
 from tests.support.seaweed import SeaweedServer
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 ONE = PoolOptions(actors=1, cpus_per_actor=1)
 

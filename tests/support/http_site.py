@@ -1,0 +1,75 @@
+"""A service of one archive over HTTP, in this process, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from jobs.web.http import HttpOptions, create_app
+from jobs.web.http_guard import App
+from pipeline.core.errors import PipelineError
+from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from tests.support.commands import GUARD
+from tests.support.pictures import photo, saved
+from tests.support.workshop import Rescaled, Sample, picture, samples, sentence
+
+TOKEN = "a token of many characters"[:24].replace(" ", "-")
+ENTRY = "/archives/demo/assets/a%20b%2F001.jpg"
+
+
+class Threads:
+    """A backend of this process."""
+
+    def __init__(self, uri: str) -> None:
+        self.restorer = Restorer([uri], device="cpu")
+        self.device = self.restorer.device
+        self.restored = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: PipelineError | None = None
+
+    async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
+        """Restore in a thread, once the gate is open, or fail as told."""
+        self.restored += 1
+        while not self.gate.is_set():
+            await asyncio.sleep(0.01)
+        if self.fault is not None:
+            raise self.fault
+        return await asyncio.to_thread(self.restorer.restore, place, request)
+
+
+class Site:
+    """A service of one archive, and a client of it."""
+
+    def __init__(self, rescaled: Rescaled, **options: Any) -> None:
+        self.rescaled = rescaled
+        self.shelf = Shelf("demo", rescaled.uri)
+        self.shelf.catalogue.begin()
+        self.backend = Threads(rescaled.uri)
+        self.app: App = create_app([self.shelf], self.backend, HttpOptions(**{"seconds": GUARD, **options}))
+        self.client = TestClient(self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False)
+
+    def get(self, path: str, **headers: str) -> Any:
+        """Ask for a path; underscores in names of headers are dashes."""
+        return self.client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def told(answer: Any) -> str:
+    """Return the kind of an error that is answered as one should be."""
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error"}
+    sentence(answer.json()["error"]["message"])
+    kind = answer.json()["error"]["kind"]
+    assert isinstance(kind, str)
+    return kind
+
+
+SAMPLES = [
+    *samples(4, folder="a b/"),
+    Sample(key="alpha.png", data=picture(26, 33, "PNG", channels=4, seed=1)),
+    Sample(key="é ü/100%/#?&.jpg", data=saved(photo(24, 35, 3, 3), "JPEG")),
+    Sample(key="page.html.jpg", data=b"<script>alert(1)</script>"),
+]
