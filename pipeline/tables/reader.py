@@ -168,12 +168,12 @@ class RowReader:
 
 def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
     size = file.seek(0, os.SEEK_END)
-    footer = None if footers is None else footers.get(uri, size)
+    footer = None if footers is None else footers.get((uri, size))
     if footer is None:
         data = checked_footer(file, uri)
         footer = pq.read_metadata(pa.BufferReader(data))
         if footers is not None:
-            footers.keep(uri, size, footer, len(data))
+            footers.put((uri, size), footer, len(data))
     return footer
 
 
