@@ -9,10 +9,12 @@ from benchmarks.quality_page.bench import FIXED, Bench
 from benchmarks.quality_page.drawings import drawings
 from benchmarks.support.bicubic import reference_lr, there_and_back
 from benchmarks.support.page import bold, table
+from iarn.lattice import axes_for
 from jobs.reports import sheet
 from jobs.training.evaluate import crop, fidelity, lr_size_at, name_of
 from pipeline.core.records import Pixels
 from pipeline.engines.engine import measure
+from pipeline.pictures.picture import size_of
 
 SAMPLES = {"skyline": (0, 700), "budgie": (300, 640)}
 """Photographs whose LRs are shown, and the source pixel (top, left) at which the crop begins."""
@@ -44,7 +46,7 @@ Drawn for this page. PSNR-Y in dB beside bicubic there and back (bold where bicu
 def drawing_row(bench: Bench, name: str, picture: Pixels) -> tuple[list[str], list[sheet.Panel]]:
     """Return a drawing's row of the table and its crops."""
     row, panels = [name], [sheet.Panel(pixels=sheet.crop(picture, (0, 0)), caption=name)]
-    size = (picture.shape[0], picture.shape[1])
+    size = size_of(picture)
     for scale in FIXED:
         restored = bench.engine.restore(bench.engine.downscale(picture, lr_size_at(size, scale)), size)
         both = (there_and_back(picture, scale), restored)
@@ -64,7 +66,7 @@ def lr_section(bench: Bench) -> str:
         panels = []
         for scale in FIXED:
             lr_size = lr_size_at(source.shape[:2], scale)
-            pair = (bench.engine.downscale(source, lr_size), reference_lr(source, lr_size))
+            pair = (bench.engine.downscale(source, lr_size), reference_lr(source, axes_for(source.shape[:2], lr_size)))
             captions = (f"{name}, {measure(pair[1], pair[0]).psnr:.1f} dB", name)
             start = (min(round(top / scale[0]), lr_size[0] - sheet.CROP), min(round(left / scale[1]), lr_size[1] - sheet.CROP))
             panels += [sheet.Panel(pixels=sheet.crop(lr, start), caption=text) for lr, text in zip(pair, captions, strict=True)]
