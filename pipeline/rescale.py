@@ -226,7 +226,7 @@ def _restore_of(decoded: _Decoded, draft: Draft | None) -> Restore | None:
     """Return what asks for the restore of a draft."""
     if draft is None or decoded.picture is None:
         return None
-    size = (decoded.picture.pixels.shape[0], decoded.picture.pixels.shape[1])
+    size = size_of(decoded.picture.pixels)
     return Restore(lr=draft.lr, size=size, grey=decoded.picture.grey, clean=draft.clean)
 
 
