@@ -25,6 +25,7 @@ from pipeline.engines.engine import Engine
 from pipeline.latents import coder
 from pipeline.latents.coefficients import BLOCK, COLOURS, to_coefficients
 from pipeline.pictures import decoding, lr_codec
+from pipeline.pictures.picture import size_of
 from pipeline.tiers import clean_lr
 
 STEPS = (5, 7, 9, 12, 16, 22)
@@ -63,7 +64,7 @@ def main() -> int:
 
 def restore(engine: Engine, pixels: Pixels, scale: int) -> Pixels:
     """Return what the network restores from an image's clean LR, as the tiers with a latent store it."""
-    size = (pixels.shape[0], pixels.shape[1])
+    size = size_of(pixels)
     lr_size = (-(-size[0] // scale), -(-size[1] // scale))
     lossless, _ = lr_codec.encode_lr(np.ascontiguousarray(pixels), codec=LrCodec.PNG, grey=False, alpha=None, icc=None)
     picture = decoding.decode(lossless, pixel_limit=pixels.size)

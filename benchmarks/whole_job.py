@@ -49,7 +49,7 @@ from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, 
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.engine import measure as measure_quality
 from pipeline.pictures import decoding, lr_codec, writing
-from pipeline.pictures.picture import resize
+from pipeline.pictures.picture import resize, size_of
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.stores.store import open_store
@@ -223,7 +223,7 @@ def codecs(options: argparse.Namespace) -> dict[str, Any]:
     for data in samples(options.side).values():
         mpix = (decoding.pixel_count(data) or 0) / 1e6
         picture = timed("decode JPEG", lambda data=data: decoding.decode(data, pixel_limit=10**9))
-        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        size = size_of(picture.pixels)
         lr_size = TargetSize.parse(scale=options.scale).resolve(size)
         lr = resize(picture.pixels, lr_size)
         for codec in (LrCodec.WEBP, LrCodec.JXL, LrCodec.PNG):
@@ -243,7 +243,7 @@ def calls(name: str, engine: Engine, settings: Settings, files: list[bytes]) -> 
     pictures = [decoding.decode(data, pixel_limit=settings.pixel_limit) for data in files]
     inputs: list[tuple[Pixels, Size, Pixels | None]] = []
     for picture in pictures:
-        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        size = size_of(picture.pixels)
         lr_size, lr = settings.target.resolve(size), None
         if settings.tier.keeps_latent:
             lr = clean_lr(picture, lr_size, engine.span(size, lr_size), settings.lr_codec).lr
@@ -256,7 +256,7 @@ def calls(name: str, engine: Engine, settings: Settings, files: list[bytes]) -> 
             if lr is None:
                 engine.downscale(pixels, lr_size)
             else:
-                engine.restore(lr, (pixels.shape[0], pixels.shape[1]), clean=settings.tier.keeps_latent)
+                engine.restore(lr, size_of(pixels), clean=settings.tier.keeps_latent)
         yield sum(pixels.size // 3 for pixels, _, _ in inputs) / 1e6 / (time.perf_counter() - begun)
 
 

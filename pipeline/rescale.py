@@ -30,7 +30,7 @@ from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
-from pipeline.pictures.picture import Picture
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.store import Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
 
@@ -157,7 +157,7 @@ class RescaleWorker:
             return _Decoded(asset=asset, picture=None)
         try:
             picture = decode(asset.data, pixel_limit=self.settings.pixel_limit)
-            size, tier = (picture.pixels.shape[0], picture.pixels.shape[1]), self.settings.tier
+            size, tier = size_of(picture.pixels), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
             downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey)
@@ -226,7 +226,7 @@ def _restore_of(decoded: _Decoded, draft: Draft | None) -> Restore | None:
     """Return what asks for the restore of a draft."""
     if draft is None or decoded.picture is None:
         return None
-    size = (decoded.picture.pixels.shape[0], decoded.picture.pixels.shape[1])
+    size = size_of(decoded.picture.pixels)
     return Restore(lr=draft.lr, size=size, grey=decoded.picture.grey, clean=draft.clean)
 
 

@@ -42,7 +42,7 @@ from pipeline.entry_picture import (
     resized,
 )
 from pipeline.pictures import decoding, writing
-from pipeline.pictures.picture import Picture
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.store import Store, open_store
 
 STATE_PREFIX = ".iarn"
@@ -263,7 +263,7 @@ class RestoreWorker:
             form, quality = output_format(self.options.format, picture), self.options.quality
             if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
                 form, quality = writing.lossless_format(form), 100
-            size = (picture.pixels.shape[0], picture.pixels.shape[1])
+            size = size_of(picture.pixels)
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
             data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.

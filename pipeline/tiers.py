@@ -39,7 +39,7 @@ from pipeline.engines.engine import measure, score
 from pipeline.latents import latent
 from pipeline.latents.coefficients import FRACTION
 from pipeline.pictures import lr_codec, originals
-from pipeline.pictures.picture import Picture, resize
+from pipeline.pictures.picture import Picture, resize, size_of
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
 """The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at
@@ -241,7 +241,7 @@ def _entry(
 
 def _code_hiding(picture: Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
     """Code an LR that hides detail; raises UndecodableImage where it does not come back as it was."""
-    alpha = _lr_alpha(picture, (lr.shape[0], lr.shape[1]))
+    alpha = _lr_alpha(picture, size_of(lr))
     data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
     if (lr_codec.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
         raise UndecodableImage(f"its LR does not come back from {extension} as it was")

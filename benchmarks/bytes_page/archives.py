@@ -24,7 +24,7 @@ from pipeline.engines.engine import Engine
 from pipeline.entry_picture import renamed
 from pipeline.pictures.decoding import decode
 from pipeline.pictures.lr_codec import encode_lr
-from pipeline.pictures.picture import Picture
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.rescale import RescaleWork
 from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.verify import VerifyWork
@@ -150,7 +150,7 @@ def clean_lr_bytes(picture: Picture, settings: Settings) -> int:
 
     Where those leave the codec open, the smaller of WebP and JPEG XL.
     """
-    size = (picture.pixels.shape[0], picture.pixels.shape[1])
+    size = size_of(picture.pixels)
     lr = reference_lr(picture.pixels, axes_for(size, settings.target.resolve(size)))
     codecs = (LrCodec.WEBP, LrCodec.JXL) if settings.lr_codec is LrCodec.AUTO else (settings.lr_codec,)
     return min(len(encode_lr(lr, codec=codec, grey=picture.grey, alpha=None, icc=None)[0]) for codec in codecs)

@@ -13,6 +13,7 @@ from jobs.reports import sheet
 from jobs.training.evaluate import crop, fidelity, lr_size_at, name_of
 from pipeline.core.records import Pixels
 from pipeline.engines.engine import measure
+from pipeline.pictures.picture import size_of
 
 SAMPLES = {"skyline": (0, 700), "budgie": (300, 640)}
 """Photographs whose LRs are shown, and the source pixel (top, left) at which the crop begins."""
@@ -44,7 +45,7 @@ Drawn for this page. PSNR-Y in dB beside bicubic there and back (bold where bicu
 def drawing_row(bench: Bench, name: str, picture: Pixels) -> tuple[list[str], list[sheet.Panel]]:
     """Return a drawing's row of the table and its crops."""
     row, panels = [name], [sheet.Panel(pixels=sheet.crop(picture, (0, 0)), caption=name)]
-    size = (picture.shape[0], picture.shape[1])
+    size = size_of(picture)
     for scale in FIXED:
         restored = bench.engine.restore(bench.engine.downscale(picture, lr_size_at(size, scale)), size)
         both = (there_and_back(picture, scale), restored)

@@ -11,19 +11,18 @@ from iarn.lattice import Axis
 from iarn.metrics import bicubic_lr
 from jobs.training.evaluate import fidelity, lr_size_at
 from pipeline.core.records import Pixels
-from pipeline.pictures.picture import resize
+from pipeline.pictures.picture import resize, size_of
 
 
 def reference_lr(pixels: Pixels, axes: tuple[Axis, Axis]) -> Pixels:
-    """Return the antialiased bicubic LR of an image (H, W, 3) on a network's lattice, in 8 bits."""
+    """Return the antialiased bicubic LR of an image (H, W, 3) along its axes, in 8 bits."""
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-    lr = bicubic_lr(x, axes)
-    return lr[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return bicubic_lr(x, axes)[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def there_and_back(image: Pixels, scale: tuple[float, float]) -> Pixels:
     """Return an image after bicubic there and back, 8-bit in between."""
-    size = (image.shape[0], image.shape[1])
+    size = size_of(image)
     return resize(resize(image, lr_size_at(size, scale)), size)
 
 

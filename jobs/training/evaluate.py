@@ -23,6 +23,7 @@ from pipeline.core.errors import EmptySource, ImageError, InvalidOption
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine
 from pipeline.pictures.decoding import decode
+from pipeline.pictures.picture import size_of
 
 CROP = 12
 PIXEL_LIMIT = 512_000_000
@@ -200,7 +201,7 @@ def _measure(
     engine: Engine, image: Pixels, scale: tuple[float, float], cycles: int
 ) -> tuple[tuple[float, float, float, float, float, float], BlockErrors]:
     """Return PSNR-Y, PSNR-RGB, SSIM, LR PSNR, PSNR-Y and PSNR-RGB after the last round, and the low-texture blocks' errors."""
-    size = (image.shape[0], image.shape[1])
+    size = size_of(image)
     lr_size = lr_size_at(size, scale)
     lr = engine.downscale(image, lr_size)
     restored = again = engine.restore(lr, size)

@@ -53,4 +53,5 @@ def named_asset(
 
 
 def uri_of(store: Store, info: ObjectInfo) -> str:
+    """Return where an object of a store is, as messages name it."""
     return f"{store.uri.rstrip('/')}/{info.key}"

@@ -92,6 +92,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def read_tar(store: Store, info: ObjectInfo) -> Iterator[Asset]:
+    """Yield the assets of a tar as :func:`pipeline.assets.shards.read_assets` does, with what that raises."""
     names = UniqueNames()
     sample = _Sample("")
     with store.open(info.key, etag=info.etag) as file:

@@ -128,6 +128,7 @@ class Crew:
         self._watched = self._collected = 0.0
 
     def run(self, shards: Iterator[SourceShard]) -> Iterator[ShardReport | Failure]:
+        """Yield, as each shard ends, its report or its failure; raises what :func:`pipeline.cluster.pool.run` does."""
         self._survey()
         while self._look_ahead(shards) or self._suspects or any(member.running for member in self._members):
             self._survey()
@@ -141,6 +142,7 @@ class Crew:
         self._watch(self._snapshot())
 
     def dismiss(self) -> None:
+        """Let every actor go."""
         for member in list(self._members):
             self._let_go(member)
         self._instruments.survey({}, waiting=0, under_way=0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
 LARGEST_SHARE = 4
-"""A value of more than this part (a quarter) of all bytes is not kept: it would push out too many others."""
+"""A value of more than this part (a quarter) of all bytes is not kept by most caches: it would push out too many others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +25,23 @@ class CacheState:
 
 
 class ByteCache(Generic[Value]):
-    """Values by name, each with the bytes that it takes; any thread may ask. ``limit`` bounds the sum, 0 keeps nothing."""
+    """Values by name, each with the bytes that it takes; any thread may ask. ``limit`` bounds the sum, 0 keeps nothing.
+
+    Pickled it is empty.
+    """
+
+    largest_share = LARGEST_SHARE
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._values: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
         self._turn = threading.Lock()
 
-    def get(self, name: str) -> Value | None:
+    def __reduce__(self) -> tuple[type[ByteCache[Value]], tuple[int]]:
+        return type(self), (self.limit,)
+
+    def get(self, name: Hashable) -> Value | None:
         """Return a value, which counts as used now, or None."""
         with self._turn:
             found = self._values.get(name)
@@ -43,10 +52,10 @@ class ByteCache(Generic[Value]):
             self._values.move_to_end(name)
             return found[0]
 
-    def put(self, name: str, value: Value, size: int) -> None:
+    def put(self, name: Hashable, value: Value, size: int) -> None:
         """Keep a value of ``size`` bytes, unless it is too large; others go for it."""
         with self._turn:
-            if size * LARGEST_SHARE > self.limit:
+            if size * self.largest_share > self.limit:
                 return
             self._bytes += size - self._values.pop(name, (value, 0))[1]
             self._values[name] = (value, size)

@@ -9,7 +9,7 @@ from pipeline.core.errors import DamagedEntry, SizeNotReachable, UndecodableImag
 from pipeline.core.records import Entry, Pixels
 from pipeline.engines.engine import Engine, Restore
 from pipeline.pictures import lr_codec
-from pipeline.pictures.picture import is_grey
+from pipeline.pictures.picture import is_grey, size_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def restore_lrs(engine: Engine, batch: Sequence[LrToRestore]) -> list[Pixels | D
 
 
 def _request(engine: Engine, entry: Entry, lr: Pixels) -> Restore | DamagedEntry:
-    size, lr_size = (entry.height or 0, entry.width or 0), (lr.shape[0], lr.shape[1])
+    size, lr_size = (entry.height or 0, entry.width or 0), size_of(lr)
     try:
         if min(size) < 1 or lr_size[0] > size[0] or lr_size[1] > size[1]:
             raise SizeNotReachable(lr_size[1], lr_size[0], size[1], size[0], "an LR is not larger than its image")

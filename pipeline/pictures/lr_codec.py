@@ -7,11 +7,12 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms
 
 from pipeline.core.errors import UndecodableImage
 from pipeline.core.records import LrCodec, Pixels, Size
 from pipeline.pictures import codecs
+from pipeline.pictures.picture import size_of
 from pipeline.pictures.pillow import (
     LR_WEBP,
     PNG_OPTIONS,
@@ -27,8 +28,12 @@ _LR_FORMATS = ("WEBP", "PNG", "AVIF")
 _WEBP_MAX_PIXELS = 16_000_000  # of an LR: coding takes 35 bytes a pixel (measured), PNG next to none
 
 _LR_AVIF: dict[str, Any] = {
-    **{"subsampling": "4:4:4", "speed": 6, "max_threads": 1, "quality": 80},
-    **{"codec": "aom", "advanced": {"tune": "psnr"}},
+    "codec": "aom",
+    "quality": 80,
+    "subsampling": "4:4:4",
+    "speed": 6,
+    "advanced": {"tune": "psnr"},
+    "max_threads": 1,
 }
 
 
@@ -40,7 +45,7 @@ def encode_lr(pixels: Pixels, *, codec: LrCodec, grey: bool, alpha: Pixels | Non
     """
     if codec is LrCodec.JXL and (icc is None or _is_srgb(icc)):
         return codecs.encode_jxl_lossless(stacked(pixels, alpha, grey=grey)), "jxl"
-    if codec is not LrCodec.PNG and is_moderate((pixels.shape[0], pixels.shape[1])):
+    if codec is not LrCodec.PNG and is_moderate(size_of(pixels)):
         profile = fitting_profile(icc, grey=False)
         return saved("WEBP", stacked(pixels, alpha, grey=False), {**LR_WEBP, "icc_profile": profile}), "webp"
     return saved(
@@ -66,12 +71,11 @@ def decode_lr(data: bytes, *, size: Size | None = None) -> tuple[Pixels, Pixels 
     """
     if codecs.is_jxl(data):
         array = codecs.decode_jxl(data)
-        if size is not None and array.shape[:2] != size:
-            raise UndecodableImage(f"it is {array.shape[1]} x {array.shape[0]} pixels, {size[1]} x {size[0]} were expected")
+        _check_size(size_of(array), size)
     else:
         with translated():
             image = open_header(data, _LR_FORMATS)
-            _check_size(image, size)
+            _check_size((image.height, image.width), size)  # before it is decoded
             if image.mode not in {"L", "LA", "RGB", "RGBA"}:
                 raise UndecodableImage(f"an LR is no picture of mode {image.mode}")
             array = np.asarray(image)
@@ -94,10 +98,10 @@ def decode_plane(data: bytes) -> Pixels:
     return plane
 
 
-def _check_size(image: ImageFile.ImageFile, size: Size | None) -> None:
-    """Raise UndecodableImage before a picture of another size, (height, width), is decoded."""
-    if size is not None and (image.height, image.width) != size:
-        raise UndecodableImage(f"it is {image.width} x {image.height} pixels, {size[1]} x {size[0]} were expected")
+def _check_size(found: Size, size: Size | None) -> None:
+    """Raise UndecodableImage for a picture of another size, (height, width), than was expected."""
+    if size is not None and found != size:
+        raise UndecodableImage(f"it is {found[1]} x {found[0]} pixels, {size[1]} x {size[0]} were expected")
 
 
 @lru_cache(maxsize=64)

@@ -35,6 +35,11 @@ def is_grey(mode: str | None) -> bool:
     return mode in {"L", "LA"}
 
 
+def size_of(pixels: Pixels) -> Size:
+    """Return the (height, width) of pixels (H, W, 3), or of a plane (H, W)."""
+    return pixels.shape[0], pixels.shape[1]
+
+
 def resize(pixels: Pixels, size: Size) -> Pixels:
     """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5)."""
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))

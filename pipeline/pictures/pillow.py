@@ -41,7 +41,7 @@ from pipeline.core.errors import UndecodableImage, UnwritableImage
 from pipeline.core.records import Pixels
 
 # What Pillow's plugins raise on damaged bytes, which is far more than OSError.
-PILLOW_RAISES = (
+_PILLOW_RAISES = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -51,8 +51,8 @@ WEBP_MAX_SIDE = 16383
 # Measured on eight photographs at 800 pixels, one thread. WebP: method 2, 3, 6 take 10.95, 10.72, 10.65 bits per pixel in
 # 0.19, 0.35, 0.91 s/MP. PNG: level 3, 4, 6 take 14.4, 13.7, 13.6 in 0.10, 0.13, 0.23.
 LR_WEBP = {"lossless": True, "method": 3, "quality": 25, "exact": True}  # exact: RGB under full transparency stays
-
 PNG_OPTIONS = {"compress_level": 4}
+
 _guard = threading.Lock()
 
 
@@ -66,11 +66,11 @@ def translated() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
     try:
         yield
-    except PILLOW_RAISES as error:
-        raise UndecodableImage(short_reason(error)) from error
+    except _PILLOW_RAISES as error:
+        raise UndecodableImage(_short_reason(error)) from error
 
 
-def short_reason(error: BaseException) -> str:
+def _short_reason(error: BaseException) -> str:
     """Return one short line without the memory addresses that Pillow puts into its messages."""
     text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
     return text[:200] or type(error).__name__
@@ -104,8 +104,8 @@ def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
             if verdict and not isinstance(verdict, str):  # a string says why a plugin cannot work
                 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # or each decoder would start as many as there are cores
                 return factory(BytesIO(data), "")
-        except PILLOW_RAISES as error:
-            reason = reason if accept is None else f"{name}: {short_reason(error)}"
+        except _PILLOW_RAISES as error:
+            reason = reason if accept is None else f"{name}: {_short_reason(error)}"
     raise UndecodableImage(reason)
 
 
@@ -117,13 +117,14 @@ def stacked(pixels: Pixels, alpha: Pixels | None, *, grey: bool) -> Pixels:
 
 
 def saved(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
+    """Return a file of an array as ``stacked`` gives it, with Pillow's options that are not None; raises UnwritableImage."""
     file = BytesIO()
     try:
         Image.fromarray(np.ascontiguousarray(array)).save(
             file, format, **{name: value for name, value in options.items() if value is not None}
         )
-    except PILLOW_RAISES as error:
-        raise UnwritableImage(format, short_reason(error)) from error
+    except _PILLOW_RAISES as error:
+        raise UnwritableImage(format, _short_reason(error)) from error
     return file.getvalue()
 
 

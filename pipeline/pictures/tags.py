@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from PIL import (  # each plugin enters itself into Pillow's lists of formats and extensions
-    BmpImagePlugin,  # noqa: F401
-    ExifTags,
-    GifImagePlugin,  # noqa: F401
-    IcnsImagePlugin,  # noqa: F401
-    IcoImagePlugin,  # noqa: F401
-    Image,
-    Jpeg2KImagePlugin,  # noqa: F401
-    JpegImagePlugin,  # noqa: F401
-    MpoImagePlugin,  # noqa: F401
-    PcxImagePlugin,  # noqa: F401
-    PpmImagePlugin,  # noqa: F401
-    PsdImagePlugin,  # noqa: F401
-    QoiImagePlugin,  # noqa: F401
-    SgiImagePlugin,  # noqa: F401
-    SunImagePlugin,  # noqa: F401
-    TgaImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
-    XpmImagePlugin,  # noqa: F401
-)
+from PIL import ExifTags, Image
 
-# Tags of a TIFF that describe the picture; all others describe the file's own layout.
 NESTED = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+"""Tags whose values are tables of tags."""
 
 _TIFF_EXIF_TAGS = NESTED | {
     ExifTags.Base.DocumentName, ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model,
@@ -36,5 +17,6 @@ _TIFF_EXIF_TAGS = NESTED | {
 
 
 def keep_descriptive(exif: Image.Exif) -> None:
+    """Remove from the tags of a TIFF those that describe its layout."""
     for tag in set(exif) - _TIFF_EXIF_TAGS:
         del exif[tag]

@@ -27,7 +27,7 @@ from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Tier
 from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread
 from pipeline.engines.lr import decode_lr_with_alpha, restore_lr
 from pipeline.entry_picture import check_restored_size, resized, restore_entry
-from pipeline.pictures.picture import Picture
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.restore import RestoreOptions
 from pipeline.stores.store import open_store
@@ -297,7 +297,7 @@ class EntryReader:
         options = RestoreOptions(max_side=max_side, scale=scale)
         self._need(*_PIXEL_PARTS)
         picture = self._archive._restore(self.record, latent)
-        own = (picture.pixels.shape[0], picture.pixels.shape[1])
+        own = size_of(picture.pixels)
         wanted = check_restored_size(own, size or options.size_for(own), self._archive.plan.settings.pixel_limit)
         return resized(picture, wanted)
 

@@ -27,6 +27,7 @@ from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import FORMATS, check_restored_size, encode_restored, output_format, resized, restore_entry
+from pipeline.pictures.picture import size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.restore import RestoreOptions
@@ -260,7 +261,7 @@ class Restorer:
             request.size_for((entry.height, entry.width), self._limits, limit)
         most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
         picture = restore_entry(entry, self._batcher(reader).restore, use_latent=request.use_latent, pixel_limit=most)
-        own = (picture.pixels.shape[0], picture.pixels.shape[1])
+        own = size_of(picture.pixels)
         picture = resized(picture, request.size_for(own, self._limits, limit))
         data, form = encode_restored(picture, output_format(request.form, picture), request.quality)
         return Restored(data=data, form=form, pixels=own[0] * own[1], seconds=time.monotonic() - began)

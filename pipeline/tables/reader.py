@@ -87,23 +87,6 @@ class RowReader:
                 lists = {name: _plain_values(array) for name, array in zip(batch.schema.names, batch.columns, strict=True)}
             yield tuple(lists[name] for name in columns)
 
-    def _batches(self, names: list[str], groups: Iterable[int] | None) -> Iterator[Any]:
-        for group in range(self.num_row_groups) if groups is None else groups:
-            with self._guard():
-                batches = self._file.iter_batches(
-                    batch_size=self._batch_rows(group), row_groups=[group], columns=names, use_threads=False
-                )
-                missing: int = self._footer.row_group(group).num_rows
-            while True:
-                with self._guard():
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                missing -= batch.num_rows
-                yield batch
-            if missing and names:  # pages whose damaged header no longer says that they hold values are passed over
-                raise DamagedShard(self.uri, f"row group {group} lacks {missing} of its rows")
-
     def row_group(self, group: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return all rows of one row group."""
         return list(self.rows(columns, [group]))
@@ -144,6 +127,23 @@ class RowReader:
             raise DamagedShard(self.uri, f"{table.num_rows} rows are there, its footer tells of {self.num_rows}")
         return table
 
+    def _batches(self, names: list[str], groups: Iterable[int] | None) -> Iterator[Any]:
+        for group in range(self.num_row_groups) if groups is None else groups:
+            with self._guard():
+                batches = self._file.iter_batches(
+                    batch_size=self._batch_rows(group), row_groups=[group], columns=names, use_threads=False
+                )
+                missing: int = self._footer.row_group(group).num_rows
+            while True:
+                with self._guard():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                missing -= batch.num_rows
+                yield batch
+            if missing and names:  # pages whose damaged header no longer says that they hold values are passed over
+                raise DamagedShard(self.uri, f"row group {group} lacks {missing} of its rows")
+
     def _names(self, columns: Sequence[str] | None) -> list[str]:
         names = list(self.columns if columns is None else columns)
         if missing := [name for name in names if not {name, name.split(".")[0]} & set(self.columns)]:
@@ -166,17 +166,6 @@ class RowReader:
             raise DamagedShard(self.uri, sentence(error)) from None
 
 
-def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
-    size = file.seek(0, os.SEEK_END)
-    footer = None if footers is None else footers.get(uri, size)
-    if footer is None:
-        data = checked_footer(file, uri)
-        footer = pq.read_metadata(pa.BufferReader(data))
-        if footers is not None:
-            footers.keep(uri, size, footer, len(data))
-    return footer
-
-
 def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence[str]) -> Any:
     """Return tables of :meth:`RowReader.table`, each with the values of further text columns, as one pandas DataFrame."""
     parts = []
@@ -186,6 +175,17 @@ def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence
         parts.append(table.select(list(columns)).replace_schema_metadata(None))
     empty = pa.table({name: pa.array([], pa.null()) for name in columns})
     return (pa.concat_tables(parts) if parts else empty).to_pandas()
+
+
+def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
+    size = file.seek(0, os.SEEK_END)
+    footer = None if footers is None else footers.get((uri, size))
+    if footer is None:
+        data = checked_footer(file, uri)
+        footer = pq.read_metadata(pa.BufferReader(data))
+        if footers is not None:
+            footers.put((uri, size), footer, len(data))
+    return footer
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:

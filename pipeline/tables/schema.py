@@ -21,28 +21,22 @@ WORDS: dict[str, Any] = {
     # Not map<string, binary>: Hugging Face `datasets` refuses a file with a map column (its issue 5612).
     "sidecars": pa.list_(pa.struct([("name", pa.string()), ("data", pa.binary())])),
 }
+"""The types of an archive's columns, by the words that RowWriter takes."""
 
 FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
     "sidecars": [{"name": {"dtype": "string", "_type": "Value"}, "data": {"dtype": "binary", "_type": "Value"}}],
 }
+"""What Hugging Face calls the columns that are not of one plain value."""
 
 
 def features_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the Hugging Face features in a file's metadata, by column; empty where there are none that can be read."""
     try:
         features = json.loads(metadata.get("huggingface", "{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
-
-
-def is_binary(kind: Any) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(test(kind) for test in tests)
-
-
-def is_image_struct(kind: Any) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)
 
 
 def leaves_of(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -51,23 +45,15 @@ def leaves_of(schema: Any) -> Iterator[tuple[str, Any]]:
         yield from _type_leaves(field.name, field.type)
 
 
-def _type_leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(kind, pa.BaseExtensionType):
-        yield from _type_leaves(path, kind.storage_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _type_leaves(f"{path}.{field.name}", field.type)
-    elif pa.types.is_map(kind):
-        yield from _type_leaves(f"{path}.key_value.key", kind.key_type)
-        yield from _type_leaves(f"{path}.key_value.value", kind.item_type)
-    elif _is_list(kind):
-        yield from _type_leaves(f"{path}.list.element", kind.value_type)
-    else:
-        yield path, kind
+def is_binary(kind: Any) -> bool:
+    """Return whether a type's values are bytes."""
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
 
 
-def _is_list(kind: Any) -> bool:
-    return any((pa.types.is_list(kind), pa.types.is_large_list(kind), pa.types.is_fixed_size_list(kind)))
+def is_image_struct(kind: Any) -> bool:
+    """Return whether a type is a struct with binary ``bytes``, as Hugging Face's Image is, and its Audio."""
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)
 
 
 def plain_type(kind: Any) -> Any:
@@ -123,6 +109,7 @@ def fitted(value: Any, kind: Any) -> Any:
 
 
 def payload_of(value: object) -> int:
+    """Return roughly how many bytes a plain value takes: those of its texts and bytes, and 8 for anything else."""
     if isinstance(value, (bytes, str)):
         return len(value)
     if isinstance(value, Mapping):
@@ -130,3 +117,22 @@ def payload_of(value: object) -> int:
     if isinstance(value, (list, tuple)):
         return sum(payload_of(part) for part in value)
     return 8
+
+
+def _type_leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _type_leaves(path, kind.storage_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _type_leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_map(kind):
+        yield from _type_leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _type_leaves(f"{path}.key_value.value", kind.item_type)
+    elif _is_list(kind):
+        yield from _type_leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind
+
+
+def _is_list(kind: Any) -> bool:
+    return any((pa.types.is_list(kind), pa.types.is_large_list(kind), pa.types.is_fixed_size_list(kind)))

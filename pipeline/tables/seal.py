@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import zlib
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import DamagedShard
 
 _SEAL = struct.Struct("<4sI")
@@ -54,33 +53,7 @@ def checked_footer(file: BinaryIO, uri: str) -> bytes:
     return _END_MARK + footer
 
 
-class Footers:
-    """Parsed footers of files that do not change, those used last: up to ``limit`` bytes of them as they are stored.
+class Footers(ByteCache[Any]):
+    """Parsed footers of files that do not change, by URI and size of the file; each counts the bytes that it is stored as."""
 
-    Any thread may use it. Pickled it is empty.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size, self._turn = limit, 0, threading.Lock()
-        self._held: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type[Footers], tuple[int]]:
-        return type(self), (self._limit,)
-
-    def get(self, uri: str, size: int) -> Any | None:
-        """Return the footer of the file at ``uri`` if it was kept and the file still has ``size`` bytes."""
-        with self._turn:
-            footer, _ = self._held.get((uri, size), (None, 0))
-            if footer is not None:
-                self._held.move_to_end((uri, size))
-            return footer
-
-    def keep(self, uri: str, size: int, footer: Any, length: int) -> None:
-        """Keep the footer, of ``length`` bytes, of a file of ``size``; those that were not used for longest go."""
-        with self._turn:
-            _, before = self._held.pop((uri, size), (None, 0))
-            self._held[(uri, size)] = (footer, length)
-            self._size += length - before
-            while self._size > self._limit:
-                _, (_, gone) = self._held.popitem(last=False)
-                self._size -= gone
+    largest_share = 1  # one that is not kept would be read again for every entry of its shard

@@ -353,13 +353,13 @@ def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [archive[key].key for key in list(archive.keys())] == sorted(archive.keys())
     assert len([uri for uri in read if "/shards/" in uri]) == 1
     footers = Footers(10)
-    footers.keep("a", 1, "footer of a", 6)
-    assert (footers.get("a", 1), footers.get("a", 2)) == ("footer of a", None)
-    footers.keep("b", 1, "footer of b", 4)
-    assert footers.get("a", 1)
-    footers.keep("c", 1, "footer of c", 4)
-    assert [footers.get(uri, 1) is not None for uri in "abc"] == [True, False, True]
-    assert pickle.loads(pickle.dumps(footers)).get("a", 1) is None
+    footers.put(("a", 1), "footer of a", 6)
+    assert (footers.get(("a", 1)), footers.get(("a", 2))) == ("footer of a", None)
+    footers.put(("b", 1), "footer of b", 4)
+    assert footers.get(("a", 1))
+    footers.put(("c", 1), "footer of c", 4)
+    assert [footers.get((uri, 1)) is not None for uri in "abc"] == [True, False, True]
+    assert pickle.loads(pickle.dumps(footers)).get(("a", 1)) is None
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
