@@ -42,9 +42,9 @@ from jobs.training.evaluate import (
     load_images,
     lr_size_at,
     name_of,
-    parse_scales,
     worst,
 )
+from jobs.training.scales import parse_scales
 from pipeline.core.errors import PipelineError
 from pipeline.core.records import Pixels
 from pipeline.engines.engine import Engine, choose_device, measure

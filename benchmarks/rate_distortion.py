@@ -40,8 +40,10 @@ from PIL import Image, features
 
 from iarn.lattice import axes_for
 from iarn.metrics import bicubic_lr, luma, psnr, ssim
-from jobs.rescale import RescaleJob, open_archive, read_weights
-from jobs.training.evaluate import name_of, parse_scales
+from jobs.requests import RescaleJob
+from jobs.rescale import open_archive, read_weights
+from jobs.training.evaluate import name_of
+from jobs.training.scales import parse_scales
 from pipeline.core.errors import ImageError, PipelineError
 from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size, TargetSize, Tier
 from pipeline.engines.engine import Engine
