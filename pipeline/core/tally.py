@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from pipeline.core.reasons import reason_class
 from pipeline.core.records import Failure, ShardReport
@@ -37,15 +37,16 @@ class Tally:
         self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
 
     def include(self, report: ShardReport) -> None:
-        """Count a report, which may itself be the sum of several."""
-        self.entries += report.entries
-        self.originals += report.originals
-        self.pixels += report.pixels
-        self.bytes_in += report.bytes_in
-        self.bytes_out += report.bytes_out
-        self.kept.update(report.kept)
-        self.failures += report.failures
-        self.compared += report.compared
+        """Count a report, which may itself be the sum of several: each of its fields adds to the one of that name here."""
+        for each in fields(report):
+            value = getattr(report, each.name)
+            match getattr(self, each.name, None):
+                case Counter() as counts:
+                    counts.update(value)
+                case list() as listed:
+                    listed.extend(value)
+                case int() as count:
+                    setattr(self, each.name, count + value)
 
     def report(self, name: str) -> ShardReport:
         """Return the report of the shard, or the group of shards, called ``name``."""

@@ -171,7 +171,7 @@ MEANINGLESS = [
     ["serve", "a", "b/a"],
     ["serve", "a", "--host", "0.0.0.0"],
     ["serve", "a", "--replicas", "0"],
-    ["submit", "train", "a", "b"],
+    ["submit", "inspect", "a"],
     ["submit", "rescale", "a", "b", "--skale", "2"],
     ["submit", "rescale", "a", "b", "--scale", "2", "--address", "ray://head:10001"],
     ["jobs", "--stop"],
