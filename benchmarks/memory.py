@@ -175,7 +175,8 @@ def _draw(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
 
 
 def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
-    from jobs.rescale import RescaleJob, open_archive
+    from jobs.requests import RescaleJob
+    from jobs.rescale import open_archive
     from pipeline.core.records import Settings, TargetSize
     from pipeline.rescale import RescaleWork
 

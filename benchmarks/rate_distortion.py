@@ -27,7 +27,8 @@ from benchmarks.bytes_page.plot import plot
 from benchmarks.bytes_page.rows import Folder, row
 from benchmarks.support.page import place
 from jobs.rescale import read_weights
-from jobs.training.evaluate import name_of, parse_scales
+from jobs.training.evaluate import name_of
+from jobs.training.scales import parse_scales
 from pipeline.core.errors import ImageError, PipelineError
 from pipeline.core.records import LrCodec, Settings, TargetSize, Tier
 from pipeline.entry_picture import renamed

@@ -140,7 +140,7 @@ def write_archive(uri: str, entries: list[Entry], options: argparse.Namespace) -
                 writer.append(entry)
                 tally.add(original=False, pixels=0, bytes_in=entry.byte_size)
                 size, number = size + stored_bytes(entry), number + 1
-            create_commit(store, writer.finish(tally.report(shard.id, bytes_out=0)))
+            create_commit(store, writer.finish(tally.report(shard.id)))
         key = f"shards/{shard.id}.parquet"
         length = store.stat(key).size
         footers[key] = length - 8 - int.from_bytes(store.read(key, length - 8, length - 4), "little")

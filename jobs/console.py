@@ -1,4 +1,4 @@
-"""What a job says while it runs: a progress bar on a terminal, JSON lines by structlog otherwise."""
+"""What a job says while it runs and when it ends: a bar and sentences for people, JSON lines by structlog for programs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.table import Column
 from pipeline.cluster.notices import Notice, Snapshot
 from pipeline.core.reasons import by_class
 from pipeline.core.records import Failure, ShardReport
+from pipeline.core.tally import Tally
 from pipeline.stores.store import Store
 
 SHOWN_FAILURES = 20
@@ -28,54 +29,50 @@ MOST_LISTED = 100_000
 SHOWN_EVENTS = ("starting again",)
 """What is said above the bar when it happens; the rest is in its numbers, or in the end."""
 SHOWN_IDS = ("ray_job", "submission")
-NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids")
+NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids", "compared")
 """Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
 
 
 @dataclass
-class Totals:
-    """What has been done, over all shards a job has heard of."""
+class Totals(Tally):
+    """What has been done, over all shards a job has heard of; ``failures`` are the first of those that failed."""
 
     shards: int = 0
-    entries: int = 0
-    originals: int = 0
-    pixels: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    kept: Counter[str] = field(default_factory=Counter)
     failed: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    """The first of those that failed."""
     reasons: Counter[str] = field(default_factory=Counter)
     """All that failed, by class of reason."""
     quarantined: int = 0
     quarantined_ids: list[str] = field(default_factory=list)
 
-    def add(self, report: ShardReport, shards: int = 1) -> None:
-        """Count a report, which may be the sums of several shards'."""
+    def include(self, report: ShardReport, shards: int = 1) -> None:
+        """Count a report, which may be the sum of several shards'."""
+        super().include(replace(report, failures=()))
         self.shards += shards
-        self.entries += report.entries
-        self.originals += report.originals
-        self.pixels += report.pixels
-        self.bytes_in += report.bytes_in
-        self.bytes_out += report.bytes_out
-        self.kept.update(report.kept)
-        self.fail(report.failures)
+        self._failed(report.failures)
 
-    def fail(self, failures: Sequence[Failure]) -> None:
-        """Count failures, and keep them while there are not too many."""
+    def quarantine(self, failure: Failure) -> None:
+        """Count a shard that was given up."""
+        self._failed((failure,))
+        self.quarantined += 1
+        self.quarantined_ids += [failure.shard_id][: MOST_LISTED - len(self.quarantined_ids)]
+
+    def _failed(self, failures: Sequence[Failure]) -> None:
         self.failed += len(failures)
         self.reasons.update(by_class(failure.reason for failure in failures))
         self.failures += failures[: MOST_LISTED - len(self.failures)]
 
 
 class Reporter:
-    """Follows one job; ``snapshot``, ``notice`` and ``done`` are called as it goes."""
+    """Follows one job; ``snapshot``, ``notice`` and ``done`` are called as it goes.
 
-    def __init__(self, verb: str, shards: int, *, json_lines: bool) -> None:
+    ``json_lines`` False means people, with a bar where standard error is a terminal; None means JSON lines where it is not.
+    """
+
+    def __init__(self, verb: str, shards: int, *, json_lines: bool | None = None) -> None:
         self.verb, self._shards = verb, shards
-        self._log = json_log().bind(job=verb) if json_lines or not sys.stderr.isatty() else None
+        for_programs = not sys.stderr.isatty() if json_lines is None else json_lines
+        self._log = json_log().bind(job=verb) if for_programs else None
         self._bar: Progress | None = None
         self._begun = self._beat = time.monotonic()
         self._place: dict[str, Any] = {}
@@ -91,6 +88,9 @@ class Reporter:
         """Show progress while the block runs."""
         if self._log is not None:
             self._log.info("start", shards=self._shards, shards_done=self.resumed.shards)
+            yield
+            return
+        if not sys.stderr.isatty():  # a bar is drawn over itself, which a file or a pipe keeps line after line
             yield
             return
         columns = (
@@ -142,19 +142,17 @@ class Reporter:
 
     def resume(self, report: ShardReport, shards: int = 1) -> None:
         """Count shards that an earlier run has done, by their report or its sums."""
-        self.resumed.add(replace(report, failures=()), shards)
-        self.totals.add(report, shards)
+        self.resumed.include(replace(report, failures=()), shards)
+        self.totals.include(report, shards)
 
     def done(self, result: ShardReport | Failure) -> None:
         """Count a shard that has ended."""
         where, self._place = {"shard": result.shard_id} | self._place, {}
         if isinstance(result, Failure):
-            self.totals.fail((result,))
-            self.totals.quarantined += 1
-            self.totals.quarantined_ids += [result.shard_id][: MOST_LISTED - len(self.totals.quarantined_ids)]
+            self.totals.quarantine(result)
             self._say("warning", "quarantined", **where, reason=result.reason)
             return
-        self.totals.add(result)
+        self.totals.include(result)
         counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures")}
         self._say("info", "shard", **where, **counts)
         where.pop("seconds", None)
@@ -170,7 +168,7 @@ class Reporter:
             ended = {"failures": totals.failed, "failures_by_reason": reasons, "seconds": round(seconds, 2)}
             self._log.info("end", **counts, **ended, **self.times, **more)
             return
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
         fresh = (totals.pixels - self.resumed.pixels) / 1e6
         console.print(
             f"{totals.entries} entries ({totals.originals} kept as originals) in {totals.shards} of {self._shards} shards, "
@@ -208,8 +206,9 @@ class Reporter:
     def _say(self, level: str, event: str, **values: Any) -> None:
         if self._log is not None:
             getattr(self._log, level)(event, **values)
-        elif self._bar is not None and event in SHOWN_EVENTS:
-            self._bar.console.print(f"{event}: {values['reason']}", markup=False)
+        elif event in SHOWN_EVENTS:
+            console = self._bar.console if self._bar is not None else Console(stderr=True)
+            console.print(f"{event}: {values['reason']}", markup=False)
 
 
 def list_failures(store: Store, totals: Totals) -> dict[str, str]:

@@ -22,18 +22,18 @@ import numpy as np
 from iarn.metrics import psnr_of
 from jobs.console import size
 from jobs.reports import sheet
-from jobs.rescale import RescaleJob, rescale
-from jobs.restore import RestoreJob, restore
+from jobs.requests import RescaleJob, RestoreJob
+from jobs.rescale import rescale
+from jobs.restore import restore
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import OutputKind
 from pipeline.cluster import pool
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
+from pipeline.core.options import OutputKind, RestoreOptions
 from pipeline.core.records import EntryKind, Pixels, Settings, TargetSize, Tier
 from pipeline.engines.engine import measure
 from pipeline.entry_picture import renamed
 from pipeline.pictures import decoding, lr_codec
 from pipeline.pictures.picture import resize
-from pipeline.restore import RestoreOptions
 from pipeline.stores.store import open_store
 
 TIERS = (Tier.LEAN, Tier.BALANCED)

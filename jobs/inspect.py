@@ -75,7 +75,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
     plan, settings = archive.plan, archive.plan.settings
     totals = Totals()
     for group in survey(archive.store, archive.digest, plan.shard_count):
-        totals.add(group.done.report, group.done.shards)
+        totals.include(group.done.report, group.done.shards)
     return {
         "archive": archive.store.uri,
         "plan": archive.digest,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
+from jobs.requests import RescaleJob
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
@@ -21,20 +22,6 @@ from pipeline.core.records import Settings, ShardReport
 from pipeline.engines.engine import check_weights, largest_scale
 from pipeline.rescale import RescaleWork
 from pipeline.stores.store import open_store, split_uri
-
-
-@dataclass(frozen=True, kw_only=True)
-class RescaleJob:
-    """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package."""
-
-    source: str
-    archive: str
-    settings: Settings
-    weights: Path | None = None
-    device: str = "auto"
-    threads: int = 2
-    pool: pool.PoolOptions = field(default_factory=pool.PoolOptions)
-    json_lines: bool = False
 
 
 def rescale(job: RescaleJob) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
+from jobs.requests import RestoreJob
 from jobs.rescale import resume
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet
@@ -18,22 +17,10 @@ from pipeline.archives.rollups import RollupWriter, survey
 from pipeline.assets.outputs import named_outputs
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption
+from pipeline.core.options import RestoreOptions
 from pipeline.core.records import ShardReport, SourceShard
-from pipeline.restore import RestoreOptions, RestoreWork, restore_state
+from pipeline.restore import RestoreWork, restore_state
 from pipeline.stores.store import open_store
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreJob:
-    """What one ``iarn restore`` was asked for."""
-
-    archive: str
-    destination: str
-    options: RestoreOptions
-    device: str = "auto"
-    threads: int = 2
-    pool: pool.PoolOptions = field(default_factory=pool.PoolOptions)
-    json_lines: bool = False
 
 
 def restore(job: RestoreJob) -> int:
@@ -99,24 +86,6 @@ def _keys_not_found(archive: Archive, options: RestoreOptions, entries: int) -> 
     if options.keys is None or entries >= len(options.keys):
         return []
     return sorted(options.keys - {entry.key for _, entry in archive.find(options.keys, parts=())})
-
-
-def read_keys(path: Path) -> frozenset[str]:
-    """Read keys from a text file, one a line, or a JSON list; raises InvalidOption."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        detail = getattr(error, "strerror", None) or str(error)
-        raise InvalidOption("--keys", str(path), f"it cannot be read ({detail}).") from None
-    try:
-        listed = json.loads(text)
-    except ValueError:
-        listed = None
-    lines = listed if isinstance(listed, list) else [line.strip("\r") for line in text.split("\n") if line.strip()]
-    keys = frozenset(str(key) for key in lines)
-    if not keys:
-        raise InvalidOption("--keys", str(path), "it lists no key; give one a line.")
-    return keys
 
 
 def _selects(options: RestoreOptions) -> Callable[[SourceShard], bool]:

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pipeline.archives.entries import check_lr, source_bytes
 from pipeline.assets.names import with_extension
 from pipeline.core.errors import DamagedEntry, DamagedLatent, ImageError, SizeNotReachable, UndecodableImage, UnwritableImage
+from pipeline.core.options import SOURCE_FORMAT
 from pipeline.core.records import Entry, EntryKind, Pixels, Size
 from pipeline.engines.lr import decode_lr
 from pipeline.latents import latent
 from pipeline.pictures import decoding, lr_codec, originals, writing
 from pipeline.pictures.picture import Picture, is_grey, resize
-
-SOURCE_FORMAT = "source"
-FORMATS = (SOURCE_FORMAT, "png", "jpeg", "webp", "avif")
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:

@@ -130,7 +130,7 @@ class RescaleWorker:
                 except DamagedShard as error:  # all that could be read has been; the rest is the source's loss
                     tally.fail(shard.id, None, error)
                 with self.progress.stage("write"):
-                    commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id, bytes_out=0)))
+                    commit = create_commit(self.archive.store, writer.finish(tally.report(shard.id)))
         self.progress.wrote(commit.byte_size)
         return commit
 

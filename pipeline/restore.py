@@ -8,30 +8,26 @@ Decoding runs in threads ahead of the engine, encoding behind it.
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
-from pipeline.archives.entries import Wanted, check_lr, source_bytes
-from pipeline.assets.outputs import Output, OutputKind, open_output
-from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, InvalidOption, PipelineError
+from pipeline.archives.entries import check_lr, source_bytes
+from pipeline.assets.outputs import Output, open_output
+from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, PipelineError
+from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
-from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, SourceShard
 from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import (
-    FORMATS,
-    SOURCE_FORMAT,
     check_restored_size,
     encode_restored,
     finish_picture,
@@ -47,65 +43,6 @@ from pipeline.stores.store import Store, open_store
 
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
-    """What a restore writes; with the archive it decides every byte.
-
-    ``scale`` divides the original size, ``max_side`` bounds it; at most one is set. ``keys`` and ``pattern`` (a glob) select
-    entries, ``shards`` source shards by id; None selects all. ``lr`` writes the stored LRs instead of restored images.
-    """
-
-    output: OutputKind = OutputKind.FILES
-    format: str = SOURCE_FORMAT
-    quality: int = 95
-    scale: float | None = None
-    max_side: int | None = None
-    lr: bool = False
-    use_latent: bool = True
-    keys: frozenset[str] | None = None
-    pattern: str | None = None
-    shards: frozenset[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InvalidOption("--format", self.format, f"give one of {', '.join(FORMATS)}.")
-        if not 1 <= self.quality <= 100:
-            raise InvalidOption("--quality", str(self.quality), "give 1 to 100.")
-        if self.scale is not None and not 1e-9 <= self.scale <= 1e9:
-            raise InvalidOption("--scale", str(self.scale), "give a number above 0; 2 is half the original size.")
-        if self.max_side is not None and self.max_side < 1:
-            raise InvalidOption("--max-side", str(self.max_side), "give a count of pixels from 1.")
-        if self.scale is not None and self.max_side is not None:
-            raise InvalidOption("--scale", str(self.scale), "give --scale or --max-side, not both.")
-
-    @property
-    def resized(self) -> bool:
-        """Whether images come back at another size than the original."""
-        return self.scale is not None or self.max_side is not None
-
-    @property
-    def wanted(self) -> Wanted | None:
-        """Which entries of a shard are asked for; None for all."""
-        keys, pattern = self.keys, self.pattern
-        if keys is not None and pattern is not None:
-            return frozenset(key for key in keys if fnmatch.fnmatchcase(key, pattern))
-        return keys if keys is not None else pattern
-
-    def size_for(self, original: Size) -> Size:
-        """Return the size to write for an image of ``original`` size, (height, width) both."""
-        factor = 1.0
-        if self.scale is not None:
-            factor = 1 / self.scale
-        elif self.max_side is not None:
-            factor = min(1.0, self.max_side / max(original))
-        return max(1, round(original[0] * factor)), max(1, round(original[1] * factor))
-
-    def digest(self, archive: str) -> str:
-        """Return what names this restore of the archive whose plan has the digest ``archive``."""
-        values = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(self).items()}
-        return hashlib.sha256(json.dumps([archive, values], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,23 +111,22 @@ class RestoreWorker:
         An entry that is damaged, or whose output exists with other bytes, is a failure of its own: the others are written.
         Raises StoreError, and ArchiveError where no entry can be read.
         """
-        tally = Tally()
-        put = bytes_out = 0
+        tally, put = Tally(), 0
         with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
             columns = self.archive.source_columns(shard.id)
             output = open_output(self.options.output, self.destination, shard, shard.name, directory, columns)
             with closing(output):
                 sizes = (self._put(output, written, tally, shard.id) for written in self._written(shard, threads, tally))
                 for size in sizes:
-                    put, bytes_out = put + (size is not None), bytes_out + (size or 0)
+                    put, tally.bytes_out = put + (size is not None), tally.bytes_out + (size or 0)
                 try:
                     with self.progress.stage("write"):
-                        bytes_out += output.finish() if put else 0
+                        tally.bytes_out += output.finish() if put else 0
                 except AlreadyExists as error:
                     tally.fail(shard.id, None, error)
-        self.progress.wrote(bytes_out)
-        report = tally.report(shard.id, bytes_out=bytes_out)
-        commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=bytes_out, report=report)
+        self.progress.wrote(tally.bytes_out)
+        report = tally.report(shard.id)
+        commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=report.bytes_out, report=report)
         return report if report.failures else create_commit(self.state, commit).report
 
     def _put(self, output: Output, written: _Written, tally: Tally, shard_id: str) -> int | None:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import read_commit
@@ -27,7 +28,6 @@ from pipeline.core.records import (
     Asset,
     Entry,
     EntryKind,
-    Failure,
     FloorMetric,
     OriginalCoding,
     Pixels,
@@ -35,6 +35,7 @@ from pipeline.core.records import (
     SourceShard,
     Verification,
 )
+from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device, measure
 from pipeline.engines.lr import decode_lr, restore_lr
 from pipeline.engines.tiles import TILE_POINTS
@@ -92,54 +93,40 @@ class VerifyWorker:
         report's ``compared`` counts the former.
         """
         commit = read_commit(self.archive.store, shard.id, self.archive.digest)
-        faults: list[tuple[str | None, str]] = []
-        sampled: list[str] = []
-        entries = originals = pixels = size = 0
+        tally, sampled = Tally(bytes_out=commit.byte_size), list[str]()
         try:
             with self.progress.stage("read"):
                 self.archive.check_shard(shard.id, commit)
         except NO_WORD:
             raise  # the pool tries again, or ends the job
         except (ArchiveError, StoreError) as error:
-            faults.append((None, str(error)))
+            tally.fail(shard.id, None, error)
         try:  # what is damaged above shows here which entries it took
-            for entry in self.archive.entries(shard.id, lost=lambda key, error: faults.append((key, str(error)))):
-                entries += 1
-                originals += entry.kind is EntryKind.ORIGINAL
-                own = (entry.width or 0) * (entry.height or 0)
-                pixels, size = pixels + own, size + entry.byte_size
-                self.progress.add(pixels=own, bytes_in=entry.byte_size)
+            for entry in self.archive.entries(shard.id, lost=partial(tally.fail, shard.id)):
+                pixels = (entry.width or 0) * (entry.height or 0)
+                tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=pixels, bytes_in=entry.byte_size)
+                self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
                 try:
                     check_entry(entry)
                     if fault := self._below_floor(entry):
-                        faults.append((entry.key, fault))
+                        tally.fail(shard.id, entry.key, fault)
                     if self._takes(entry, first=not sampled):
                         self._restored(entry)
                         sampled.append(entry.key)
                 except ArchiveError as error:
-                    faults.append((entry.key, str(error)))
-            if entries != commit.report.entries and not faults:
-                faults.append((None, f"{entries} entries found, {commit.report.entries} committed"))
+                    tally.fail(shard.id, entry.key, error)
+            if tally.entries != commit.report.entries and not tally.failures:
+                tally.fail(shard.id, None, f"{tally.entries} entries found, {commit.report.entries} committed")
         except NO_WORD:
             raise  # as above
         except (ArchiveError, StoreError) as error:
-            if (None, str(error)) not in faults:
-                faults.append((None, str(error)))
-        compared = 0
+            if all((each.key, each.reason) != (None, str(error)) for each in tally.failures):
+                tally.fail(shard.id, None, error)
         for key, fault in self._compare(shard, frozenset(sampled)):
-            compared += 1
+            tally.compared += 1
             if fault is not None:
-                faults.append((key, fault))
-        return ShardReport(
-            shard_id=shard.id,
-            entries=entries,
-            originals=originals,
-            pixels=pixels,
-            bytes_in=size,
-            bytes_out=commit.byte_size,
-            failures=tuple(Failure(shard_id=shard.id, key=key, reason=reason) for key, reason in faults),
-            compared=compared,
-        )
+                tally.fail(shard.id, key, fault)
+        return tally.report(shard.id)
 
     def _takes(self, entry: Entry, *, first: bool) -> bool:
         """Whether the sample has this entry: drawn by its key, and the first of every shard."""

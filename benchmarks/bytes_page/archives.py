@@ -18,7 +18,8 @@ from benchmarks.bytes_page.bench import Bench, digest
 from benchmarks.bytes_page.codecs import compare
 from benchmarks.support.bicubic import reference_lr
 from iarn.lattice import axes_for
-from jobs.rescale import RescaleJob, open_archive
+from jobs.requests import RescaleJob
+from jobs.rescale import open_archive
 from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size
 from pipeline.engines.engine import Engine
 from pipeline.entry_picture import renamed

@@ -13,7 +13,8 @@ from benchmarks.quality_page.bench import Bench
 from benchmarks.quality_page.scores import LR_LIMIT, PUBLISHED
 from benchmarks.support.bicubic import bicubic_psnr
 from benchmarks.support.page import table
-from jobs.training.evaluate import cost_at, evaluate, parse_scales
+from jobs.training.evaluate import cost_at, evaluate
+from jobs.training.scales import parse_scales
 
 POINTS = parse_scales(
     "1.1,1.2,1.3,1.4,1.5,1.6,1.7,1.8,1.9,1.95,1.98,2,2.02,2.05,2.1,2.2,2.35,2.5,2.75,3,3.25,3.5,3.75,3.9,3.95,4"

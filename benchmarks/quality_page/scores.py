@@ -7,7 +7,8 @@ from benchmarks.quality_page.drawings import smooth_pictures
 from benchmarks.support.bicubic import bicubic_psnr
 from benchmarks.support.page import bold, table
 from iarn.metrics import BlockErrors
-from jobs.training.evaluate import Score, cost_at, evaluate, parse_scales, worst
+from jobs.training.evaluate import Score, cost_at, evaluate, worst
+from jobs.training.scales import parse_scales
 
 SCALES = parse_scales("1.5,2,2.5,3,3.5,4,1.5x4,2x3,3x1.5")
 ROUNDS = 5

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -20,6 +19,7 @@ from jobs.console import size
 from jobs.reports import charts
 from jobs.reports.closeups import SIDE, Closeup, closeups, data_uris
 from jobs.reports.figures import figures
+from jobs.requests import ReportJob
 from pipeline.core.errors import AlreadyExists
 from pipeline.reading.reader import open_archive
 from pipeline.stores.base import local_errors
@@ -41,20 +41,15 @@ PART_NAMES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportJob:
-    """What one ``iarn report`` was asked for; ``sample`` bounds the shards looked at, ``worst`` the entries shown."""
-
-    archive: str
-    out: Path = Path("report.html")
-    as_json: bool = False
-    sample: int | None = None
-    worst: int = 12
-    device: str = "auto"
-
-
 def report(job: ReportJob) -> int:
-    """Write the report of an archive, and print where; an older report is replaced. Raises AlreadyExists for any other file."""
+    """Write the report of an archive as :func:`write` does, and print where."""
+    for path in write(job):
+        print(path)
+    return 0
+
+
+def write(job: ReportJob) -> tuple[Path, ...]:
+    """Write the report of an archive in place of an older one; return its files. Raises AlreadyExists for any other file."""
     check_replaceable(job.out)
     archive = open_archive(job.archive, device=job.device)
     found = figures(archive.archive, sample=job.sample, worst=job.worst)
@@ -62,12 +57,11 @@ def report(job: ReportJob) -> int:
     with local_errors(str(job.out)):
         job.out.parent.mkdir(parents=True, exist_ok=True)
         job.out.write_text(page, encoding="utf-8")
-        print(job.out)
-        if job.as_json:
-            path = figures_path(job.out)
-            path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            print(path)
-    return 0
+        if not job.as_json:
+            return (job.out,)
+        path = figures_path(job.out)
+        path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        return job.out, path
 
 
 def figures_path(page: Path) -> Path:

@@ -63,20 +63,6 @@ class Score:
     cycled: Cycled | None = None
 
 
-def parse_scales(text: str) -> tuple[tuple[float, float], ...]:
-    """Parse ``1.5,2,2x3`` to (vertical, horizontal) pairs; raises InvalidOption."""
-    scales = []
-    for part in text.split(","):
-        try:
-            values = [float(value) for value in part.split("x")]
-        except ValueError:
-            values = []
-        if not 1 <= len(values) <= 2 or not all(math.isfinite(value) and value >= 1 for value in values):
-            raise InvalidOption("--scales", text, "give numbers from 1, as in 1.5,2,2x3 (height x width).")
-        scales.append((values[0], values[-1]))
-    return tuple(scales)
-
-
 def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
     """Yield key and pixels of every image of a source that decodes as 8-bit; raises EmptySource where there is none."""
     found = find_source(uri)

@@ -32,10 +32,11 @@ from jobs.web.service_metrics import ServiceMetrics
 from pipeline.archives.catalogue import Filter
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import InvalidOption, PipelineError
+from pipeline.core.options import Limits
 from pipeline.core.records import EntryKind, Tier
 from pipeline.entry_picture import renamed
 from pipeline.reading.errors import RanOutOfTime, ServiceError
-from pipeline.reading.service import FORMS, EntryPlace, File, ImageRequest, Limits, Shelf
+from pipeline.reading.service import FORMS, EntryPlace, File, ImageRequest, Shelf
 
 ENTRY = "/archives/{archive}/assets/{key}"
 FOREVER = "max-age=31536000, immutable"

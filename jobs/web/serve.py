@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import secrets
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import serve as ray_serve
@@ -27,68 +24,34 @@ from ray.serve.schema import LoggingConfig
 from jobs.web.http import HttpOptions, create_app
 from jobs.web.http_guard import LOOPBACK_HOSTS
 from jobs.web.http_server import bind, serve_http
+from jobs.web.serve_job import ServeJob
 from pipeline.cluster.actor import last_line
 from pipeline.cluster.errors import WorkerNotStarted
-from pipeline.cluster.room import PoolOptions, Request, cluster, first_line, request_for
-from pipeline.core.errors import InvalidOption, PipelineError
+from pipeline.cluster.options import PoolOptions
+from pipeline.cluster.room import Request, cluster, first_line, request_for
+from pipeline.core.errors import PipelineError
+from pipeline.core.options import Limits
 from pipeline.reading.errors import Overloaded
-from pipeline.reading.service import EntryPlace, ImageRequest, Limits, Restored, Restorer, Shelf
+from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
 
-TOKEN_VARIABLE = "IARN_TOKEN"
 ONGOING = 4
 """Restores that a replica has under way: while the network has one, others are read, decoded and coded."""
 TRIES = 3
-LEAST_TOKEN = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeJob:
-    """What one ``iarn serve`` was asked for; ``archives`` are URIs, or NAME=URI."""
-
-    archives: tuple[str, ...]
-    host: str = "127.0.0.1"
-    port: int = 8080
-    token_file: Path | None = None
-    address: str | None = None
-    device: str = "auto"
-    replicas: int = 1
-    max_replicas: int | None = None
-    cpus_per_replica: float = 1.0
-    gpus_per_replica: float | None = None
-    queue: int = 64
-    cache_mb: int = 256
-    seconds: float = 60.0
-    largest_side: int = Limits.largest_side
-    max_pixels: int = Limits.most_pixels
-
-    def __post_init__(self) -> None:
-        for option in ("replicas", "queue", "largest_side", "max_pixels"):
-            if getattr(self, option) < 1:
-                raise InvalidOption(f"--{option.replace('_', '-')}", str(getattr(self, option)), "give a number from 1.")
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise InvalidOption("--max-replicas", str(self.max_replicas), f"give {self.replicas} (--replicas) or more.")
-        if not 0 < self.seconds <= 3600:
-            raise InvalidOption("--seconds", f"{self.seconds:g}", "give seconds above 0, an hour at most.")
-        if self.cache_mb < 0:
-            raise InvalidOption("--cache-mb", str(self.cache_mb), "give megabytes from 0.")
 
 
 def serve(job: ServeJob) -> int:
     """Serve archives until SIGINT or SIGTERM; return the exit status 0. Raises what reading archives and Ray do."""
-    named = names_of(job.archives)
-    token = read_token(job.token_file, os.environ)
-    if token is None and not is_loopback(job.host):
-        raise InvalidOption("--host", job.host, f"others can reach it: set {TOKEN_VARIABLE}, or give a --token-file.")
     limits = Limits(largest_side=job.largest_side, most_pixels=job.max_pixels)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(job.host, job.port))
         shelves = [
-            stack.enter_context(closing(Shelf(name, uri, number=number))) for number, (name, uri) in enumerate(named.items())
+            stack.enter_context(closing(Shelf(name, uri, number=number)))
+            for number, (name, uri) in enumerate(job.archives.items())
         ]
         stack.enter_context(cluster(job.address or cluster_address(os.environ)))
         backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
         options = HttpOptions(
-            token=token,
+            token=job.token,
             hosts=LOOPBACK_HOSTS | {f"[{job.host}]" if ":" in job.host else job.host},
             cache_bytes=job.cache_mb * 2**20,
             limits=limits,
@@ -99,7 +62,8 @@ def serve(job: ServeJob) -> int:
             shelf.catalogue.begin()
         gc.collect()
         gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
-        serve_http(create_app(shelves, backend, options), listener, lambda: print(ready_line(named, listener), flush=True))
+        app, ready = create_app(shelves, backend, options), ready_line(job.archives, listener)
+        serve_http(app, listener, lambda: print(ready, flush=True))
     return 0
 
 
@@ -119,46 +83,6 @@ def ready_line(named: Collection[str], listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     return f"Serving {', '.join(named)} at http://{shown}:{port}/"
-
-
-def names_of(archives: Sequence[str]) -> dict[str, str]:
-    """Return the URI of each archive by its name: the last part of the URI, or as given; raises InvalidOption."""
-    named: dict[str, str] = {}
-    for given in archives:
-        name, equals, uri = given.partition("=")
-        if not equals or "/" in name:
-            name, uri = given.rstrip("/").rpartition("/")[2], given
-        if not name or name in (".", ".."):
-            raise InvalidOption("archive", given, "its address ends with no name; give NAME=URI.")
-        if name in named:
-            raise InvalidOption("archive", given, f"another is called {name!r} already; give NAME=URI.")
-        named[name] = uri
-    return named
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
-    """Return the token of a file or of the environment, None where there is neither; raises InvalidOption."""
-    if path is not None:
-        try:
-            token, where = path.read_text(encoding="utf-8").strip(), f"--token-file {path}"
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise InvalidOption("--token-file", str(path), f"it cannot be read ({reason}).") from None
-    elif TOKEN_VARIABLE in environment:
-        token, where = environment[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
-    else:
-        return None
-    if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidOption("token", f"of {where}", f"it needs {LEAST_TOKEN} characters or more, ASCII without spaces.")
-    return token
 
 
 class _Replica:

@@ -10,12 +10,11 @@ read. So one that is lost, stale or damaged costs time. Drivers write them as th
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 from pipeline.archives.commits import (
     GROUP_SHARDS,
@@ -33,6 +32,7 @@ from pipeline.archives.plans import FORMAT_VERSION, decode_json, encode_json
 from pipeline.core.errors import ArchiveError, StoreError
 from pipeline.core.overlap import ahead
 from pipeline.core.records import ShardReport
+from pipeline.core.tally import Tally, summed
 from pipeline.stores.store import Store
 
 PREFIX = "rollups/"
@@ -97,8 +97,8 @@ class _Surveyor:
                     known.append(rollup.report)
         unread = [shard_id for shard_id in etags if bit_of(shard_id) & left] if left else []
         reports = list(self._readers.map(lambda each: read_commit(self._store, each, self._plan).report, unread))
-        read = Rollup(group=group, members=left, report=added(group, reports))
-        return Survey(done=replace(read, members=every, report=added(group, [*known, read.report])), read=read)
+        read = Rollup(group=group, members=left, report=summed(group, reports))
+        return Survey(done=replace(read, members=every, report=summed(group, [*known, read.report])), read=read)
 
     def _standing(self, keys: Iterable[str], etags: dict[str, str]) -> Iterator[Rollup]:
         """Yield the rollups whose commits all stand as they were."""
@@ -118,8 +118,7 @@ class _Group:
     """What a driver has heard of one group."""
 
     members: int = 0
-    failures: int = 0
-    reports: list[ShardReport] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
 
 class RollupWriter:
@@ -141,9 +140,8 @@ class RollupWriter:
     def _add(self, group: str, members: int, report: ShardReport) -> None:
         begun = self._open.setdefault(group, _Group())
         begun.members |= members
-        begun.failures += len(report.failures)
-        begun.reports.append(report)
-        if begun.members.bit_count() == GROUP_SHARDS or begun.failures > MOST_FAILURES:
+        begun.tally.include(report)
+        if begun.members.bit_count() == GROUP_SHARDS or len(begun.tally.failures) > MOST_FAILURES:
             self._write(group)
         if len(self._open) > OPEN_GROUPS:
             self._write(min(self._open))
@@ -161,7 +159,7 @@ class RollupWriter:
 
     def _write(self, group: str) -> None:
         found = self._open.pop(group)
-        if found.members.bit_count() < LEAST_SHARDS or found.failures > MOST_FAILURES:
+        if found.members.bit_count() < LEAST_SHARDS or len(found.tally.failures) > MOST_FAILURES:
             return
         with suppress(StoreError):  # the job is well without it; what keeps it from being written will be told by a commit
             value = {
@@ -169,23 +167,10 @@ class RollupWriter:
                 "plan": self._plan,
                 "members": f"{found.members:x}",
                 "commits": _listing_digest(list_group(self._store, group), found.members),
-                "report": asdict(added(group, found.reports)),
+                "report": asdict(found.tally.report(group)),
             }
             data = encode_json(value)
             self._store.create(_key(group, data), data)
-
-
-def added(name: str, reports: Iterable[ShardReport]) -> ShardReport:
-    """Return the sums of some reports as one called ``name``, with all of their failures."""
-    total = ShardReport(shard_id=name, entries=0, originals=0, pixels=0, bytes_in=0, bytes_out=0)
-    others = [each.name for each in fields(ShardReport) if each.name != "shard_id"]
-    for report in reports:
-        total = replace(total, **{each: _plus(getattr(total, each), getattr(report, each)) for each in others})
-    return total
-
-
-def _plus(left: Any, right: Any) -> Any:
-    return dict(Counter(left) + Counter(right)) if isinstance(left, Mapping) else left + right
 
 
 def _key(group: str, data: bytes) -> str:

@@ -13,13 +13,13 @@ import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pipeline.assets.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
+from pipeline.core.options import OutputKind
 from pipeline.core.records import ShardKind, SourceShard
 from pipeline.stores.base import local_errors
 from pipeline.stores.store import Store
@@ -27,14 +27,6 @@ from pipeline.tables.writer import RowWriter
 
 _SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
 _LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
-
-
-class OutputKind(StrEnum):
-    """What a restore writes."""
-
-    FILES = "files"
-    TAR = "tar"
-    PARQUET = "parquet"
 
 
 class Output(Protocol):

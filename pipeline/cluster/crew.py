@@ -29,7 +29,8 @@ from pipeline.cluster.actor import (
 from pipeline.cluster.errors import WorkerNotStarted
 from pipeline.cluster.instruments import Instruments
 from pipeline.cluster.notices import Notice, Snapshot
-from pipeline.cluster.room import PoolOptions, Request, room_for
+from pipeline.cluster.options import PoolOptions
+from pipeline.cluster.room import Request, room_for
 from pipeline.core.errors import PipelineError, StoreUnavailable
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.reasons import by_class

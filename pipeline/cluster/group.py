@@ -15,7 +15,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from pipeline.cluster.errors import GroupLost
-from pipeline.cluster.room import PoolOptions, cluster, keeping_handler, request_for
+from pipeline.cluster.options import PoolOptions
+from pipeline.cluster.room import cluster, keeping_handler, request_for
 from pipeline.core.errors import InvalidOption, PipelineError
 
 Part = Callable[[int, int, str], None]

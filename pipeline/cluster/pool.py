@@ -20,7 +20,8 @@ import ray
 from pipeline.cluster.actor import Work
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.notices import Notice, Snapshot
-from pipeline.cluster.room import PoolOptions, cluster, ray_job, request_for
+from pipeline.cluster.options import PoolOptions
+from pipeline.cluster.room import cluster, ray_job, request_for
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import Failure, ShardReport, SourceShard
 

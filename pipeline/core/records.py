@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.core.errors import InvalidOption, SizeNotReachable
 
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+else:  # the command line parses these values, and answers before numpy is loaded
+    Pixels = Any
 """Upright pixels: (H, W, 3) RGB, or (H, W) for one plane."""
 
 Size = tuple[int, int]

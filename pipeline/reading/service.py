@@ -23,16 +23,16 @@ from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, sou
 from pipeline.archives.keys import KeyIndex
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
+from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.entry_picture import FORMATS, check_restored_size, encode_restored, output_format, resized, restore_entry
+from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
 from pipeline.pictures.picture import size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import ArchiveReader, open_archive
-from pipeline.restore import RestoreOptions
 
-FORMS = tuple(form for form in FORMATS if form != "source")
+FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
 
 LARGEST_SCALE = 4.0
@@ -87,14 +87,6 @@ class ImageRequest:
             most = f"{limits.largest_side} pixels a side and {limits.most_pixels} in all"
             raise InvalidOption("size", f"{wanted[1]}x{wanted[0]}", f"the service gives {most}; ask for less by max_side.")
         return check_restored_size(original, wanted, pixel_limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a service gives at most of one image, in pixels."""
-
-    largest_side: int = 16_384
-    most_pixels: int = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

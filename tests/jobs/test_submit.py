@@ -16,10 +16,11 @@ import pytest
 from ray.job_submission import JobStatus
 
 from jobs import submit
-from jobs.submit import Submission, amounts, follow, pairs, read_runtime_env
+from jobs.submission import Submission, amounts, pairs, read_runtime_env
+from jobs.submit import follow
 from pipeline.cluster.errors import ClusterUnavailable
 from pipeline.core.errors import InvalidOption
-from tests.jobs.test_cli import refused
+from tests.support.in_process import refused
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.inspect import inspect, summarise
-from jobs.reports.archive_report import ReportJob, report
+from jobs.reports.archive_report import report
 from jobs.reports.figures import figures
+from jobs.requests import ReportJob
 from pipeline.archives.entries import drawn
 from pipeline.archives.plans import decode_plan, encode_plan
 from pipeline.core.errors import InvalidOption, PlanConflict

@@ -12,7 +12,8 @@ import click
 import pytest
 import typer
 
-from jobs.cli import app, tier_for
+from jobs.cli import app
+from jobs.commands.rescale import tier_for
 from jobs.training.recipe import read_config
 from pipeline.core.records import Settings, TargetSize
 from pipeline.restore import RestoreOptions

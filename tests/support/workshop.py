@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iarn.network import NetworkConfig
-from jobs.rescale import RescaleJob, open_archive
+from jobs.requests import RescaleJob
+from jobs.rescale import open_archive
 from pipeline import rescale as rescaling
 from pipeline import restore as restoring
 from pipeline.archives.archive import Archive
@@ -323,3 +324,13 @@ def sentence(text: str) -> str:
     assert 10 < len(text) < 600, text
     assert not any(word in text for word in ("\n", "Traceback", " at 0x", "Errno", "botocore", "pyarrow", "PIL.")), text
     return text
+
+
+def three_tars(folder: Path) -> str:
+    """Make an archive of three tars of four assets, one of which is damaged, in ``folder``; return its URI."""
+    for part in "abc":
+        assets = samples(4, folder=f"{part}/")
+        if part == "b":
+            assets[1] = Sample(key="b/001.jpg", data=b"no picture", sidecars={"txt": b"caption"})
+        as_tar(folder / "source", assets, f"{part}.tar")
+    return rescale(str(folder / "source"), folder / "archive").uri

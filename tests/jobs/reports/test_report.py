@@ -14,9 +14,10 @@ import pytest
 
 from jobs.inspect import summarise
 from jobs.reports import charts
-from jobs.reports.archive_report import ReportJob, figures_path, render, report, share, span, until
+from jobs.reports.archive_report import figures_path, render, report, share, span, until
 from jobs.reports.closeups import closeups
 from jobs.reports.figures import Histogram, Times, figures
+from jobs.requests import ReportJob
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.core.errors import AlreadyExists, InvalidOption
@@ -140,9 +141,9 @@ def test_a_sample_says_so(large: Archive, tmp_path: Path) -> None:
     assert figures(large, sample=20)["sample"] is None
     assert "a sample: 3 of 20 shards" in " ".join(written(large.store.uri, tmp_path, sample=3, worst=0).split())
     with pytest.raises(InvalidOption):
-        figures(large, sample=0)
+        ReportJob(archive="small", sample=0)
     with pytest.raises(InvalidOption):
-        figures(large, worst=-1)
+        ReportJob(archive="small", worst=-1)
 
 
 def test_json_beside_the_page(mixed: workshop.Rescaled, tmp_path: Path) -> None:

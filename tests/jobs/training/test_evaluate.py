@@ -18,7 +18,8 @@ from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors
 from iarn.network import Cost, NetworkConfig, Rescaler
 from jobs.cli import app
-from jobs.training.evaluate import Score, cost_at, crop, evaluate, fidelity, lr_size_at, name_of, parse_scales, table, worst
+from jobs.training.evaluate import Score, cost_at, crop, evaluate, fidelity, lr_size_at, name_of, table, worst
+from jobs.training.scales import parse_scales
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine

@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from benchmarks.serve import Expected, expected, load, replicas_of
-from jobs.web.serve import ServeJob, cluster_address, deployment, is_loopback, most_restores, names_of, read_token
+from jobs.web.serve import cluster_address, deployment, most_restores
+from jobs.web.serve_job import ServeJob, is_loopback, names_of, read_token
 from pipeline.cluster.room import Request
 from pipeline.core.errors import InvalidOption
-from tests.jobs.test_cli import refused
 from tests.support.commands import GUARD, IARN, Running, home
+from tests.support.in_process import refused
 from tests.support.workshop import Rescaled, as_tar, rescale, samples, sentence
 
 TOKEN = "0123456789abcdef-token"
@@ -111,7 +112,7 @@ def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None
     from pipeline.reading.service import ImageRequest, Limits, Shelf
 
     shelf = Shelf("archive", archive.uri)
-    job = ServeJob(archives=(archive.uri,), device="cpu")
+    job = ServeJob(archives={"archive": archive.uri}, device="cpu")
     replicas = Replicas(job, [shelf.reader.uri], Limits())
     try:
         path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
@@ -167,10 +168,10 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
 def test_what_serve_is_asked_for() -> None:
     """Protects devices and back-pressure: replicas have the CPUs and GPUs asked for, a bounded queue, and grow if they may."""
     room = Request(actors=1, cpus=2, gpus=0.5)
-    fixed = deployment(ServeJob(archives=("x",), replicas=3, queue=7), room)
+    fixed = deployment(ServeJob(archives={"x": "x"}, replicas=3, queue=7), room)
     assert (fixed.num_replicas, fixed.max_queued_requests) == (3, 7)
     assert {"num_cpus": 2, "num_gpus": 0.5}.items() <= fixed.ray_actor_options.items()
-    growing = deployment(ServeJob(archives=("x",), replicas=1, max_replicas=4), room)._deployment_config.autoscaling_config
+    growing = deployment(ServeJob(archives={"x": "x"}, replicas=1, max_replicas=4), room)._deployment_config.autoscaling_config
     assert (growing.min_replicas, growing.max_replicas) == (1, 4)
 
 
@@ -179,4 +180,4 @@ def test_where_a_cluster_is() -> None:
     assert cluster_address({"RAY_ADDRESS": "10.0.0.1:6379"}) == "10.0.0.1:6379"
     assert cluster_address({"RAY_ADDRESS": "http://head:8265"}) is None
     assert cluster_address(os.environ | {"RAY_ADDRESS": ""}) is None
-    assert most_restores(ServeJob(archives=("x",), replicas=1, max_replicas=3, queue=10)) == 22
+    assert most_restores(ServeJob(archives={"x": "x"}, replicas=1, max_replicas=3, queue=10)) == 22

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.rescale import RescaleJob, open_archive
+from jobs.requests import RescaleJob
+from jobs.rescale import open_archive
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import NotFound, PipelineError, PlanConflict, SourceChanged
 from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier

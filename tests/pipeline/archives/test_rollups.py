@@ -11,9 +11,10 @@ import pytest
 from pipeline.archives import rollups
 from pipeline.archives.commits import ShardSet, create_commit
 from pipeline.archives.plans import decode_json
-from pipeline.archives.rollups import RollupWriter, added, survey
+from pipeline.archives.rollups import RollupWriter, survey
 from pipeline.core.errors import PlanConflict, StoreUnavailable
 from pipeline.core.records import Commit, Failure, ObjectInfo, ShardReport
+from pipeline.core.tally import summed
 from pipeline.stores.store import LocalStore
 
 PLAN = "ab" * 32
@@ -78,12 +79,12 @@ def totals(store: LocalStore) -> tuple[ShardSet, ShardReport]:
     for each in found:
         done.add_group(each.done.group, each.done.members)
     assert len(done) == sum(each.done.shards for each in found)
-    return done, added("all", (each.done.report for each in found))
+    return done, summed("all", (each.done.report for each in found))
 
 
 def expected(*without: int, **other: int) -> ShardReport:
     """Return the sums that reading every commit would give."""
-    return added("all", (report(index, **other) for index in DONE if index not in without))
+    return summed("all", (report(index, **other) for index in DONE if index not in without))
 
 
 def the_rollups(store: LocalStore) -> list[Path]:

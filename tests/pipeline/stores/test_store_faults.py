@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.rescale import RescaleJob, open_archive
+from jobs.requests import RescaleJob
+from jobs.rescale import open_archive
 from pipeline.cluster import crew, pool
 from pipeline.cluster.notices import Snapshot
 from pipeline.cluster.pool import PoolOptions

@@ -1,0 +1,74 @@
+"""What a command was asked for, whole and checked; light to import, so that what cannot be meant is refused at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.cluster.options import PoolOptions
+from pipeline.core.errors import InvalidOption
+from pipeline.core.options import RestoreOptions
+from pipeline.core.records import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaleJob:
+    """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package.
+
+    ``json_lines`` here and below: True for JSON lines, False for people, None by whether standard error is a terminal.
+    """
+
+    source: str
+    archive: str
+    settings: Settings
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int = 2
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    json_lines: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreJob:
+    """What one ``iarn restore`` was asked for."""
+
+    archive: str
+    destination: str
+    options: RestoreOptions
+    device: str = "auto"
+    threads: int = 2
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    json_lines: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob:
+    """What one ``iarn verify`` was asked for; ``sample`` is the share of entries to restore."""
+
+    archive: str
+    sample: float = 0.05
+    seed: int = 0
+    device: str = "auto"
+    pool: PoolOptions = field(default_factory=PoolOptions)
+    json_lines: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sample <= 1:
+            raise InvalidOption("--sample", str(self.sample), "give a share from 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportJob:
+    """What one ``iarn report`` was asked for; ``sample`` bounds the shards looked at, ``worst`` the entries shown."""
+
+    archive: str
+    out: Path = Path("report.html")
+    as_json: bool = False
+    sample: int | None = None
+    worst: int = 12
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for option, value in (("--sample", self.sample), ("--worst", self.worst)):
+            if value is not None and value < (option == "--sample"):
+                raise InvalidOption(option, str(value), "give a count.")
