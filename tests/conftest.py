@@ -32,23 +32,24 @@ settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "q
 NEEDS = {"s3_server": "s3", "ray_cluster": "ray", "browser": "browser", "clean_environment": "commands"}
 """What a fixture brings up, by its mark."""
 
-NOT_QUICK = {*NEEDS.values(), "slow"}
+LONGEST_FIRST = ("ray", "commands", "browser", "s3", "slow", "quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by what it brings up, and as quick where that is nothing; files with tests that are not come first.
+    """Mark every test by what it brings up, and as quick where that is nothing; files are in the order of their marks.
 
-    So two processes that share the files end together: what takes a minute is not begun last.
+    So processes that share the files end together: what takes minutes is not begun last.
     """
-    longer: set[Path] = set()
+    places: dict[Path, int] = {}
     for item in items:
         for fixture in NEEDS.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(NEEDS[fixture])
-        if NOT_QUICK.isdisjoint(mark.name for mark in item.iter_markers()):
+        marks = {mark.name for mark in item.iter_markers()}.intersection(LONGEST_FIRST)
+        if not marks:
             item.add_marker("quick")
-        else:
-            longer.add(item.path)
-    items.sort(key=lambda item: item.path not in longer)
+        place = min(map(LONGEST_FIRST.index, marks or {"quick"}))
+        places[item.path] = min(place, places.get(item.path, place))
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -242,14 +242,14 @@ def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH
         monkeypatch.setattr(module, "Engine", lambda *given, **_: Engine(*given, batched=True, tile_points=512))
 
 
-def restorer(archive: Rescaled, destination: Path, **options: Any) -> RestoreWorker:
-    """Return a worker that restores to a folder, on the CPU; ``options`` are those of RestoreOptions."""
+def restorer(archive: Rescaled, destination: Path | str, **options: Any) -> RestoreWorker:
+    """Return a worker that restores to a folder or a bucket, on the CPU; ``options`` are those of RestoreOptions."""
     return RestoreWork(
         archive=archive.uri, destination=str(destination), options=RestoreOptions(**options), device="cpu"
     ).start()
 
 
-def restore(archive: Rescaled, destination: Path, **options: Any) -> list[ShardReport]:
+def restore(archive: Rescaled, destination: Path | str, **options: Any) -> list[ShardReport]:
     """Restore every shard that is done and asked for; return their reports."""
     worker = restorer(archive, destination, **options)
     committed, shards = archive.archive.done(), worker.options.shards
