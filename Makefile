@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick lint types unit soak readme-picture gallery-picture clean
+.PHONY: demo demo-full test test-quick lint types unit soak readme-picture gallery-picture clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python -m jobs.demo --samples samples --out demo-out
+	$(BIN)/python -m jobs.demo --quick --samples samples --out demo-out
+
+# The README's table: x2 and x4, each with and without a latent.
+demo-full: $(VENV)/demo.stamp
+	$(BIN)/python -m jobs.demo --samples samples --out demo-out/full
 
 test: lint types unit
 

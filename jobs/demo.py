@@ -1,7 +1,8 @@
-"""`make demo`: photographs there and back, with a table and a picture of what became of them.
+"""`make demo`: photographs there and back, with a table, a picture and a page of what became of them.
 
-Runs the very jobs of `iarn rescale` and `iarn restore`, for each scale in two tiers, on one local Ray. Everything is kept
-below one folder; what an earlier run has done is not done again.
+Runs the very jobs of `iarn rescale`, `iarn restore` and `iarn report` on one local Ray: all photographs at each scale in two
+tiers, or with ``--quick`` all at x4 with a latent and two without. Everything is kept below one folder; what an earlier run has
+done is not done again. What it prints is for people, also into a file.
 """
 
 from __future__ import annotations
@@ -15,32 +16,32 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
-
-from iarn.metrics import psnr_of
 from jobs.console import size
-from jobs.reports import sheet
-from jobs.requests import RescaleJob, RestoreJob
+from jobs.demo_figures import BICUBIC, Row, Summary, bicubic_of, fault_in, pixels_of, rows_of, summary_of, table, there_and_back
+from jobs.reports import archive_report, sheet
+from jobs.requests import ReportJob, RescaleJob, RestoreJob
 from jobs.rescale import rescale
 from jobs.restore import restore
 from pipeline.archives.archive import Archive
 from pipeline.cluster import pool
+from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
-from pipeline.core.options import OutputKind, RestoreOptions
-from pipeline.core.records import EntryKind, Pixels, Settings, TargetSize, Tier
-from pipeline.engines.engine import measure
+from pipeline.core.options import RestoreOptions
+from pipeline.core.records import Pixels, Settings, TargetSize, Tier
 from pipeline.entry_picture import renamed
 from pipeline.pictures import decoding, lr_codec
-from pipeline.pictures.picture import resize
 from pipeline.stores.store import open_store
 
 TIERS = (Tier.LEAN, Tier.BALANCED)
-BICUBIC = "bicubic"
 FORMAT = "png"
-PIXEL_LIMIT = Settings.pixel_limit
-TOLERANCE_DB = 0.01
+QUICK_SCALE = "4"
+QUICK_LEAN = 2
+"""Photographs that a quick demo rescales without a latent as well."""
+WORST = 3
+"""Photographs that the page shows closely."""
+POOL = PoolOptions(actors=1)
+"""A folder of photographs is one shard, which is one actor's."""
 
 CROPS = {
     "kitten": (456, 544),
@@ -59,94 +60,76 @@ SHOWN = ("budgie", "skyline", "canyon", "kitten")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One photograph at one scale and tier; sizes in pixels and bytes, PSNR in dB over RGB, SSIM over luma."""
+class Case:
+    """A folder of photographs that goes there and back at one scale in one tier."""
 
+    source: Path
     scale: str
-    tier: str
-    key: str
-    width: int
-    height: int
-    lr_width: int
-    lr_height: int
-    source_bytes: int
-    lr_bytes: int
-    latent_bytes: int
-    psnr: float
-    ssim: float
+    tier: Tier
+
+    @property
+    def settings(self) -> Settings:
+        """What the rescale is asked for: every tier is shown, also where it does not pay. Raises InvalidOption."""
+        return Settings(target=TargetSize.parse(scale=self.scale), tier=self.tier, max_ratio=None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All photographs at one scale and tier: bytes are sums, figures means.
-
-    Bytes are None for bicubic, of which nothing is stored; seconds for what an earlier run had begun.
-    """
-
-    scale: str
-    tier: str
-    source_bytes: int
-    lr_bytes: int | None
-    latent_bytes: int | None
-    archive_bytes: int | None
-    bits_per_pixel: float | None
-    psnr: float
-    ssim: float
-    rescale_seconds: float | None
-    restore_seconds: float | None
-
-
-def demo(samples: Path, out: Path, *, scales: Sequence[str], device: str = "auto", picture: Path | None = None) -> int:
-    """Rescale and restore ``samples`` at each scale in both tiers, print a table, draw ``picture``; return exit status 0 or 1.
+def demo(cases: Sequence[Case], out: Path, *, device: str = "auto", picture: Path | None = None) -> int:
+    """Rescale and restore each case, print tables, draw ``picture``, write a page; return the exit status 0 or 1.
 
     Raises what the jobs raise; PlanConflict where ``out`` is of an earlier run with another source or other weights.
     """
-    photographs = _photographs(samples)
-    targets = {scale: TargetSize.parse(scale=scale) for scale in scales}
-    cases = list(product(scales, TIERS))
+    settings = [case.settings for case in cases]  # refuses a senseless scale before anything starts
+    begun = time.monotonic()
     rows: list[Row] = []
     summaries: list[Summary] = []
     status = 0
-    say(f"{len(photographs)} photographs, {' and '.join(f'x{scale}' for scale in scales)}, {' and '.join(TIERS)}. Ray starts.")
+    say("Ray starts on this machine.")
     with pool.cluster(None):
-        for number, (scale, tier) in enumerate(cases, start=1):
-            folder, step = _folder(out, scale, tier), f"[{number}/{len(cases)}]"
-            settings = Settings(target=targets[scale], tier=tier, max_ratio=None)  # shows every tier, also where none pays
-            say(f"\n{step} iarn rescale {samples} {folder}/archive --scale {scale} --tier {tier} --max-ratio inf")
-            there, seconds_there = _rescale(samples, folder, settings, device)
-            say(f"{step} iarn restore {folder}/archive {folder}/restored --format {FORMAT}")
-            back, seconds_back = _restore(folder, device)
+        for number, (case, own) in enumerate(zip(cases, settings, strict=True), start=1):
+            folder, step = _folder(out, case.scale, case.tier), f"[{number}/{len(cases)}]"
+            options = f"--scale {case.scale} --tier {case.tier} --max-ratio inf"
+            say(f"\n{step} iarn rescale {case.source} {folder}/archive {options}")
+            there, seconds = _rescale(case, folder, own, device)
+            found, stored = rows_of(folder / "archive", case.scale, case.tier)
+            summary = summary_of(found, stored, seconds)
+            print(f"\n{table([summary])}", flush=True)  # what restores will be like was measured on the way
+            say(f"\n{step} iarn restore {folder}/archive {folder}/restored --format {FORMAT}")
+            back, seconds = _restore(folder, device)
             status = max(status, there, back)
-            found, stored = _read(folder / "archive", scale, tier)
             rows += found
-            summaries.append(_summary(found, stored, seconds_there, seconds_back))
+            summaries.append(replace(summary, restore_seconds=seconds))
     say("\nThe restored files are measured, and bicubic there and back beside them.")
-    originals = {path.name: _pixels(path) for path in photographs}
-    faults = [fault for row in rows if (fault := _fault(row, originals[row.key], _restored(out, row)))]
+    originals = {path.name: pixels_of(path) for case in cases for path in _photographs(case.source)}
+    faults = [fault for row in rows if (fault := fault_in(row, originals[row.key], _restored(out, row)))]
     for fault in faults:
         say(fault)
-    bicubic = [_bicubic(row, originals[row.key]) for row in rows if row.tier == TIERS[0]]
-    summaries += [_summary([row for row in bicubic if row.scale == scale]) for scale in scales]
+    bicubic = [bicubic_of(row, originals[row.key]) for row in rows if row.tier == Tier.LEAN]
+    scales = list(dict.fromkeys(case.scale for case in cases))
+    summaries += [summary_of([row for row in bicubic if row.scale == scale]) for scale in scales]
     summaries.sort(key=lambda summary: scales.index(summary.scale))  # a scale's bicubic after its tiers
-    picture = picture or out / "before-after.png"
-    _draw([row for row in (*rows, *bicubic) if row.scale == scales[-1]], originals, out, picture)
-    _report(out, summaries, rows, picture)
+    _tell(out, summaries, rows, time.monotonic() - begun)
+    say("\nNow pictures to look at.")
+    last = [row for row in (*rows, *bicubic) if row.scale == scales[-1]]
+    _draw(last, originals, out, picture := picture or out / "before-after.png")
+    archive = _folder(out, scales[-1], Tier.BALANCED) / "archive"
+    (page,) = archive_report.write(ReportJob(archive=str(archive), out=out / "report.html", worst=WORST, device=device))
+    print(f"Before and after: {picture}\nAll figures, and where it is worst: {page}")
     return max(status, bool(faults))
 
 
-def table(summaries: Sequence[Summary]) -> str:
-    """Return the summaries as lines of text."""
-    lines = [["scale", "tier", "source", "LR", "latent", "archive", "bits/pixel", "PSNR", "SSIM", "rescale", "restore"]]
-    for each in summaries:
-        counts = (each.source_bytes, each.lr_bytes, each.latent_bytes, each.archive_bytes)
-        lines.append([f"x{each.scale}", each.tier, *("-" if count is None else size(count) for count in counts)])
-        lines[-1].append("-" if each.bits_per_pixel is None else f"{each.bits_per_pixel:.2f}")
-        lines[-1] += [f"{each.psnr:.2f} dB", f"{each.ssim:.4f}"]
-        seconds = (each.rescale_seconds, each.restore_seconds)
-        lines[-1] += ["-" if taken is None else f"{taken:.0f} s" for taken in seconds]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join((shown[0], "-" * len(shown[0]), *shown[1:]))
+def every_case(samples: Path, scales: Sequence[str]) -> list[Case]:
+    """Return all photographs at each scale in both tiers."""
+    return [Case(source=samples, scale=scale, tier=tier) for scale, tier in product(scales, TIERS)]
+
+
+def quick_cases(samples: Path, out: Path) -> list[Case]:
+    """Return all photographs with a latent, and a few of them, copied to a folder of their own, without."""
+    stems = [path.stem for path in _photographs(samples)]
+    few = [*(stem for stem in SHOWN if stem in stems), *(stem for stem in stems if stem not in SHOWN)][:QUICK_LEAN]
+    return [
+        Case(source=samples, scale=QUICK_SCALE, tier=Tier.BALANCED),
+        Case(source=_copied(samples, few, out), scale=QUICK_SCALE, tier=Tier.LEAN),
+    ]
 
 
 def say(text: str) -> None:
@@ -161,13 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where everything goes; an earlier run goes on")
     parser.add_argument("--only", help="names of photographs, commas between, as in budgie,mural")
     parser.add_argument("--scales", default="2,4", help="commas between")
+    parser.add_argument("--quick", action="store_true", help="x4 alone: all photographs with a latent, two without")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto")
     parser.add_argument("--picture", type=Path, help="where the picture goes, .png or .webp; OUT/before-after.png unless given")
     options = parser.parse_args(arguments)
     try:
         samples = _copied(options.samples, options.only.split(","), options.out) if options.only else options.samples
-        scales = options.scales.split(",")
-        return demo(samples, options.out, scales=scales, device=options.device, picture=options.picture)
+        _photographs(samples)
+        cases = quick_cases(samples, options.out) if options.quick else every_case(samples, options.scales.split(","))
+        return demo(cases, options.out, device=options.device, picture=options.picture)
     except KeyboardInterrupt:
         say("Stopped. The same command resumes.")
         return 130
@@ -202,13 +187,22 @@ def _copied(samples: Path, names: Sequence[str], out: Path) -> Path:
 
 
 def _folder(out: Path, scale: str, tier: str) -> Path:
+    """Return where a case keeps its archive and what is restored from it."""
     return out / f"x{scale}-{tier}"
 
 
-def _rescale(samples: Path, folder: Path, settings: Settings, device: str) -> tuple[int, float | None]:
+def _rescale(case: Case, folder: Path, settings: Settings, device: str) -> tuple[int, float | None]:
     """Return the exit status, and the seconds unless an earlier run had begun it."""
     fresh, begun = not (folder / "archive").exists(), time.monotonic()
-    status = rescale(RescaleJob(source=str(samples), archive=str(folder / "archive"), settings=settings, device=device))
+    job = RescaleJob(
+        source=str(case.source),
+        archive=str(folder / "archive"),
+        settings=settings,
+        device=device,
+        pool=POOL,
+        json_lines=False,
+    )
+    status = rescale(job)
     return status, time.monotonic() - begun if fresh else None
 
 
@@ -216,84 +210,21 @@ def _restore(folder: Path, device: str) -> tuple[int, float | None]:
     """Return the exit status, and the seconds unless an earlier run had begun it."""
     archive, destination = folder / "archive", folder / "restored"
     fresh, begun = not destination.exists(), time.monotonic()
-    options = RestoreOptions(output=OutputKind.FILES, format=FORMAT)
-    status = restore(RestoreJob(archive=str(archive), destination=str(destination), options=options, device=device))
+    options = RestoreOptions(format=FORMAT)
+    job = RestoreJob(
+        archive=str(archive), destination=str(destination), options=options, device=device, pool=POOL, json_lines=False
+    )
+    status = restore(job)
     return status, time.monotonic() - begun if fresh else None
 
 
-def _read(folder: Path, scale: str, tier: Tier) -> tuple[list[Row], int]:
-    """Return a row for each rescaled entry of an archive, and the bytes of its shards."""
-    archive = Archive.open(open_store(str(folder)))
-    rows = [
-        Row(
-            scale=scale,
-            tier=tier,
-            key=entry.key,
-            width=entry.width or 0,
-            height=entry.height or 0,
-            lr_width=entry.lr_width or 0,
-            lr_height=entry.lr_height or 0,
-            source_bytes=entry.byte_size,
-            lr_bytes=len(entry.lr or b""),
-            latent_bytes=len(entry.latent or b""),
-            psnr=entry.psnr or 0.0,
-            ssim=entry.ssim or 0.0,
-        )
-        for _, entry in archive.find("*", parts=("lr", "latent"))
-        if entry.kind is EntryKind.RESCALED
-    ]
-    if not rows:
-        raise EmptySource(f"{archive.plan.source} (images that can be rescaled)")
-    return rows, sum(commit.byte_size for commit in archive.commits())
-
-
-def _summary(rows: Sequence[Row], stored: int | None = None, there: float | None = None, back: float | None = None) -> Summary:
-    """Sum up the rows of one scale and tier; ``stored`` bytes are None for bicubic."""
-    return Summary(
-        scale=rows[0].scale,
-        tier=rows[0].tier,
-        source_bytes=sum(row.source_bytes for row in rows),
-        lr_bytes=None if stored is None else sum(row.lr_bytes for row in rows),
-        latent_bytes=None if stored is None else sum(row.latent_bytes for row in rows),
-        archive_bytes=stored,
-        bits_per_pixel=None if stored is None else 8 * stored / sum(row.width * row.height for row in rows),
-        psnr=fmean(row.psnr for row in rows),
-        ssim=fmean(row.ssim for row in rows),
-        rescale_seconds=there,
-        restore_seconds=back,
-    )
-
-
-def _fault(row: Row, original: Pixels, restored: Pixels) -> str | None:
-    """Measure a restored file again, and say so where it is not what the archive says."""
-    squares = np.square(original.astype(np.int32) - restored).sum(dtype=np.int64)
-    found = psnr_of(float(squares) / original.size / 255**2)
-    if abs(found - row.psnr) < TOLERANCE_DB:
-        return None
-    return f"{row.key} x{row.scale} {row.tier}: the restored file has {found:.2f} dB, the archive says {row.psnr:.2f} dB."
-
-
-def _bicubic(row: Row, original: Pixels) -> Row:
-    """Return what bicubic there and back makes of a row's photograph at its LR size, 8-bit in between."""
-    found = measure(original, _there_and_back(original, row))
-    return replace(row, tier=BICUBIC, latent_bytes=0, psnr=found.psnr, ssim=found.ssim)
-
-
-def _there_and_back(original: Pixels, row: Row) -> Pixels:
-    return resize(resize(original, (row.lr_height, row.lr_width)), (row.height, row.width))
-
-
-def _pixels(path: Path) -> Pixels:
-    return decoding.decode(path.read_bytes(), pixel_limit=PIXEL_LIMIT).pixels
-
-
 def _restored(out: Path, row: Row) -> Pixels:
-    return _pixels(_folder(out, row.scale, row.tier) / "restored" / renamed(row.key, FORMAT))
+    return pixels_of(_folder(out, row.scale, row.tier) / "restored" / renamed(row.key, FORMAT))
 
 
 def _draw(rows: Sequence[Row], originals: dict[str, Pixels], out: Path, picture: Path) -> None:
     """Draw the sheet of one scale: the photographs of SHOWN, or the first ones where none of those is there."""
-    keys = list(dict.fromkeys(row.key for row in rows))
+    keys = [row.key for row in rows if row.tier == BICUBIC]
     stems = {Path(key).stem: key for key in keys}
     chosen = [stems[stem] for stem in SHOWN if stem in stems] or keys[: len(SHOWN)]
     lines = []
@@ -309,7 +240,7 @@ def _draw(rows: Sequence[Row], originals: dict[str, Pixels], out: Path, picture:
                 sheet.crop(lr_codec.decode_lr(entry.lr)[0], place, ratio),
                 f"{lean.lr_width} x {lean.lr_height}, {size(lean.lr_bytes)}",
             ),
-            (sheet.crop(_there_and_back(originals[key], lean), place), f"{bicubic.psnr:.1f} dB"),
+            (sheet.crop(there_and_back(originals[key], lean), place), f"{bicubic.psnr:.1f} dB"),
             (sheet.crop(_restored(out, lean), place), f"{lean.psnr:.1f} dB"),
             (sheet.crop(_restored(out, balanced), place), f"{balanced.psnr:.1f} dB, latent {size(balanced.latent_bytes)}"),
         )
@@ -327,7 +258,7 @@ def _place(row: Row) -> tuple[int, int]:
     return (top, left) if top <= room[0] and left <= room[1] else (room[0] // 24 * 12, room[1] // 24 * 12)
 
 
-def _report(out: Path, summaries: Sequence[Summary], rows: Sequence[Row], picture: Path) -> None:
+def _tell(out: Path, summaries: Sequence[Summary], rows: Sequence[Row], seconds: float) -> None:
     """Print the table, and write it with a row for each photograph."""
     models = next(out.glob("*/archive/model"))
     model = sum(path.stat().st_size for path in models.iterdir())
@@ -335,8 +266,8 @@ def _report(out: Path, summaries: Sequence[Summary], rows: Sequence[Row], pictur
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"\n{table(summaries)}\n")
     print(f"Bytes are sums, figures means over the photographs. An archive also holds its network, once: {size(model)}.")
-    print(f"Seconds are whole, with the start of the actors. Each photograph by itself: {out / 'results.json'}")
-    print(f"To look at: {picture}, and the pictures in {out}/x*/restored")
+    print(f"Seconds are whole, with the start of the actors; all of it took {seconds:.0f} s.")
+    print(f"Each photograph by itself: {out / 'results.json'}; restored: {out}/x*/restored", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.demo import Row, Summary, main, table
+from jobs.demo import main, quick_cases
+from jobs.demo_figures import Row, Summary, table
 from jobs.reports import sheet
 from pipeline.cluster import pool
 from pipeline.pictures.decoding import decode
@@ -99,10 +100,24 @@ def test_its_figures_are_those_of_the_files(first: Run, samples: Path) -> None:
 
 @pytest.mark.ray
 def test_it_tells_what_it_does(first: Run) -> None:
-    """Protects patience: every step is announced, as the command that a user would give."""
+    """Protects patience: every step is announced, as the command that a user would give, in words also without a terminal;
+    what there is to look at stands last."""
     assert first.said.count("iarn rescale") == first.said.count("iarn restore") == 2
     assert "[1/2]" in first.said
     assert "[2/2]" in first.said
+    assert "2 entries (0 kept as originals) in 1 of 1 shards" in first.said
+    assert "{" not in first.said
+    last = first.printed.splitlines()[-2:]
+    assert [Path(line.rpartition(" ")[2]) for line in last] == [first.out / "before-after.png", first.out / "report.html"]
+    assert (first.out / "report.html").stat().st_size > 10_000
+
+
+def test_a_quick_demo_is_a_part_of_it(samples: Path, tmp_path: Path) -> None:
+    """Protects the first minute: all photographs go there and back once, and few without a latent as well."""
+    every, few = quick_cases(samples, tmp_path)
+    assert (every.source, every.scale, every.tier) == (samples, "4", "balanced")
+    assert (few.scale, few.tier) == ("4", "lean")
+    assert sorted(path.name for path in few.source.iterdir()) == sorted(SIZES)
 
 
 @pytest.mark.ray
@@ -181,7 +196,7 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
 
 def test_table_lines_up() -> None:
     """Protects the table: columns align whatever the numbers, and what is not there is a dash."""
-    common = {"scale": "4", "source_bytes": 5, "psnr": 30.0, "ssim": 0.9}
+    common = {"scale": "4", "images": 8, "source_bytes": 5, "psnr": 30.0, "ssim": 0.9}
     full = Summary(
         **common, tier="lean", lr_bytes=10**9, latent_bytes=0, archive_bytes=1, bits_per_pixel=2.5, rescale_seconds=1.0,
         restore_seconds=100.4,
