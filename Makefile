@@ -21,16 +21,17 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# Half of the time is waiting for processes that start and end, so two run side by side, each with servers of its own; files
-# in the order of tests/conftest.py, the longest first.
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Half of the time is waiting for processes that start and end, so three run side by side on two cores, each with servers of
+# its own; files are in the order of tests/conftest.py, the longest first.
+WORKERS ?= 3
+PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 unit: $(VENV)/dev.stamp
-	$(PYTEST)
+	$(PYTEST) $(WORKERS)
 
 # Without Ray, S3 server, browser and commands: for every save.
 test-quick: $(VENV)/dev.stamp
-	$(PYTEST) -m quick
+	$(PYTEST) 2 -m quick
 
 # A job of 5,000 images under 20 faults drawn from SEED, and its account: some 15 minutes.
 SEED ?= 1
