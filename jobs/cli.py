@@ -6,6 +6,7 @@ meant as it stands; 3 the job itself failed; 130 stopped by Ctrl-C (the same com
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -462,6 +463,8 @@ def tier_for(tier: Tier | None, floor: float | None) -> Tier:
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is no UTF-8 is shown by its escapes, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -225,7 +225,12 @@ def list_failures(store: Store, totals: Totals) -> dict[str, str]:
 
 def failure_lines(failures: list[Failure]) -> bytes:
     """Return failures as JSON lines."""
-    return "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures).encode()
+    return b"".join(json_line(asdict(failure)) for failure in failures)
+
+
+def json_line(value: Any) -> bytes:
+    """Return a value as one line of JSON, readable; a byte of a name that is no UTF-8 is the escape that Python reads back."""
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def json_log() -> Any:

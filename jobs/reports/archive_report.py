@@ -61,11 +61,12 @@ def report(job: ReportJob) -> int:
     page = render(found, closeups(archive, found["worst"]))
     with local_errors(str(job.out)):
         job.out.parent.mkdir(parents=True, exist_ok=True)
-        job.out.write_text(page, encoding="utf-8")
+        job.out.write_text(page, encoding="utf-8", errors="backslashreplace")
         print(job.out)
         if job.as_json:
             path = figures_path(job.out)
-            path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
             print(path)
     return 0
 

@@ -47,7 +47,7 @@ def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Map
         },
         "ray": reporter.ray,
     }
-    store.replace(REPORT, (json.dumps(report, ensure_ascii=False, indent=2) + "\n").encode())
+    store.replace(REPORT, (json.dumps(report, ensure_ascii=False, indent=2) + "\n").encode(errors="backslashreplace"))
 
 
 def _counts(totals: Totals) -> dict[str, int]:
