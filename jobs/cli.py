@@ -81,6 +81,16 @@ def rescale(
     ] = Verification.FULL,
     pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
     image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
+    all_files: Annotated[
+        bool, typer.Option("--all-files", help="Loose files that are no images as well, as they are: all of a folder.")
+    ] = False,
+    sniff: Annotated[
+        bool | None,
+        typer.Option(
+            "--sniff/--no-sniff",
+            help="Find images by their first bytes where names do not tell; locally done unless told, on S3 a request each.",
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
     device: Device = "auto",
     address: Address = None,
@@ -109,6 +119,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
             verify=verify,
+            all_files=all_files,
         )
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return rescale(
@@ -120,6 +131,7 @@ def rescale(
                 device=device,
                 pool=pool,
                 json_lines=json_lines,
+                sniff=sniff,
             )
         )
 

@@ -186,6 +186,8 @@ class Reporter:
         if totals.failed > SHOWN_FAILURES:
             console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
         for name, value in more.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{count} {each}" for each, count in value.items())
             console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
 
     @property

@@ -92,14 +92,15 @@ class PlanConflict(UsageError):
 
 
 class EmptySource(UsageError):
-    """Nothing to rescale at a URI."""
+    """Nothing to rescale at a URI, whatever ``others`` there are."""
 
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
-        self.uri = uri
+    def __init__(self, uri: str, others: int = 0) -> None:
+        super().__init__(uri, others)
+        self.uri, self.others = uri, others
 
     def __str__(self) -> str:
-        return f"{self.uri} holds no image, no .tar and no .parquet. Give a folder, a prefix or a file that does."
+        others = f"; --all-files would carry its {self.others} other files" if self.others else ""
+        return f"{self.uri} holds no image, no .tar and no .parquet{others}. Give a folder, a prefix or a file that does."
 
 
 class StoreError(PipelineError):
