@@ -8,7 +8,8 @@ from dataclasses import replace
 from pipeline.assets.folders import loose_samples
 from pipeline.assets.names import UniqueNames, has_image_name, is_of_another_kind, safe_key, safe_suffix, split_stem
 from pipeline.assets.samples import SNIFFED, is_image, named_asset, sidecar_suffix
-from pipeline.assets.tars import LARGEST_MEMBER, read_tar
+from pipeline.assets.tar_members import LARGEST_MEMBER
+from pipeline.assets.tars import read_tar
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store
 

@@ -84,7 +84,7 @@ def keys(assets: list[Asset]) -> list[str]:
 
 
 def test_tar_members_of_a_stem_are_one_asset(tmp_path: Path) -> None:
-    """Protects the WebDataset convention: image and sidecars of adjacent members, keys as they are."""
+    """Protects the WebDataset convention: images and sidecars of adjacent members, keys as they are."""
     members = [
         ("a/x.seg.png", PNG),
         ("a/x.jpg", JPEG),
@@ -95,7 +95,8 @@ def test_tar_members_of_a_stem_are_one_asset(tmp_path: Path) -> None:
     ]
     assets = read_tar(tmp_path, make_tar(members))
     assert assets == [
-        Asset(key="a/x.jpg", data=JPEG, sidecars={"seg.png": PNG, "txt": b"cap"}),
+        Asset(key="a/x.seg.png", data=PNG),
+        Asset(key="a/x.jpg", data=JPEG, sidecars={"txt": b"cap"}),
         Asset(key="b/x.PNG", data=PNG),
         Asset(key="b/y.seg.png", data=PNG),
         Asset(key="b/z.jpg", data=b""),
@@ -162,7 +163,7 @@ def test_tar_links_and_devices_are_told_and_not_followed(tmp_path: Path) -> None
     """Protects the machine that reads: a link of a stranger's tar is reported, nothing is opened."""
     buffer = io.BytesIO()
     kinds = {
-        b"1": "hard link",
+        b"1": "hard link here, to %2F/etc/passwd, which is no file before it",
         b"2": "symbolic link",
         b"3": "character device",
         b"4": "block device",
@@ -180,6 +181,100 @@ def test_tar_links_and_devices_are_told_and_not_followed(tmp_path: Path) -> None
     assets = read_tar(tmp_path, buffer.getvalue())
     assert [asset.data for asset in assets] == [None] * len(kinds)
     assert all(what in str(asset.note) for asset, what in zip(assets, kinds.values(), strict=True))
+
+
+def linked_tar(*members: tuple[str, bytes | str]) -> bytes:
+    """Return a tar of files, and of hard links to where text says."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                info.type, info.linkname = tarfile.LNKTYPE, data
+                tar.addfile(info)
+            else:
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress], ids=["plain", "gz", "xz"])
+def test_tar_hard_links_are_other_names_of_earlier_members(tmp_path: Path, compress: Any) -> None:
+    """Protects albums without duplicates: a link has its target's bytes, also one to a link, or to a name that came twice."""
+    long = "folder/" * 30 + "long.jpg"
+    data = linked_tar(
+        ("./a.jpg", JPEG),
+        (long, PNG * 500),
+        ("./album/1.jpg", "./a.jpg"),
+        ("./album/1.txt", b"caption"),
+        ("album/2.jpg", long),
+        ("album/3.jpg", "album/1.jpg"),
+        ("a.jpg", PNG),
+        ("album/4.jpg", "a.jpg"),
+        ("album/5.jpg", "later.jpg"),
+        ("later.jpg", JPEG),
+    )
+    assets = read_tar(tmp_path, compress(data))
+    assert [(asset.key, asset.data) for asset in assets] == [
+        ("a.jpg", JPEG),
+        (long, PNG * 500),
+        ("album/1.jpg", JPEG),
+        ("album/2.jpg", PNG * 500),
+        ("album/3.jpg", JPEG),
+        ("a~2.jpg", PNG),
+        ("album/5.jpg", None),  # told at once, the sample before it once that is whole
+        ("album/4.jpg", PNG),
+        ("later.jpg", JPEG),
+    ]
+    assert assets[2].sidecars == {"txt": b"caption"}
+    assert "to later.jpg, which is no file before it" in str(assets[6].note)
+
+
+def test_tars_joined_by_cat_are_read_to_their_end(tmp_path: Path) -> None:
+    """Protects what stands behind an end mark where a header follows, whatever the tars were padded to."""
+    full = make_tar([("a.jpg", JPEG), ("a.txt", b"1")])
+    short = make_tar([("b.jpg", PNG)])[: 2 * 512 + 1024]
+    last = linked_tar(("c.jpg", JPEG), ("d.jpg", "a.jpg"))
+    for number, data in enumerate((full + short + last, gzip.compress(full) + gzip.compress(short + last))):
+        assets = read_tar(tmp_path / str(number), data)
+        assert [(asset.key, asset.data) for asset in assets] == list(
+            zip(("a.jpg", "b.jpg", "c.jpg", "d.jpg"), (JPEG, PNG, JPEG, JPEG), strict=True)
+        )
+    assets, error = read_damaged(*shard_of(tmp_path / "x", ShardKind.TAR, {"x.tar": full + random.Random(1).randbytes(2048)}))
+    assert keys(assets) == ["a.jpg"]
+    assert "more follows" in str(error)
+
+
+def test_tar_images_whose_names_have_dots_are_assets_of_their_own(tmp_path: Path) -> None:
+    """Protects screenshots and versions: no image is another's sidecar, and each has the caption that begins like it."""
+    members = [
+        ("s/Shot 2024-05-01 at 10.20.30.png", PNG),
+        ("s/Shot 2024-05-01 at 10.20.30.txt", b"first"),
+        ("s/Shot 2024-05-01 at 10.21.07.png", JPEG),
+        ("s/Shot 2024-05-01 at 10.21.07.txt", b"second"),
+        ("s/track 2.0 (clean).jpg", JPEG),
+        ("s/track 2.0 (raw).jpg", PNG),
+        ("s/track 2.json", b"{}"),
+    ]
+    assert read_tar(tmp_path, make_tar(members)) == [
+        Asset(key=members[0][0], data=PNG, sidecars={"20.30.txt": b"first"}),
+        Asset(key=members[2][0], data=JPEG, sidecars={"21.07.txt": b"second"}),
+        Asset(key=members[4][0], data=JPEG, sidecars={"json": b"{}"}),
+        Asset(key=members[5][0], data=PNG),
+    ]
+
+
+def test_tar_images_are_told_by_their_first_bytes_where_names_do_not(tmp_path: Path) -> None:
+    """Protects tars of blobs: an image without an extension, or with an odd one, is no failure."""
+    members = [("blobs/c0ffee", JPEG), ("blobs/x.jpg_large", PNG), ("blobs/x.txt", b"1"), ("blobs/y", b"text"), ("z.dng", PNG)]
+    assets = read_tar(tmp_path, make_tar(members))
+    assert [(asset.key, asset.data) for asset in assets] == [
+        ("blobs/c0ffee", JPEG),
+        ("blobs/x.jpg_large", PNG),
+        ("blobs/y", None),
+        ("z.dng", None),
+    ]
+    assert assets[1].sidecars == {"txt": b"1"}
 
 
 def test_tar_files_of_macos_are_no_assets(tmp_path: Path) -> None:
@@ -249,7 +344,7 @@ def test_garbage_inside_a_tar_ends_it_with_a_sentence(tmp_path: Path) -> None:
     assets, error = read_damaged(*shard_of(tmp_path, ShardKind.TAR, {"x.tar": bytes(data)}))
     assert keys(assets) == ["0.jpg", "1.jpg"]
     assert "byte 2048" in str(error)
-    data[2048:3072] = bytes(1024)
+    data[2048:4096] = bytes(2048)
     assets, error = read_damaged(*shard_of(tmp_path / "zero", ShardKind.TAR, {"x.tar": bytes(data)}))
     assert keys(assets) == ["0.jpg", "1.jpg"]
     assert "more follows" in str(error)
