@@ -11,7 +11,7 @@ from typing import Any
 from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
-from pipeline.archives.archive import Archive
+from pipeline.archives.archive import PLAN_KEY, Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
@@ -93,16 +93,27 @@ def open_archive(job: RescaleJob) -> Archive:
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
-    if differences:
-        raise PlanConflict(archive.store.uri, tuple(differences))
-    return archive
+    if not differences:
+        return archive
+    if not _is_begun(archive):
+        archive.store.delete(PLAN_KEY)
+        return _begin(job, model)
+    raise PlanConflict(archive.store.uri, tuple(differences))
+
+
+def _is_begun(archive: Archive) -> bool:
+    """Whether anything stands in an archive but its plan: that of settings under which nothing could be done is given up."""
+    return any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
 
 
 def _begin(job: RescaleJob, model: bytes) -> Archive:
     """Plan the source into a new archive, with a list of what is no part of the plan."""
     _check_scale(job.settings, model)
     with spool() as directory, LeftOutList(directory / LEFT_OUT) as left_out:
-        listing = Listing(sniff=job.sniff, all_files=job.settings.all_files, left_out=left_out.add)
+        settings = job.settings
+        listing = Listing(
+            sniff=job.sniff, image_column=settings.image_column, all_files=settings.all_files, left_out=left_out.add
+        )
         found = find_source(job.source, listing)
         store = open_store(job.archive, create=True)
         if store.uri == found.store.uri:

@@ -6,14 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 from pipeline.assets.folders import loose_samples
 from pipeline.assets.names import has_image_name, is_hidden, is_of_another_kind, split_stem
 from pipeline.assets.samples import SNIFFED, begins_image
 from pipeline.assets.takeout import end_of
-from pipeline.core.errors import EmptySource, InvalidOption, NotFound
-from pipeline.core.overlap import ahead
+from pipeline.core.errors import EmptySource, InvalidOption, NotFound, ShardError, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import LocalStore, Store, open_store, split_uri
 
@@ -23,8 +22,11 @@ GROUP_COUNT = 256
 GROUP_BYTES = 256 * 2**20
 """Bytes of one shard of loose files, sidecars included."""
 
-SNIFFING_THREADS = 16
+LOOKING_THREADS = 16
 """Objects of a remote store that are looked into at a time."""
+
+LOOKING_AHEAD = 1000
+"""Objects listed before those among them are looked into that have to be: a page of a listing."""
 
 HIDDEN = "it is hidden: its name or a folder's begins with a dot"
 IN_ARCHIVE = "it belongs to an archive of this program"
@@ -46,10 +48,14 @@ class Listing:
     """What a listing is taken for.
 
     ``sniff`` looks at the first bytes of files whose names do not tell whether they are images; None: in local folders alone.
-    ``all_files`` takes files that are no images as well. Groups of loose files close at ``group_count`` or ``group_bytes``.
+    ``tables`` looks into Parquet files: one without images, as img2dataset writes them beside its tars, is no source then;
+    ``image_column`` names the column of the others. ``all_files`` takes files that are no images as well. Groups of loose files
+    close at ``group_count`` or ``group_bytes``.
     """
 
     sniff: bool | None = None
+    tables: bool = True
+    image_column: str | None = None
     all_files: bool = False
     group_count: int = GROUP_COUNT
     group_bytes: int = GROUP_BYTES
@@ -62,7 +68,7 @@ class Source:
     def __init__(self, store: Store, shards: Iterator[SourceShard], grouping: _Grouping | None = None) -> None:
         first = next(shards, None)
         if first is None:
-            raise EmptySource(store.uri, 0 if grouping is None else grouping.ignored)
+            raise EmptySource(store.uri) if grouping is None else EmptySource(store.uri, grouping.ignored, grouping.table)
         self.store = store
         self.shards = chain((first,), shards)
         """To be gone through once: nothing of them is held. Raises InvalidOption beyond a billion, StoreError."""
@@ -94,9 +100,9 @@ def find_source(uri: str, listing: Listing | None = None) -> Source:
         return find_shards(open_store(uri), listing)
     if next(iter(store.list(f"{key}/")), None) is not None:
         return find_shards(open_store(uri), listing)
-    kind = _Kinds(store, listing)(info)
+    kind, why = _Kinds(store, listing)(info)
     if kind is None and not listing.all_files:
-        raise EmptySource(uri)
+        raise EmptySource(uri, why=why if _PARQUET.search(key) else "")
     return Source(store, iter((_shard(0, kind or ShardKind.FILES, (info,)),)))
 
 
@@ -123,31 +129,50 @@ class _Kinds:
     """What the objects of a listing are: FILES for an image, None for what is no source."""
 
     def __init__(self, store: Store, listing: Listing) -> None:
-        self._store = store
+        self._store, self._listing = store, listing
         self._local = isinstance(store, LocalStore)
-        self.sniffs = self._local if listing.sniff is None else listing.sniff
+        self._sniffs = self._local if listing.sniff is None else listing.sniff
 
-    def over(self, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ShardKind | None]]:
-        """Yield each object with its kind, in order; several of a remote store are looked into at once."""
-        if self._local or not self.sniffs:
-            yield from ((info, self(info)) for info in infos)
+    def over(self, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ShardKind | None, str]]:
+        """Yield each object with its kind, and why it is of none, in order; remote ones are looked into several at once."""
+        if self._local:
+            yield from ((info, *self(info)) for info in infos)
             return
-        with ThreadPoolExecutor(SNIFFING_THREADS) as threads:
-            yield from ahead(threads, lambda info: (info, self(info)), infos, limit=4 * SNIFFING_THREADS)
+        source = iter(infos)
+        with ThreadPoolExecutor(LOOKING_THREADS) as threads:
+            while page := list(islice(source, LOOKING_AHEAD)):
+                asked = [info for info in page if self._is_looked_into(info.key)]
+                told = dict(zip(asked, threads.map(self, asked), strict=True)) if asked else {}
+                yield from ((info, *(told.get(info) or self(info))) for info in page)
 
-    def __call__(self, info: ObjectInfo) -> ShardKind | None:
+    def __call__(self, info: ObjectInfo) -> tuple[ShardKind | None, str]:
+        """Return the kind of an object; None, and why, for what is no source by itself."""
         key = info.key
         if _TAR.search(key):
-            return ShardKind.TAR
+            return ShardKind.TAR, ""
         if _PARQUET.search(key):
-            return ShardKind.PARQUET
-        if has_image_name(key) or (self.sniffs and not is_of_another_kind(key) and self._begins_image(info)):
-            return ShardKind.FILES
-        return None
+            why = self._why_no_images(info) if self._listing.tables else None
+            return (ShardKind.PARQUET, "") if why is None else (None, why)
+        if has_image_name(key):
+            return ShardKind.FILES, ""
+        if is_of_another_kind(key):
+            return None, NO_IMAGE
+        if not self._sniffs:
+            return None, NOT_LOOKED_INTO
+        return (ShardKind.FILES, "") if self._begins_image(info) else (None, NO_IMAGE)
 
-    def why_none(self, key: str) -> str:
-        """Return why an object that is no sidecar either is left out."""
-        return NO_IMAGE if self.sniffs or is_of_another_kind(key) else NOT_LOOKED_INTO
+    def _is_looked_into(self, key: str) -> bool:
+        if _PARQUET.search(key):
+            return self._listing.tables
+        return self._sniffs and not (has_image_name(key) or is_of_another_kind(key) or _TAR.search(key))
+
+    def _why_no_images(self, info: ObjectInfo) -> str | None:
+        from pipeline.assets.rows import why_no_images  # training reads tars where pyarrow is not installed
+
+        try:
+            return why_no_images(self._store, info, self._listing.image_column)
+        except (ShardError, NotFound, SourceChanged):  # what reads the shard tells it
+            return None
 
     def _begins_image(self, info: ObjectInfo) -> bool:
         return info.size > 0 and begins_image(self._store.read(info.key, 0, SNIFFED, etag=info.etag))
@@ -180,17 +205,21 @@ class _Unit:
     stems: set[str] = field(default_factory=set)
     objects: list[ObjectInfo] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
+    whys: dict[str, str] = field(default_factory=dict)
     size: int = 0
 
     def takes(self, stem: str) -> bool:
         """Whether a file of this stem goes here."""
         return stem in self.stems or (self.folder is not None and self.folder == stem[: stem.rfind("/") + 1])
 
-    def add(self, stem: str, info: ObjectInfo, *, image: bool) -> None:
+    def add(self, stem: str, info: ObjectInfo, why: str) -> None:
+        """Take an object: an image, or what is none and ``why``."""
         self.stems.add(stem)
         self.objects.append(info)
         self.size += info.size
-        if image:
+        if why:
+            self.whys[info.key] = why
+        else:
             self.images.add(info.key)
 
 
@@ -203,6 +232,8 @@ class _Grouping:
 
     def __init__(self, listing: Listing, kinds: _Kinds) -> None:
         self.ignored = 0
+        self.table = ""
+        """A table that is no source, and why."""
         self._listing, self._kinds = listing, kinds
         self._index = 0
         self._open: list[_Unit] = []
@@ -211,19 +242,21 @@ class _Grouping:
         self._bytes = 0
 
     def shards(self, listing: Iterable[ObjectInfo]) -> Iterator[SourceShard]:
-        for info, kind in self._kinds.over(self._sources(listing)):
+        for info, kind, why in self._kinds.over(self._sources(listing)):
             while self._open and info.key >= self._open[-1].end:
                 yield from self._close()
             if kind in (ShardKind.TAR, ShardKind.PARQUET):
                 yield self._next(kind, (info,))
                 continue
+            if _PARQUET.search(info.key):
+                self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
             if kind and self._open and self._open[-1].takes(stem) and self._is_full(self._open[-1]):
                 yield from self._close()  # frames of a film, say: no shard may grow without end
             if not self._open or not self._open[-1].takes(stem):
                 end = end_of(stem)
                 self._open.append(_Unit(end, None if end == f"{stem}/" else stem[: stem.rfind("/") + 1]))
-            self._open[-1].add(stem, info, image=kind is not None)
+            self._open[-1].add(stem, info, why)
         while self._open:
             yield from self._close()
         yield from self._flush()
@@ -259,7 +292,7 @@ class _Grouping:
                 assets += len(others)
             else:
                 for info in others:
-                    self._leave_out(info, self._kinds.why_none(info.key))
+                    self._leave_out(info, unit.whys[info.key])
                 apart = {info.key for info in others}
                 objects = [info for info in objects if info.key not in apart]
         if not objects:

@@ -6,7 +6,13 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from pipeline.assets.left_out import LEFT_OUT
+from pipeline.assets.outputs import OutputKind
+from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
 from pipeline.core.records import Entry, EntryKind
 from tests.support import workshop
 from tests.support.pictures import photo, saved
@@ -109,3 +115,56 @@ def test_all_files_make_an_archive_a_copy_of_its_source(tmp_path: Path) -> None:
     back = workshop.written(tmp_path / "out")
     assert {name: back[name] for name in OTHERS} == OTHERS
     assert back.keys() == {"x.jpg", "x.txt"} | OTHERS.keys()
+
+
+METADATA = {"key": ["0", "1"], "url": ["https://example.org/0.jpg", "http://example.org/1"], "width": [1, 2]}
+
+
+@pytest.mark.parametrize("output", list(OutputKind))
+def test_tables_without_images_lie_beside_the_tars(tmp_path: Path, output: OutputKind) -> None:
+    """Protects what img2dataset writes: its tables of metadata are told and ignored, and shards come back by their names."""
+    source = tmp_path / "source"
+    for name in ("00000", "00001"):
+        workshop.as_tar(source, workshop.samples(2), f"{name}.tar")
+        pq.write_table(pa.table(METADATA), source / f"{name}.parquet")
+        (source / f"{name}_stats.json").write_text("{}")
+    result = workshop.rescale(str(source), tmp_path / "archive")
+    assert [shard.name for shard in result.archive.shards()] == ["00000.tar", "00001.tar"]
+    assert not result.failures
+    assert listed(tmp_path / "archive") == {"00000.parquet", "00000_stats.json", "00001.parquet", "00001_stats.json"}
+    assert "holds addresses of images" in (tmp_path / "archive" / LEFT_OUT).read_text()
+    assert not workshop.failures(workshop.restore(result, tmp_path / "out", output=output))
+    ending = {OutputKind.FILES: "", OutputKind.TAR: ".tar", OutputKind.PARQUET: ".parquet"}[output]
+    assert {name.partition("/")[0] for name in workshop.written(tmp_path / "out")} == {f"0000{n}{ending}" for n in (0, 1)}
+
+
+def test_columns_are_checked_before_there_is_a_plan(tmp_path: Path) -> None:
+    """Protects users of tables: what has no images is told as such, a wrong column with the right ones, and nothing is begun."""
+    (tmp_path / "urls").mkdir()
+    pq.write_table(pa.table(METADATA), tmp_path / "urls" / "x.parquet")
+    with pytest.raises(EmptySource, match=r"x\.parquet: its column url holds addresses of images, not images"):
+        workshop.begin(str(tmp_path / "urls"), tmp_path / "archive")
+    (tmp_path / "two").mkdir()
+    pq.write_table(pa.table({"left": [PHOTO], "right": [PNG], "text": ["t"]}), tmp_path / "two" / "x.parquet")
+    with pytest.raises(InvalidOption, match=r"--image-column text: .* has its images in left, right"):
+        workshop.begin(str(tmp_path / "two"), tmp_path / "archive", image_column="text")
+    assert not (tmp_path / "archive" / "plan.json").exists()
+    result = workshop.rescale(str(tmp_path / "two"), tmp_path / "archive")
+    assert [entry.key for entry in result.entries] == ["00000000#left.jpg", "00000000#right.png"]
+    assert not result.failures
+    assert not workshop.failures(workshop.restore(result, tmp_path / "out", output=OutputKind.PARQUET))
+    assert pq.read_table(tmp_path / "out" / "x.parquet").column_names == ["key", "image", "sidecars"]
+
+
+def test_an_archive_in_which_nothing_stands_is_begun_anew(tmp_path: Path) -> None:
+    """Protects the advice to give another option: it holds for the same place, as long as no shard was written there."""
+    source = source_of(tmp_path / "source", {"x.jpg": PHOTO})
+    first = workshop.begin(source, tmp_path / "archive")
+    second = workshop.begin(source, tmp_path / "archive", all_files=True)
+    assert second.digest != first.digest
+    assert second.plan.settings.all_files
+    result = workshop.rescale(source, tmp_path / "archive", all_files=True)
+    assert result.archive.digest == second.digest
+    assert not result.failures
+    with pytest.raises(PlanConflict):
+        workshop.begin(source, tmp_path / "archive")

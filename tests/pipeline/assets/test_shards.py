@@ -596,12 +596,11 @@ def test_a_parquet_column_called_json_goes_there_and_back(tmp_path: Path, kind: 
     assert pq.read_table(tmp_path / "back.parquet").equals(table)
 
 
-def test_parquet_image_column_is_found_or_named(tmp_path: Path) -> None:
-    """Protects the choice of a column: found where there is just one, named otherwise, and refused in one sentence."""
+def test_parquet_image_columns_are_found_or_named(tmp_path: Path) -> None:
+    """Protects the choice of columns: all that hold images are found, or one is named, or it is refused in one sentence."""
     columns = {"left": [JPEG], "right": [PNG], "text": ["x"], "blob": [b"none"]}
     store, shard = parquet_shard(tmp_path, columns)
-    with pytest.raises(NoImageColumn, match="no one column that holds images among left, right, text, blob"):
-        list(read_assets(store, shard))
+    assert keys(list(read_assets(store, shard))) == ["00000000#left.jpg", "00000000#right.png"]
     (asset,) = read_assets(store, shard, image_column="right")
     assert asset.data == PNG
     assert asset.sidecars["left"] == JPEG
@@ -610,6 +609,59 @@ def test_parquet_image_column_is_found_or_named(tmp_path: Path) -> None:
             list(read_assets(store, shard, image_column=name))
     with pytest.raises(NoImageColumn):
         list(read_assets(*parquet_shard(tmp_path / "none", {"text": ["x"], "blob": [b"none"]})))
+
+
+STRUCT = {"bytes": JPEG, "path": "p/1.jpg"}
+PLACES: dict[str, tuple[dict[str, Any], dict[str, bytes], dict[str, Any]]] = {
+    "columns": (
+        {"id": ["r"], "image": [STRUCT], "mask": [{"bytes": PNG, "path": None}], "none": pa.array([None], pa.binary())},
+        {"r#image.jpg": JPEG, "r#mask.png": PNG},
+        {"id": "r", "image": {"path": "p/1.jpg"}, "mask": {"path": None}, "none": None},
+    ),
+    "list": (
+        {"images": [[STRUCT, {"bytes": None, "path": "gone.jpg"}, {"bytes": PNG, "path": None}]], "text": ["t"]},
+        {"p/1#images#0.jpg": JPEG, "p/1#images#2.png": PNG},
+        {"images": [{"path": "p/1.jpg"}, {"bytes": None, "path": "gone.jpg"}, {"path": None}], "text": "t"},
+    ),
+    "plain list": (
+        {"pages": [[JPEG, PNG]]},
+        {"00000000#pages#0.jpg": JPEG, "00000000#pages#1.png": PNG},
+        {"pages": [None, None]},
+    ),
+    "struct": (
+        {"id": ["r.jpg"], "sample": [{"image": STRUCT, "label": 3}]},
+        {"r.jpg": JPEG},
+        {"id": "r.jpg", "sample": {"image": {"path": "p/1.jpg"}, "label": 3}},
+    ),
+    "dictionary": ({"id": ["r"], "img": pa.array([PNG]).dictionary_encode()}, {"r.png": PNG}, {"id": "r"}),
+}
+"""Images where people have them in a table: its columns, the assets of its one row, and the text beside each."""
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_parquet_images_are_found_wherever_they_are(tmp_path: Path, case: str) -> None:
+    """Protects tables of several images in a row, in lists, in structs or encoded by a dictionary: each is an asset."""
+    columns, found, text = PLACES[case]
+    assets = list(read_assets(*parquet_shard(tmp_path, columns)))
+    assert {asset.key: asset.data for asset in assets} == found
+    assert [asset.note for asset in assets] == [None] * len(found)
+    assert [json.loads(asset.sidecars["json"]) for asset in assets] == [text] * len(found)
+    if case == "dictionary":
+        store, shard = parquet_shard(tmp_path, columns)
+        schema = source_schema(store, shard)
+        assert schema is not None
+        with RowWriter.from_schema(tmp_path / "back.parquet", schema) as writer:
+            writer.append(source_row(tuple(columns), "img", PNG, assets[0].sidecars))
+        assert pq.read_table(tmp_path / "back.parquet").equals(pa.table(columns))
+
+
+def test_parquet_row_of_several_columns_without_an_image_is_told(tmp_path: Path) -> None:
+    """Protects the count of rows: one without any image is an asset that says so, one with some has those."""
+    rows = {"left": pa.array([JPEG, None, None]), "right": pa.array([None, None, PNG]), "raw": [b"1", b"2", b"3"]}
+    assets = list(read_assets(*parquet_shard(tmp_path, rows)))
+    assert keys(assets) == ["00000000#left.jpg", "00000001", "00000002#right.png"]
+    assert [asset.note for asset in assets] == [None, "row 1 has no image", None]
+    assert [asset.sidecars["raw"] for asset in assets] == [b"1", b"2", b"3"]
 
 
 def test_parquet_without_rows_has_no_assets(tmp_path: Path) -> None:

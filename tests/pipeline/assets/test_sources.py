@@ -36,7 +36,7 @@ class ListedStore:
 
 def found(names: Iterable[str], size: int = 1, **limits: int) -> Source:
     """Return what is found in a listing of these names."""
-    return find_shards(cast(Store, ListedStore((name, size) for name in names)), Listing(**limits))
+    return find_shards(cast(Store, ListedStore((name, size) for name in names)), Listing(tables=False, **limits))
 
 
 def keys(shard: SourceShard) -> list[str]:
