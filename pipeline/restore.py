@@ -186,7 +186,7 @@ class RestoreWorker:
                 try:
                     with self.progress.stage("write"):
                         bytes_out += output.finish() if put else 0
-                except AlreadyExists as error:
+                except (AlreadyExists, InvalidKey) as error:
                     tally.fail(shard.id, None, error)
         self.progress.wrote(bytes_out)
         report = tally.report(shard.id, bytes_out=bytes_out)

@@ -10,6 +10,7 @@ from pipeline.assets.names import UniqueNames, has_image_name, is_of_another_kin
 from pipeline.assets.samples import SNIFFED, is_image, named_asset, sidecar_suffix
 from pipeline.assets.tar_members import LARGEST_MEMBER
 from pipeline.assets.tars import read_tar
+from pipeline.core.errors import InvalidKey, NotFound
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store
 
@@ -52,7 +53,8 @@ def _read_files(store: Store, objects: tuple[ObjectInfo, ...], *, all_files: boo
 def _is_image(store: Store, info: ObjectInfo) -> bool:
     """Return whether a file is an image; a name that does not tell costs a read of its first bytes."""
     asked = not has_image_name(info.key) and not is_of_another_kind(info.key) and info.size > 0
-    return is_image(info.key, store.read(info.key, 0, SNIFFED, etag=info.etag) if asked else b"")
+    head, _ = _read_object(store, info, SNIFFED) if asked else (b"", None)
+    return is_image(info.key, head or b"")
 
 
 def _file_asset(store: Store, names: UniqueNames, info: ObjectInfo, sidecars: list[ObjectInfo]) -> Asset:
@@ -62,26 +64,39 @@ def _file_asset(store: Store, names: UniqueNames, info: ObjectInfo, sidecars: li
         if each.size > LARGEST_MEMBER:
             name = safe_key(each.key)[0]
             notes.append(f"its sidecar {name} was left out: {each.size} bytes are more than an entry can hold")
+            continue
+        content, fault = _read_object(store, each)
+        if content is not None:
+            contents[sidecar_suffix(info.key, each.key)] = content
         else:
-            contents[sidecar_suffix(info.key, each.key)] = _read_object(store, each)
-    data = None
-    if info.size > LARGEST_MEMBER:
-        notes.append(f"its {info.size} bytes are more than an entry can hold, {LARGEST_MEMBER}")
-    else:
-        data = _read_object(store, info)
+            notes.append(f"its sidecar {safe_key(each.key)[0]} was left out: {fault}")
+    data, fault = _read_object(store, info)
+    notes += [fault] if fault is not None else []
     return named_asset(names, info.key, data, contents, "; ".join(notes) or None)
 
 
 def _other_asset(store: Store, names: UniqueNames, info: ObjectInfo, *, kept: bool) -> Asset:
     """Return the asset of a file that is no image and beside none."""
-    if info.size > LARGEST_MEMBER:
-        note = f"its {info.size} bytes are more than an entry can hold, {LARGEST_MEMBER}"
-        return named_asset(names, info.key, None, {}, note)
-    data = _read_object(store, info)
+    data, fault = _read_object(store, info)
+    if data is None:
+        return named_asset(names, info.key, None, {}, fault)
     if kept:
         return replace(named_asset(names, info.key, data, {}, KEPT), kept=True)
     return named_asset(names, info.key, None, {safe_suffix(split_stem(info.key)[1]): data}, "no image beside this file")
 
 
-def _read_object(store: Store, info: ObjectInfo) -> bytes:
-    return store.read(info.key, 0, info.size, etag=info.etag)
+def _read_object(store: Store, info: ObjectInfo, size: int | None = None) -> tuple[bytes | None, str | None]:
+    """Return the bytes of an object, or only the first ``size``; None, and why, where it alone can never be read.
+
+    That is one too large, and one whose key the store lists and does not take: a part of it is empty, ``.`` or ``..``. Raises
+    StoreError where the store fails, or has another object than the planned one.
+    """
+    stop = info.size if size is None else min(size, info.size)
+    if stop > LARGEST_MEMBER:
+        return None, f"its {info.size} bytes are more than an entry can hold, {LARGEST_MEMBER}"
+    try:
+        return store.read(info.key, 0, stop, etag=info.etag), None
+    except (InvalidKey, NotFound) as error:
+        if isinstance(error, NotFound) and not {"", ".", ".."} & set(info.key.split("/")):
+            raise
+        return None, f"the store lists this object and does not give it: {error}"

@@ -167,7 +167,7 @@ def from_os_error(error: OSError, uri: str) -> PipelineError:
     detail = error.strerror or type(error).__name__
     if error.errno in _ERRNO_MEANS_DENIED:
         return AccessDenied(uri, detail)
-    if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
+    if error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ):  # as for a:b.jpg on exFAT or NTFS
         parent, _, name = uri.rpartition("/")
         return InvalidKey(parent, name, detail)
     return StoreUnavailable(uri, detail)

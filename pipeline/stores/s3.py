@@ -112,7 +112,7 @@ def _from_client_error(error: vendor.ClientError, uri: str, bucket_uri: str) -> 
     if code in ("AccessDenied", "400") or status in (401, 403):  # a bare 400 is a HEAD's: an expired token, mostly
         return AccessDenied(uri, f"{error.operation_name}: {code}")
     message = without_secrets(str(error.response.get("Error", {}).get("Message", "")))
-    if code == "KeyTooLongError":
+    if code == "KeyTooLongError" or (status == 400 and {"", ".", ".."} & set(uri.removeprefix(f"{bucket_uri}/").split("/"))):
         return InvalidKey(bucket_uri, uri.removeprefix(f"{bucket_uri}/"), message)
     return StoreUnavailable(uri, f"{error.operation_name}: {code} {status} {message}".strip())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 
 from pipeline.assets.left_out import LEFT_OUT
 from pipeline.assets.outputs import OutputKind
+from pipeline.assets.sources import Listing, find_source
 from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
 from pipeline.core.records import Entry, EntryKind
 from tests.support import workshop
+from tests.support.opaque_s3 import opaque_bucket
 from tests.support.pictures import photo, saved
+from tests.support.seaweed import OVERRIDING_VARIABLES
 
 PHOTO = saved(photo(24, 32), "JPEG")
 PNG = saved(photo(24, 32), "PNG")
@@ -139,7 +143,7 @@ def test_tables_without_images_lie_beside_the_tars(tmp_path: Path, output: Outpu
 
 
 def test_columns_are_checked_before_there_is_a_plan(tmp_path: Path) -> None:
-    """Protects users of tables: what has no images is told as such, a wrong column with the right ones, and nothing is begun."""
+    """Protects users of tables: what has no images is told, a wrong column with the right ones, and nothing is begun."""
     (tmp_path / "urls").mkdir()
     pq.write_table(pa.table(METADATA), tmp_path / "urls" / "x.parquet")
     with pytest.raises(EmptySource, match=r"x\.parquet: its column url holds addresses of images, not images"):
@@ -168,3 +172,67 @@ def test_an_archive_in_which_nothing_stands_is_begun_anew(tmp_path: Path) -> Non
     assert not result.failures
     with pytest.raises(PlanConflict):
         workshop.begin(source, tmp_path / "archive")
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment of S3 without anything of the user's own; the endpoint is still to be set."""
+    for name in OVERRIDING_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    values = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_keys_of_a_bucket_are_opaque(tmp_path: Path, credentials: pytest.MonkeyPatch) -> None:
+    """Protects 256 images from one legal, odd key beside them: it is read, under a safe name, or a failure by itself."""
+    odd = {"/leading.jpg": "%2F/leading.jpg", "2024//double.jpg": "2024/%2F/double.jpg", "2024/../up.jpg": "2024/%2E%2E/up.jpg"}
+    objects = dict.fromkeys([*odd, "2024/./dot.jpg", "2024/a.jpg", "2024/a.txt", "2024"], PHOTO)
+    with opaque_bucket(objects, refused=frozenset({"2024/./dot.jpg"})) as endpoint:
+        credentials.setenv("AWS_ENDPOINT_URL", endpoint)
+        result = workshop.rescale("s3://opaque", tmp_path / "archive")
+        good = {entry.key for entry in result.entries if entry.kind is EntryKind.RESCALED}
+        assert good == {"2024/a.jpg", *odd.values()}
+        (failure,) = result.failures
+        assert failure.key == "2024/%2E/dot.jpg"
+        assert "lists this object and does not give it" in failure.reason
+        assert listed(tmp_path / "archive") == {"2024"}
+        below = workshop.rescale("s3://opaque/2024", tmp_path / "below")
+        assert {entry.key for entry in below.entries} == {"a.jpg", "%2F/double.jpg", "%2E%2E/up.jpg", "%2E/dot.jpg"}
+    assert not workshop.failures(workshop.restore(result, tmp_path / "out"))[1:]
+    assert {*good, "2024/a.txt"} <= workshop.written(tmp_path / "out").keys()
+
+
+def test_objects_of_a_bucket_are_looked_into_where_asked(credentials: pytest.MonkeyPatch) -> None:
+    """Protects buckets of hashes: with `--sniff` images are found in them too, in the order of the listing."""
+    objects = {f"{number:04x}": PHOTO if number % 3 else b"text" for number in range(40)} | {"x.jpg": PHOTO, "y.txt": b"y"}
+    images = [key for key, data in objects.items() if data is PHOTO]
+    with opaque_bucket(objects) as endpoint:
+        credentials.setenv("AWS_ENDPOINT_URL", endpoint)
+        told: dict[str, str] = {}
+        source = find_source("s3://opaque", Listing(sniff=True, left_out=lambda info, why: told.update({info.key: why})))
+        assert [info.key for shard in source.shards for info in shard.objects] == images
+        assert told.keys() == objects.keys() - set(images)
+        plain = find_source("s3://opaque", Listing(left_out=lambda info, why: told.update({info.key: why})))
+        assert [info.key for shard in plain.shards for info in shard.objects] == ["x.jpg"]
+        assert "--sniff" in told["0001"]
+        assert "--sniff" not in told["y.txt"]
+
+
+def test_a_name_that_the_destination_cannot_hold_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects restores onto exFAT or NTFS: one name with a colon is a failure of its own, all others are written."""
+    source = source_of(tmp_path / "source", {"a.jpg": PHOTO, "a shot at 10:20.jpg": PHOTO, "d.jpg": PHOTO})
+    result = workshop.rescale(source, tmp_path / "archive")
+    link = os.link
+
+    def refuse(source: Path, target: Path) -> None:
+        if ":" in target.name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    (failure,) = workshop.failures(workshop.restore(result, tmp_path / "out"))
+    assert failure.key == "a shot at 10:20.jpg"
+    assert "cannot be a key" in failure.reason
+    assert workshop.written(tmp_path / "out").keys() == {"a.jpg", "d.jpg"}
