@@ -140,7 +140,7 @@ def simulated(store: SimulatedStore, cluster: SimulatedRay | None) -> Iterator[N
     """Have jobs find the simulated store, and the pool the simulated Ray."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("jobs.rescale.open_store", return_value=store))
-        stack.enter_context(mock.patch("jobs.rescale.find_source", side_effect=lambda _: find_shards(SourceListing(store))))
+        stack.enter_context(mock.patch("jobs.rescale.find_source", side_effect=lambda *_: find_shards(SourceListing(store))))
         for name, module in list(sys.modules.items()):
             if cluster is not None and name.startswith("pipeline.") and getattr(module, "ray", None) is ray:
                 stack.enter_context(mock.patch.object(module, "ray", cluster))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,6 +68,8 @@ app = assembled()
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is no UTF-8 is shown by its escapes, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

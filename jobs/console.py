@@ -184,6 +184,8 @@ class Reporter:
         if totals.failed > SHOWN_FAILURES:
             console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
         for name, value in more.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{count} {each}" for each, count in value.items())
             console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
 
     @property
@@ -224,7 +226,12 @@ def list_failures(store: Store, totals: Totals) -> dict[str, str]:
 
 def failure_lines(failures: list[Failure]) -> bytes:
     """Return failures as JSON lines."""
-    return "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures).encode()
+    return b"".join(json_line(asdict(failure)) for failure in failures)
+
+
+def json_line(value: Any) -> bytes:
+    """Return a value as one line of JSON, readable; a byte of a name that is no UTF-8 is the escape that Python reads back."""
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def json_log() -> Any:

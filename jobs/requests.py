@@ -15,6 +15,7 @@ from pipeline.core.records import Settings
 class RescaleJob:
     """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package.
 
+    ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones.
     ``json_lines`` here and below: True for JSON lines, False for people, None by whether standard error is a terminal.
     """
 
@@ -26,6 +27,7 @@ class RescaleJob:
     threads: int = 2
     pool: PoolOptions = field(default_factory=PoolOptions)
     json_lines: bool | None = None
+    sniff: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

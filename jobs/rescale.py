@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from pipeline.archives.archive import Archive
+from pipeline.archives.archive import PLAN_KEY, Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
-from pipeline.assets.sources import find_source
+from pipeline.assets.left_out import LEFT_OUT, LeftOutList, left_out_of
+from pipeline.assets.sources import Listing, find_source
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PlanConflict
-from pipeline.core.records import Settings, ShardReport
+from pipeline.core.records import Settings, ShardReport, SourceShard
+from pipeline.core.spool import spool
 from pipeline.engines.engine import check_weights, largest_scale
 from pipeline.rescale import RescaleWork
 from pipeline.stores.store import open_store, split_uri
+
+MOST_EXTENSIONS = 50
+"""Extensions of files left out that a summary counts."""
 
 
 def rescale(job: RescaleJob) -> int:
@@ -29,8 +35,7 @@ def rescale(job: RescaleJob) -> int:
 
     Raises UsageError, StoreError, EngineError or PoolError where the job itself cannot run.
     """
-    ignored: list[int] = []
-    archive = open_archive(job, ignored.append)
+    archive = open_archive(job)
     count = archive.plan.shard_count
     reporter = Reporter("rescale", count, json_lines=job.json_lines)
     work = RescaleWork(archive=archive.store.uri, device=job.device, threads=job.threads)
@@ -43,7 +48,7 @@ def rescale(job: RescaleJob) -> int:
                     reporter.done(result)
                     if isinstance(result, ShardReport):
                         rollups.add(result)
-    return finish(reporter, archive, ignored_files=sum(ignored))
+    return finish(reporter, archive)
 
 
 def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]) -> ShardSet:
@@ -56,33 +61,51 @@ def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]
     return done
 
 
-def open_archive(job: RescaleJob, ignored: Callable[[int], None] = lambda _: None) -> Archive:
-    """Return the archive of a job: the one that is there, if it has the job's settings, or a new one with its plan.
-
-    ``ignored`` is told how many files of a newly listed source are no part of the plan.
-    """
+def open_archive(job: RescaleJob) -> Archive:
+    """Return the archive of a job: the one that is there, if it has the job's settings, or a new one with its plan."""
     model = read_weights(job.weights)
     digest = hashlib.sha256(model).hexdigest()
     try:
         archive = Archive.open(open_store(job.archive))
     except (NotAnArchive, NotFound):  # nothing is made there before there is something to put into it
-        _check_scale(job.settings, model)
-        found = find_source(job.source)
-        store = open_store(job.archive, create=True)
-        if store.uri == found.store.uri:
-            raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.") from None
-        begun = Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=found.shards)
-        ignored(found.ignored)
-        return begun
+        return _begin(job, model)
     plan = archive.plan
     differences = list(plan.settings.differences(job.settings))
     if not _same_source(archive, job.source):
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
-    if differences:
-        raise PlanConflict(archive.store.uri, tuple(differences))
-    return archive
+    if not differences:
+        return archive
+    if not _is_begun(archive):
+        archive.store.delete(PLAN_KEY)
+        return _begin(job, model)
+    raise PlanConflict(archive.store.uri, tuple(differences))
+
+
+def _is_begun(archive: Archive) -> bool:
+    """Whether anything stands in an archive but its plan: that of settings under which nothing could be done is given up."""
+    return any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
+
+
+def _begin(job: RescaleJob, model: bytes) -> Archive:
+    """Plan the source into a new archive, with a list of what is no part of the plan."""
+    _check_scale(job.settings, model)
+    with spool() as directory, LeftOutList(directory / LEFT_OUT) as left_out:
+        settings = job.settings
+        listing = Listing(
+            sniff=job.sniff, image_column=settings.image_column, all_files=settings.all_files, left_out=left_out.add
+        )
+        found = find_source(job.source, listing)
+        store = open_store(job.archive, create=True)
+        if store.uri == found.store.uri:
+            raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.")
+
+        def shards() -> Iterator[SourceShard]:
+            yield from found.shards
+            left_out.put(store)  # before the plan, so that where there is one the list is whole
+
+        return Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=shards())
 
 
 def _check_scale(settings: Settings, model: bytes) -> None:
@@ -93,15 +116,19 @@ def _check_scale(settings: Settings, model: bytes) -> None:
         raise InvalidOption("--scale", text, f"{limit} is the largest scale per axis of this network.")
 
 
-def finish(reporter: Reporter, archive: Archive, *, ignored_files: int = 0) -> int:
+def finish(reporter: Reporter, archive: Archive) -> int:
     """Print the summary, write the list of failures into the archive, and return the exit status."""
-    more: dict[str, str | int] = {"archive": archive.store.uri}
-    if ignored_files:
-        more["files_that_are_no_images_nor_beside_one"] = ignored_files
+    more: dict[str, Any] = {"archive": archive.store.uri}
+    left_out = left_out_of(archive.store)
+    by_extension = dict(left_out.most_common(MOST_EXTENSIONS))
+    if left_out:
+        more |= {"left_out": left_out.total(), "left_out_by_extension": by_extension}
+        more["left_out_listed_in"] = f"{archive.store.uri}/{LEFT_OUT}"
     reporter.summary(**more, **list_failures(archive.store, reporter.totals))
     plan = archive.plan
     settings = {"source": plan.source, "model": plan.model, **asdict(plan.settings)}
-    write_report(archive.store, reporter, digest=archive.digest, settings=settings, shards=plan.shard_count)
+    told = {"left_out": {"files": left_out.total(), "by_extension": by_extension}}
+    write_report(archive.store, reporter, digest=archive.digest, settings=settings, shards=plan.shard_count, **told)
     return 1 if reporter.totals.failed else 0
 
 

@@ -138,7 +138,8 @@ class RescaleWorker:
         self, shard: SourceShard, threads: Executor, apart: DecoderApart | None
     ) -> Iterator[tuple[Entry, Failure | None]]:
         progress, window = self.progress, halved(WINDOW_PIXELS, self._halvings)
-        assets = progress.each("read", shards.read_assets(self.source, shard, image_column=self.settings.image_column))
+        column, all_files = self.settings.image_column, self.settings.all_files
+        assets = progress.each("read", shards.read_assets(self.source, shard, image_column=column, all_files=all_files))
         decode = progress.timed("decode", partial(self._decode, decode=decoding.decode if apart is None else apart.decode))
         queue = progress.queue("decode")
         if apart is None:
@@ -153,7 +154,7 @@ class RescaleWorker:
         )
 
     def _decode(self, asset: Asset, *, decode: Callable[..., Picture]) -> _Decoded:
-        if asset.data is None:
+        if asset.data is None or asset.kept:
             return _Decoded(asset=asset, picture=None)
         try:
             picture = decode(asset.data, pixel_limit=self.settings.pixel_limit)
@@ -214,7 +215,7 @@ class RescaleWorker:
 def _asset_weight(asset: Asset) -> int:
     """What an asset takes of a window: the pixels that its header tells of, or its bytes where those are more."""
     size = len(asset.data or b"") + sum(map(len, asset.sidecars.values()))
-    return max(size, LEAST_WEIGHT, 0 if asset.data is None else decoding.pixel_count(asset.data) or 0)
+    return max(size, LEAST_WEIGHT, 0 if asset.data is None or asset.kept else decoding.pixel_count(asset.data) or 0)
 
 
 def _weight(decoded: _Decoded) -> int:

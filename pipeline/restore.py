@@ -122,7 +122,7 @@ class RestoreWorker:
                 try:
                     with self.progress.stage("write"):
                         tally.bytes_out += output.finish() if put else 0
-                except AlreadyExists as error:
+                except (AlreadyExists, InvalidKey) as error:
                     tally.fail(shard.id, None, error)
         self.progress.wrote(tally.bytes_out)
         report = tally.report(shard.id)

@@ -150,11 +150,11 @@ class VerifyWorker:
         if not keys:
             return
         try:
-            source = open_store(self.archive.plan.source)
-            for asset in shards.read_assets(source, shard, image_column=self.archive.plan.settings.image_column):
+            source, settings = open_store(self.archive.plan.source), self.archive.plan.settings
+            for asset in shards.read_assets(source, shard, image_column=settings.image_column, all_files=settings.all_files):
                 if asset.key in keys and asset.data is not None:
                     entry = self.archive.read_entry(shard.id, asset.key)
-                    if entry.psnr is not None or self.archive.plan.settings.verify is Verification.FULL:
+                    if entry.psnr is not None or settings.verify is Verification.FULL:
                         yield asset.key, self._fault(entry, asset)
         except (StoreError, ShardError):
             return  # gone or changed: an archive outlives its source

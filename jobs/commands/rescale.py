@@ -72,6 +72,22 @@ def rescale(
     image_column: Annotated[
         str | None, typer.Option(help="Image column of Parquet sources; found unless given.", rich_help_panel=SOURCE)
     ] = None,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            help="Loose files that are no images as well, as they are: all of a folder.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = False,
+    sniff: Annotated[
+        bool | None,
+        typer.Option(
+            "--sniff/--no-sniff",
+            help="Find images by their first bytes where names do not tell; locally done unless told, on S3 a request each.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
     device: Device = "auto",
     json_lines: JsonLines = False,
 ) -> int:
@@ -86,6 +102,7 @@ def rescale(
         pixel_limit=pixel_limit,
         image_column=image_column,
         verify=verify,
+        all_files=all_files,
     )
     job = RescaleJob(
         source=source,
@@ -95,6 +112,7 @@ def rescale(
         device=device,
         pool=pool,
         json_lines=json_lines or None,
+        sniff=sniff,
     )
     from jobs.rescale import rescale
 

@@ -56,11 +56,12 @@ def write(job: ReportJob) -> tuple[Path, ...]:
     page = render(found, closeups(archive, found["worst"]))
     with local_errors(str(job.out)):
         job.out.parent.mkdir(parents=True, exist_ok=True)
-        job.out.write_text(page, encoding="utf-8")
+        job.out.write_text(page, encoding="utf-8", errors="backslashreplace")
         if not job.as_json:
             return (job.out,)
         path = figures_path(job.out)
-        path.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return job.out, path
 
 

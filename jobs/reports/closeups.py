@@ -93,8 +93,8 @@ def _sources(archive: ArchiveReader, shard: SourceShard, keys: set[str]) -> dict
     """Return the source's files of some keys of a shard, those that can still be read."""
     found: dict[str, bytes] = {}
     try:
-        store = open_store(archive.plan.source)
-        for asset in shards.read_assets(store, shard, image_column=archive.plan.settings.image_column):
+        store, settings = open_store(archive.plan.source), archive.plan.settings
+        for asset in shards.read_assets(store, shard, image_column=settings.image_column, all_files=settings.all_files):
             if asset.key in keys and asset.data is not None:
                 found[asset.key] = asset.data
                 if len(found) == len(keys):

@@ -19,10 +19,12 @@ LISTED = 1000
 """Quarantined shards that a report names."""
 
 
-def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Mapping[str, Any], shards: int) -> None:
+def write_report(
+    store: Store, reporter: Reporter, *, digest: str, settings: Mapping[str, Any], shards: int, **more: Any
+) -> None:
     """Write how a job stands at the end of this run: totals, failures by reason, times, settings, digests and Ray's ids.
 
-    ``digest`` is what names the job's commits, ``shards`` how many it has in all.
+    ``digest`` is what names the job's commits, ``shards`` how many it has in all, ``more`` what else there is to tell.
     """
     totals, seconds = reporter.totals, reporter.seconds
     fresh = totals.pixels - reporter.resumed.pixels
@@ -37,6 +39,7 @@ def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Map
         "failures_by_reason": dict(totals.reasons.most_common()),
         "originals_by_reason": dict(totals.kept.most_common()),
         "quarantined": totals.quarantined_ids[:LISTED],
+        **more,
         "this_run": {
             "shards": totals.shards - reporter.resumed.shards,
             "seconds": round(seconds, 3),
@@ -47,7 +50,7 @@ def write_report(store: Store, reporter: Reporter, *, digest: str, settings: Map
         },
         "ray": reporter.ray,
     }
-    store.replace(REPORT, (json.dumps(report, ensure_ascii=False, indent=2) + "\n").encode())
+    store.replace(REPORT, (json.dumps(report, ensure_ascii=False, indent=2) + "\n").encode(errors="backslashreplace"))
 
 
 def _counts(totals: Totals) -> dict[str, int]:

@@ -15,6 +15,16 @@ LONGEST_COMPONENT = 255
 LONGEST_KEY = 900
 """Bytes (UTF-8) of a whole key; S3 allows 1024, and an archive or a destination has a prefix of its own."""
 
+_BESIDE = (  # what stands beside images; sound, films, documents, packed files, programs
+    "txt text caption cls json jsonl parquet pq xml xmp csv tsv yaml yml html htm md npy npz pkl pyd pt pth aae thm "
+    "mp3 wav flac m4a mp4 mov m4v avi mkv webm 3gp pdf doc docx xls xlsx ppt pptx odt svg eps ps ai zip gz bz2 xz zst 7z rar "
+    "db ini log py js css exe"
+)
+_UNREAD = (  # pictures that are not read; many raw ones begin as a TIFF of their thumbnail
+    "heic heif hif jxl dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 raw rwl pef srw 3fr fff iiq erf kdc dcr mos mrw x3f gpr"
+)
+_OTHERS = frozenset(f"{_BESIDE} {_UNREAD}".split())
+
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff%]")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -35,7 +45,9 @@ def split_stem(name: str) -> tuple[str, str]:
 
 
 def member_name(key: str, suffix: str) -> str:
-    """Return the name of the sidecar ``suffix`` of the asset ``key``: beside it, with the same stem."""
+    """Return the name of the sidecar ``suffix`` of the asset ``key``: beside it, with its stem; ``/x`` is x."""
+    if suffix.startswith("/"):
+        return key[: key.rfind("/") + 1] + suffix[1:]
     stem = split_stem(key)[0]
     return f"{stem}.{suffix}" if suffix else stem
 
@@ -50,6 +62,11 @@ def with_extension(key: str, extension: str) -> str:
 def has_image_name(name: str) -> bool:
     """Return whether the name ends as the name of an image does; a dot that begins the base name begins no extension."""
     return split_stem(name)[1].rpartition(".")[2].lower() in _extensions()
+
+
+def is_of_another_kind(name: str) -> bool:
+    """Return whether a name's extension says that the file is no image that is read; its first bytes need not be asked."""
+    return split_stem(name)[1].rpartition(".")[2].lower() in _OTHERS
 
 
 def is_hidden(name: str) -> bool:
@@ -90,7 +107,12 @@ def safe_key(name: str) -> tuple[str, str | None]:
 
 
 def safe_suffix(suffix: str) -> str:
-    """Return the suffix of a sidecar, made safe as ``safe_key`` does for the end of a base name."""
+    """Return the suffix of a sidecar, made safe as ``safe_key`` does for the end of a base name.
+
+    A sidecar with a stem of its own, as Google Takeout has them, is known by ``/`` and its base name.
+    """
+    if suffix.startswith("/"):
+        return "/" + safe_key(suffix[1:].replace("/", "%2F"))[0]
     if _UNSAFE.search(suffix) or "/" in suffix:
         suffix = _encode(suffix).replace("/", "%2F")
     return f"{_clip(suffix, _KEPT_STEM)}~{_digest(suffix)}" if _size(suffix) > _KEPT_STEM else suffix

@@ -92,14 +92,17 @@ class PlanConflict(UsageError):
 
 
 class EmptySource(UsageError):
-    """Nothing to rescale at a URI."""
+    """Nothing to rescale at a URI, whatever ``others`` there are; ``why`` tells of one that could have been a source."""
 
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
-        self.uri = uri
+    def __init__(self, uri: str, others: int = 0, why: str = "") -> None:
+        super().__init__(uri, others, why)
+        self.uri, self.others, self.why = uri, others, why
 
     def __str__(self) -> str:
-        return f"{self.uri} holds no image, no .tar and no .parquet. Give a folder, a prefix or a file that does."
+        others = f"; --all-files would carry its {self.others} other files" if self.others else ""
+        why = f" ({self.why})" if self.why else ""
+        advice = "Give a folder, a prefix or a file that does."
+        return f"{self.uri} holds no image, no .tar and no .parquet of images{why}{others}. {advice}"
 
 
 class StoreError(PipelineError):
@@ -220,7 +223,7 @@ class NoImageColumn(ShardError):
         self.uri, self.wanted, self.columns = uri, wanted, columns
 
     def __str__(self) -> str:
-        missing = f"no column of images {self.wanted!r}" if self.wanted else "no one column that holds images"
+        missing = f"no column of images {self.wanted!r}" if self.wanted else "no column that holds images"
         return f"{self.uri} has {missing} among {', '.join(self.columns) or 'none'}. Name it with --image-column."
 
 

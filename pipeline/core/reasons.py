@@ -20,6 +20,7 @@ REASONS = {
     "below-floor": r"to the floor of|below the floor of",
     "does-not-pay": r"^not rescaled: ",
     "unwritable": r"^cannot be written as",
+    "other-file": r"kept as it is: no image",
     "no-image": r"no image",
     "renamed": r"^its name|renamed",
     "memory": r"out of memory|OutOfMemoryError|MemoryError|allocate memory|low on memory",

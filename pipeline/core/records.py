@@ -120,13 +120,14 @@ class Asset:
 
     ``key`` is its name within the source, extension included, made safe as a relative path. ``sidecars`` map the suffix of
     another member of the sample (``txt``, ``seg.png``) to its bytes. ``data`` is None for a sample that has no image.
-    ``note`` is a sentence about something odd in how it was found.
+    ``note`` is a sentence about something odd in how it was found. ``kept`` says that it is no image and carried as it is.
     """
 
     key: str
     data: bytes | None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
     note: str | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +247,8 @@ class Settings:
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
-    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all.
+    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all. ``all_files`` carries
+    loose files that are no images as they are.
     """
 
     target: TargetSize
@@ -258,6 +260,7 @@ class Settings:
     pixel_limit: int = 512_000_000
     image_column: str | None = None
     verify: Verification = Verification.FULL
+    all_files: bool = False
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes

@@ -22,7 +22,8 @@ class Store(Protocol):
     """Objects below one URI; may be pickled, and used by many threads at once.
 
     Any method may raise AccessDenied, CredentialsRefused, StoreUnavailable, and NotFound with the store's own URI (S3: the
-    bucket's) where that is missing. A method with a key raises InvalidKey for one that is absolute, empty, or leads out.
+    bucket's) where that is missing. A method with a key raises InvalidKey for one that cannot be this store's. A key is the
+    object's own name: of a file whose name is no UTF-8 it is what ``os.fsdecode`` makes of it.
     """
 
     uri: str
@@ -66,17 +67,27 @@ PART_NAME = re.compile(r"\.iarn-[0-9a-f]+\.part")
 """A file that LocalStore is still writing; never listed, never a key."""
 
 
-def check_key(uri: str, key: str, *, writing: bool) -> None:
-    """Refuse a key that could lead out of a store or, for writing, that not every store can hold. Raises InvalidKey."""
-    segments = key.split("/")
-    if not key or key.startswith("/") or "\0" in key or any(segment in (".", "..") for segment in segments):
+def check_path(uri: str, key: str) -> None:
+    """Refuse a key that is no path within a folder: absolute, empty, or one that leads out. Raises InvalidKey."""
+    if not key or key.startswith("/") or "\0" in key or any(segment in (".", "..") for segment in key.split("/")):
         raise InvalidKey(uri, key, "it has to be relative and not empty, without . or .. parts")
+
+
+def check_text(uri: str, key: str) -> None:
+    """Refuse a key that is no Unicode text. Raises InvalidKey."""
     try:
         key.encode()
     except UnicodeEncodeError:
         raise InvalidKey(uri, key, "it is no Unicode text (UTF-8); rename it") from None
+
+
+def check_new_key(uri: str, key: str) -> None:
+    """Refuse a key for a new object that not every store can hold. Raises InvalidKey."""
+    check_path(uri, key)
+    check_text(uri, key)
+    segments = key.split("/")
     # A server may take a backslash for a slash, and an empty part for none (SeaweedFS does both), and a local store has to.
-    if writing and ("\\" in key or "" in segments or any(map(PART_NAME.fullmatch, segments))):
+    if "\\" in key or "" in segments or any(map(PART_NAME.fullmatch, segments)):
         raise InvalidKey(uri, key, "a new object's key has no backslash, no empty part and no name of a file being written")
 
 
@@ -156,7 +167,7 @@ def from_os_error(error: OSError, uri: str) -> PipelineError:
     detail = error.strerror or type(error).__name__
     if error.errno in _ERRNO_MEANS_DENIED:
         return AccessDenied(uri, detail)
-    if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
+    if error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ):  # as for a:b.jpg on exFAT or NTFS
         parent, _, name = uri.rpartition("/")
         return InvalidKey(parent, name, detail)
     return StoreUnavailable(uri, detail)

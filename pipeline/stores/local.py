@@ -19,7 +19,8 @@ from pipeline.stores.base import (
     BUFFER_SIZE,
     ERRNO_MEANS_ABSENT,
     PART_NAME,
-    check_key,
+    check_new_key,
+    check_path,
     check_range,
     from_os_error,
     local_errors,
@@ -34,8 +35,8 @@ _ERRNO_MEANS_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLI
 class LocalStore:
     """A folder as a store; an ETag is made of a file's size and modification time.
 
-    Symbolic links are followed, except to a folder that is being listed already. What is no regular file is no object, and
-    neither is what has a name that is not UTF-8: no key can name it, so a listing passes over it, and does not say so.
+    Symbolic links are followed, except to a folder that is being listed already. What is no regular file is no object. A name
+    that is no UTF-8 is listed and read under what ``os.fsdecode`` makes of it, and never written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,8 +63,7 @@ class LocalStore:
             status = folder.stat()
             with os.scandir(folder) as found:
                 # A folder sorts with its slash, so that the order is that of whole keys: "a-b" before "a/b" before "a0".
-                texts = (entry for entry in found if entry.name.isascii() or _is_text(entry.name))
-                names = sorted(entry.name + "/" if _is_folder(entry) else entry.name for entry in texts)
+                names = sorted(entry.name + "/" if _is_folder(entry) else entry.name for entry in found)
         except OSError as error:
             if error.errno in ERRNO_MEANS_ABSENT:
                 return
@@ -139,7 +139,7 @@ class LocalStore:
             part.replace(path)
 
     def delete(self, key: str) -> None:
-        check_key(self.uri, key, writing=False)
+        self._check(key)
         # Not with _errors: a missing store has none of its objects either.
         try:
             (self._root / key).unlink()
@@ -149,7 +149,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        check_key(self.uri, key, writing=False)
+        self._check(key)
         try:
             with local_errors(f"{self.uri}/{key}"):
                 yield
@@ -157,6 +157,14 @@ class LocalStore:
             with local_errors(self.uri):
                 self._root.stat()
             raise
+
+    def _check(self, key: str) -> None:
+        """Refuse what is no path below the folder, or no name that a file can have. Raises InvalidKey."""
+        check_path(self.uri, key)
+        try:
+            os.fsencode(key)
+        except UnicodeEncodeError:
+            raise InvalidKey(self.uri, key, "no file can have it as its name") from None
 
     def _regular(self, key: str) -> os.stat_result:
         status = (self._root / key).stat()
@@ -166,7 +174,7 @@ class LocalStore:
 
     def _target(self, key: str) -> Path:
         """Return the path of an object to write, in a folder that exists."""
-        check_key(self.uri, key, writing=True)
+        check_new_key(self.uri, key)
         path = self._root / key
         with local_errors(self.uri):
             self._root.stat()  # never made here: on another machine it would be another folder
@@ -192,14 +200,6 @@ class LocalStore:
             finally:
                 part.unlink(missing_ok=True)
         _sync_folder(path.parent)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # Python gives a byte that is not UTF-8 as half a surrogate
-        return False
-    return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

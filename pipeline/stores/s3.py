@@ -27,7 +27,17 @@ from pipeline.core.errors import (
     StoreUnavailable,
 )
 from pipeline.core.records import ObjectInfo
-from pipeline.stores.base import BUFFER_SIZE, check_key, check_range, local_errors, open_ranged, opened_source, without_secrets
+from pipeline.stores.base import (
+    BUFFER_SIZE,
+    check_new_key,
+    check_path,
+    check_range,
+    check_text,
+    local_errors,
+    open_ranged,
+    opened_source,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -102,7 +112,7 @@ def _from_client_error(error: vendor.ClientError, uri: str, bucket_uri: str) -> 
     if code in ("AccessDenied", "400") or status in (401, 403):  # a bare 400 is a HEAD's: an expired token, mostly
         return AccessDenied(uri, f"{error.operation_name}: {code}")
     message = without_secrets(str(error.response.get("Error", {}).get("Message", "")))
-    if code == "KeyTooLongError":
+    if code == "KeyTooLongError" or (status == 400 and {"", ".", ".."} & set(uri.removeprefix(f"{bucket_uri}/").split("/"))):
         return InvalidKey(bucket_uri, uri.removeprefix(f"{bucket_uri}/"), message)
     return StoreUnavailable(uri, f"{error.operation_name}: {code} {status} {message}".strip())
 
@@ -183,7 +193,7 @@ class S3Store:
         yield from sorted(held, key=lambda info: info.key)
 
     def stat(self, key: str) -> ObjectInfo:
-        check_key(self.uri, key, writing=False)
+        self._check(key)
         uri = f"{self.uri}/{key}"
         try:
             with self._calling(uri) as client:
@@ -206,7 +216,7 @@ class S3Store:
         return True
 
     def read(self, key: str, start: int = 0, stop: int | None = None, etag: str | None = None) -> bytes:
-        check_key(self.uri, key, writing=False)
+        self._check(key)
         check_range(start, stop)
         if stop is not None and stop <= start:
             return self._nothing(key, etag)
@@ -240,7 +250,7 @@ class S3Store:
         return open_ranged(self, key, etag, buffer_size)
 
     def create(self, key: str, data: bytes | Path) -> None:
-        check_key(self.uri, key, writing=True)
+        check_new_key(self.uri, key)
         uri = f"{self.uri}/{key}"
         # Tells an object written by a request of ours whose answer was lost from another writer's, even of the same bytes.
         token = secrets.token_hex(16)
@@ -279,12 +289,13 @@ class S3Store:
         raise StoreUnavailable(uri, "other writers of the same key were in the way")
 
     def replace(self, key: str, data: bytes) -> None:
-        check_key(self.uri, key, writing=True)
+        check_new_key(self.uri, key)
         with self._calling(f"{self.uri}/{key}") as client:
             client.put_object(Bucket=self._bucket, Key=self._base + key, Body=data)
 
     def delete(self, key: str) -> None:
-        check_key(self.uri, key, writing=False)
+        check_path(self.uri, key)
+        check_text(self.uri, key)
         with contextlib.suppress(NotFound), self._calling(f"{self.uri}/{key}") as client:
             client.delete_object(Bucket=self._bucket, Key=self._base + key)
 
@@ -338,6 +349,12 @@ class S3Store:
         with contextlib.suppress(AccessDenied), self._calling(self._bucket_uri) as client:
             client.head_bucket(Bucket=self._bucket)
         self._bucket_seen = True
+
+    def _check(self, key: str) -> None:
+        """Refuse what is no key at all; any other is opaque here, ``a//b`` and ``../x`` included. Raises InvalidKey."""
+        if not key or "\0" in key:
+            raise InvalidKey(self.uri, key, "it has to be text, and not empty")
+        check_text(self.uri, key)
 
     def _wait(self, attempt: int) -> None:
         if attempt + 1 < self.ATTEMPTS:

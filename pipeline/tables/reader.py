@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.errors import DamagedShard, PipelineError
 from pipeline.tables.damage import BROKEN, sentence
-from pipeline.tables.schema import features_of, is_binary, is_image_struct, plain_type
+from pipeline.tables.schema import Place, binary_places, features_of, is_text, plain_type, values_at
 from pipeline.tables.seal import Footers, checked_footer
 
 _BATCH_BYTES = 8 * 2**20  # decoded at a time while streaming; a foreign file may be one row group of many gigabytes
@@ -51,24 +52,21 @@ class RowReader:
                 if key != b"ARROW:schema"
             }
 
-    def image_columns(self, looks_like_image: Callable[[bytes], bool]) -> tuple[str, ...]:
-        """Return the columns that hold images: structs with binary ``bytes``, and binary columns that begin with images.
+    def image_places(self, looks_like_image: Callable[[bytes], bool]) -> tuple[Place, ...]:
+        """Return where in a row pictures are: by shape, or in binary values of which one of the first begins as a picture."""
+        return tuple(place for place, told in self.binary_places() if told or self._has_image(place, looks_like_image))
 
-        A struct that the file's Hugging Face features call something else (Audio has the same shape) is none.
-        """
-        found = []
-        features = features_of(self.metadata)
-        for field in self._schema:
-            if is_image_struct(field.type):
-                feature = features.get(field.name)
-                kind = feature.get("_type", "Image") if isinstance(feature, dict) else "Image"
-                if kind == "Image":
-                    found.append(field.name)
-            elif is_binary(field.type):
-                values = _first(self.rows([field.name]), field.name, _PROBED_VALUES)
-                if any(looks_like_image(value) for value in values):
-                    found.append(field.name)
-        return tuple(found)
+    def binary_places(self) -> list[tuple[Place, bool]]:
+        """Return where in a row pictures could be, and whether their shape says that they are there."""
+        return list(binary_places(self._schema, features_of(self.metadata)))
+
+    def text_columns(self) -> dict[str, list[str]]:
+        """Return the columns of text, each with its first values."""
+        names = [each.name for each in self._schema if is_text(each.type)]
+        return {name: list(_first(self.rows([name]), (name,), _PROBED_VALUES)) for name in names}
+
+    def _has_image(self, place: Place, looks_like_image: Callable[[bytes], bool]) -> bool:
+        return any(looks_like_image(value) for value in _first(self.rows([place[0]]), place, _PROBED_VALUES))
 
     def rows(self, columns: Sequence[str] | None = None, groups: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of ``groups`` (all by default) in order, a few at a time, whatever the size of a row group.
@@ -199,10 +197,6 @@ def _plain_values(array: Any) -> list[Any]:
     return values
 
 
-def _first(rows: Iterator[dict[str, Any]], column: str, count: int) -> Iterator[bytes]:
-    for row in rows:
-        if row[column] is not None:
-            yield row[column]
-            count -= 1
-            if count == 0:
-                return
+def _first(rows: Iterator[dict[str, Any]], place: Place, count: int) -> Iterator[Any]:
+    values = (value for row in rows for _, value in values_at(row, place))
+    return islice(values, count)

@@ -39,6 +39,57 @@ def features_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
+def is_text(kind: Any) -> bool:
+    """Return whether a type's values are text."""
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+Place = tuple[str, ...]
+"""Where in a row pictures are: a column, a field of its struct and so on, ``LISTED`` standing for every element of a list."""
+
+LISTED = "[]"
+
+
+def binary_places(schema: Any, features: Mapping[str, Any]) -> Iterator[tuple[Place, bool]]:
+    """Yield the places of a row that could hold pictures, and whether their shape says that they do.
+
+    Those are structs with binary ``bytes``, and binary values, in columns, structs and lists. A struct that the file's Hugging
+    Face features call something else (Audio has the same shape) is none.
+    """
+    for each in schema:
+        yield from _places((each.name,), each.type, features.get(each.name))
+
+
+def _places(place: Place, kind: Any, feature: Any) -> Iterator[tuple[Place, bool]]:
+    named = feature if isinstance(feature, Mapping) else {}
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _places(place, kind.storage_type, feature)
+    elif is_image_struct(kind):
+        if named.get("_type", "Image") == "Image":
+            yield place, True
+    elif pa.types.is_struct(kind):
+        for each in kind:
+            yield from _places((*place, each.name), each.type, named.get(each.name))
+    elif _is_list(kind):
+        inner = feature[0] if isinstance(feature, list) and feature else named.get("feature")
+        yield from _places((*place, LISTED), kind.value_type, inner)
+    elif is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        yield place, False
+
+
+def values_at(value: Any, place: Place) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each value that a place has in a plain row, with the names and numbers that lead to it; nothing for null ones."""
+    if value is None:
+        return
+    if not place:
+        yield (), value
+    elif place[0] == LISTED:
+        for number, each in enumerate(value):
+            yield from (((str(number), *way), found) for way, found in values_at(each, place[1:]))
+    else:
+        yield from (((place[0], *way), found) for way, found in values_at(value.get(place[0]), place[1:]))
+
+
 def leaves_of(schema: Any) -> Iterator[tuple[str, Any]]:
     """Yield the Parquet path and the type of every leaf column."""
     for field in schema:

@@ -30,6 +30,9 @@ SURFACE = {
         "archive",
         *POOL,
         *[
+            "--all-files",
+            "--no-sniff",
+            "--sniff",
             "--image-column",
             "--lr-codec",
             "--max-pixels",

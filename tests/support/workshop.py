@@ -196,6 +196,7 @@ def begin(
     pixel_limit: int = 1_000_000,
     image_column: str | None = None,
     verify: Verification = Verification.FULL,
+    all_files: bool = False,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -210,6 +211,7 @@ def begin(
         pixel_limit=pixel_limit,
         image_column=image_column,
         verify=verify,
+        all_files=all_files,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():

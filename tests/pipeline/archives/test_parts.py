@@ -23,6 +23,7 @@ from pipeline.archives.parts import read_parts, write_parts
 from pipeline.core.errors import DamagedObject, PipelineError, PlanConflict
 from pipeline.core.records import ObjectInfo, PlanPart, Settings, ShardKind, SourceShard, TargetSize
 from pipeline.stores.store import LocalStore
+from pipeline.tables.reader import RowReader
 from tests.support import workshop
 
 SETTINGS = Settings(target=TargetSize(scale=(2, 2)))
@@ -54,6 +55,23 @@ def begin(store: LocalStore, count: int = 250, **other: Any) -> Archive:
     """Begin an archive of ``count`` shards."""
     values = {"source": "/photos", "settings": SETTINGS, "model": b"weights", "shards": shards(count), **other}
     return Archive.begin(store, **values)
+
+
+def test_keys_that_are_no_text_come_back(store: LocalStore) -> None:
+    """Protects files of old systems in the plan: it holds their own names, byte for byte, and shows them as text."""
+    names = ["caf%E9.jpg", "caf\udce9.jpg", "\udc8e\udca1/x.jpg", "é.jpg"]
+    objects = tuple(ObjectInfo(key=name, size=1, etag="e") for name in names)
+    shard = SourceShard(id="000000000-x", name="000000000-x", kind=ShardKind.FILES, objects=objects)
+    written = write_parts(store, [shard])
+    assert list(read_parts(store, written)) == [shard]
+    with store.open(f"plan/{written[0].sha256}.parquet") as file:
+        columns = RowReader(file, "x").column_lists(("key", "key_bytes"))
+        assert list(zip(*next(columns), strict=True)) == [
+            ("caf%E9.jpg", None),
+            ("caf%E9.jpg", b"caf\xe9.jpg"),
+            ("%8E%A1/x.jpg", b"\x8e\xa1/x.jpg"),
+            ("é.jpg", None),
+        ]
 
 
 def files(store: LocalStore) -> dict[str, bytes]:
@@ -212,6 +230,7 @@ from pathlib import Path
 from pipeline.archives.archive import Archive
 from pipeline.core.records import ObjectInfo, Settings, ShardKind, SourceShard, TargetSize
 from pipeline.stores.store import LocalStore
+from pipeline.tables.reader import RowReader
 
 def shards(count):
     for index in range(count):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.assets.names import has_image_name, is_hidden, split_stem
 from pipeline.assets.shards import read_assets
-from pipeline.assets.sources import Source, find_shards, find_source
+from pipeline.assets.sources import Listing, Source, find_shards, find_source
 from pipeline.core.errors import EmptySource, InvalidOption, NotFound
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store, open_store
@@ -36,7 +36,7 @@ class ListedStore:
 
 def found(names: Iterable[str], size: int = 1, **limits: int) -> Source:
     """Return what is found in a listing of these names."""
-    return find_shards(cast(Store, ListedStore((name, size) for name in names)), **limits)
+    return find_shards(cast(Store, ListedStore((name, size) for name in names)), Listing(tables=False, **limits))
 
 
 def keys(shard: SourceShard) -> list[str]:

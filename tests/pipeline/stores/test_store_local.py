@@ -79,19 +79,23 @@ def test_links_and_odd_files(tmp_path: Path) -> None:
         store.create("dangling", b"")
 
 
-def test_a_name_that_is_no_text_does_not_refuse_the_others(tmp_path: Path) -> None:
-    """One file or folder that no plan can name must not keep a whole folder from being listed; asked for, it is refused."""
-    bad = os.fsdecode(b"bad-\xff.jpg")
-    for folder in ("a", os.fsdecode(b"folder-\xfe")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "good.jpg").write_bytes(b"")
-    (tmp_path / "a" / bad).write_bytes(b"")
-    (tmp_path / bad).write_bytes(b"")
-    (tmp_path / "z.jpg").write_bytes(b"")
+def test_names_that_are_no_text_are_listed_and_read(tmp_path: Path) -> None:
+    """Photographs of old systems, Latin-1 or Shift-JIS in their names or their folders', are objects like others."""
+    bad, folder = os.fsdecode(b"bad-\xff.jpg"), os.fsdecode(b"folder-\xfe")
+    names = [f"a/{bad}", "a/good.jpg", bad, f"{folder}/good.jpg", "z.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(os.fsencode(name))
     store = open_store(str(tmp_path))
-    assert [info.key for info in store.list()] == ["a/good.jpg", "z.jpg"]
-    with pytest.raises(InvalidKey, match=r"bad-.*rename it"):
-        store.stat(bad)
+    found = list(store.list())
+    assert [info.key for info in found] == names
+    assert [info.key for info in store.list(f"{folder}/")] == names[3:4]
+    for info in found:
+        assert store.stat(info.key) == info
+        assert store.read(info.key, etag=info.etag) == os.fsencode(info.key)
+    for write in (store.create, store.replace):
+        with pytest.raises(InvalidKey, match=r"bad-.*rename it"):
+            write(bad, b"")
 
 
 def test_a_file_in_a_folders_place(tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_image_columns_are_told_by_shape_feature_and_content(tmp_path: Path) -> 
         }
     ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     reader = RowReader(io.BytesIO(foreign(tmp_path, table)), "a")
-    assert reader.image_columns(lambda data: data == b"PNG") == ("plain", "large", "struct", "bare")
+    assert reader.image_places(lambda data: data == b"PNG") == (("plain",), ("large",), ("struct",), ("bare",))
 
 
 STREAM = """
