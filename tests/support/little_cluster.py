@@ -24,7 +24,7 @@ from tests.support.commands import Running
 RAY = str(Path(sys.executable).with_name("ray"))
 HOST = "127.0.0.1"
 MEMORY = 80 * 2**20
-TRIES = 3
+TRIES = 6
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",

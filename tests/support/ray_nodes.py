@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from pipeline.cluster.room import started
 
 MEMORY = 80 * 2**20
+TRIES = 6
 
 
 class Nodes:
@@ -32,7 +33,7 @@ class Nodes:
         os.environ.update(self._environment)
         try:
             head = {**self._arguments(0), "include_dashboard": False, "temp_dir": str(self._folder)}
-            self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+            self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head), tries=TRIES)
             for _ in range(self._count):
                 self.add()
         except BaseException:
@@ -62,7 +63,7 @@ class Nodes:
 
     def add(self) -> None:
         """Add a node of one CPU."""
-        self._nodes.append(started(lambda: self._cluster.add_node(**self._arguments(1))))
+        self._nodes.append(started(lambda: self._cluster.add_node(**self._arguments(1)), tries=TRIES))
 
     def lose(self, index: int) -> None:
         """Take a node away at once, its actors with it."""
