@@ -12,7 +12,7 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from pipeline.archives.archive import PLAN_KEY, Archive
+from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
@@ -75,17 +75,9 @@ def open_archive(job: RescaleJob) -> Archive:
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
-    if not differences:
-        return archive
-    if not _is_begun(archive):
-        archive.store.delete(PLAN_KEY)
-        return _begin(job, model)
-    raise PlanConflict(archive.store.uri, tuple(differences))
-
-
-def _is_begun(archive: Archive) -> bool:
-    """Whether anything stands in an archive but its plan: that of settings under which nothing could be done is given up."""
-    return any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
+    if differences:
+        raise PlanConflict(archive.store.uri, tuple(differences))
+    return archive
 
 
 def _begin(job: RescaleJob, model: bytes) -> Archive:

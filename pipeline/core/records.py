@@ -247,8 +247,7 @@ class Settings:
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
-    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all. ``all_files`` carries
-    loose files that are no images as they are.
+    ``verify`` says which entries are measured (all where the tier needs the restore); ``all_files`` carries other files too.
     """
 
     target: TargetSize

@@ -14,7 +14,7 @@ import pytest
 from pipeline.assets.left_out import LEFT_OUT
 from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import Listing, find_source
-from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
+from pipeline.core.errors import EmptySource, InvalidOption
 from pipeline.core.records import Entry, EntryKind
 from tests.support import workshop
 from tests.support.opaque_s3 import opaque_bucket
@@ -158,20 +158,6 @@ def test_columns_are_checked_before_there_is_a_plan(tmp_path: Path) -> None:
     assert not result.failures
     assert not workshop.failures(workshop.restore(result, tmp_path / "out", output=OutputKind.PARQUET))
     assert pq.read_table(tmp_path / "out" / "x.parquet").column_names == ["key", "image", "sidecars"]
-
-
-def test_an_archive_in_which_nothing_stands_is_begun_anew(tmp_path: Path) -> None:
-    """Protects the advice to give another option: it holds for the same place, as long as no shard was written there."""
-    source = source_of(tmp_path / "source", {"x.jpg": PHOTO})
-    first = workshop.begin(source, tmp_path / "archive")
-    second = workshop.begin(source, tmp_path / "archive", all_files=True)
-    assert second.digest != first.digest
-    assert second.plan.settings.all_files
-    result = workshop.rescale(source, tmp_path / "archive", all_files=True)
-    assert result.archive.digest == second.digest
-    assert not result.failures
-    with pytest.raises(PlanConflict):
-        workshop.begin(source, tmp_path / "archive")
 
 
 @pytest.fixture

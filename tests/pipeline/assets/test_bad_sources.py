@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.assets.outputs import OutputKind
-from pipeline.core.errors import DamagedShard, EmptySource, NoImageColumn, NotFound, PipelineError, UnsupportedShard
+from pipeline.core.errors import (
+    DamagedShard,
+    EmptySource,
+    InvalidOption,
+    NotFound,
+    PipelineError,
+    UnsupportedShard,
+    UsageError,
+)
 from pipeline.core.records import EntryKind
 from tests.support import workshop
 from tests.support.workshop import back, by_key, outside
@@ -123,28 +131,23 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "wanted"),
+    ("columns", "wanted", "kind", "words"),
     [
-        ({"text": ["a"], "blob": [b"no picture"]}, None),
-        ({"text": ["a"], "one": [workshop.picture(9, 9)], "two": [workshop.picture(9, 9)]}, None),
-        ({"image": [workshop.picture(9, 9)]}, "photo"),
-        ({"image": [workshop.picture(9, 9)], "label": [3]}, "label"),
+        ({"text": ["a"], "blob": [b"no picture"]}, None, EmptySource, "a table without a column of images"),
+        ({"image": [workshop.picture(9, 9)]}, "photo", InvalidOption, "--image-column photo"),
+        ({"image": [workshop.picture(9, 9)], "label": [3]}, "label", InvalidOption, "has its images in image"),
     ],
-    ids=["none", "two", "misnamed", "numbers"],
+    ids=["none", "misnamed", "numbers"],
 )
 def test_parquet_without_its_image_column_is_refused_whole(
-    tmp_path: Path, columns: Mapping[str, Any], wanted: str | None
+    tmp_path: Path, columns: Mapping[str, Any], wanted: str | None, kind: type[UsageError], words: str
 ) -> None:
-    """Protects tables: no column, or more than one, or the wrong one, is told with the option; nothing is committed."""
+    """Protects tables: no column of images, or the wrong one, is told before anything is planned."""
     (tmp_path / "source").mkdir()
     pq.write_table(pa.table(dict(columns)), tmp_path / "source/photos.parquet")
-    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", image_column=wanted)
-    with pytest.raises(NoImageColumn) as caught:
-        workshop.rescaler(archive).run(next(archive.shards()))
-    text = workshop.sentence(str(caught.value))
-    assert "--image-column" in text
-    assert all(column in text for column in columns)
-    assert not archive.done()
+    with pytest.raises(kind, match=words):
+        workshop.begin(str(tmp_path / "source"), tmp_path / "archive", image_column=wanted)
+    assert not (tmp_path / "archive/plan.json").exists()
 
 
 def test_a_parquet_cut_in_half_is_refused_whole(tmp_path: Path) -> None:

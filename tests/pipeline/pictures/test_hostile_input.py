@@ -23,7 +23,7 @@ import torch
 
 from jobs.rescale import read_weights
 from pipeline.archives.entries import source_bytes
-from pipeline.assets import shards, tars
+from pipeline.assets import shards, tar_members, tars
 from pipeline.assets.outputs import OutputKind
 from pipeline.core.errors import DamagedShard, ImageError, InvalidWeights, PipelineError
 from pipeline.core.records import EntryKind, ObjectInfo, ShardKind, SourceShard
@@ -230,7 +230,7 @@ def test_padding_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
             return Again(endless)
 
-    monkeypatch.setattr(tars, "LONGEST_PADDING", 50 * 2**20)
+    monkeypatch.setattr(tar_members, "LONGEST_PADDING", 50 * 2**20)
     shard = SourceShard(id="0", name="x.tar", kind=ShardKind.TAR, objects=(ObjectInfo(key="x.tar", size=1, etag="e"),))
     assets = shards.read_assets(OneFile(tmp_path), shard)
     assert next(assets).key == "a.png"
