@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.web.http_shapes import status_of
-from pipeline.core import errors
-from pipeline.reading.errors import Overloaded
+from pipeline.reading.errors import Overloaded, ServiceError
 from pipeline.reading.service import ImageRequest
 from tests.pipeline.core.test_errors import LEAVES, example_of
 from tests.support.http_site import ENTRY, SAMPLES, Site, told
@@ -95,7 +94,7 @@ def test_every_error_has_a_status(fresh: Site) -> None:
         assert answer.status_code in (404, 409, 422, 502, 503)
         told(answer)
         assert ("retry-after" in answer.headers) == (answer.status_code == 503)
-    assert issubclass(Overloaded, errors.ServiceError)
+    assert issubclass(Overloaded, ServiceError)
 
 
 def test_figures_for_prometheus(fresh: Site) -> None:
