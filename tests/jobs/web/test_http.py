@@ -153,6 +153,7 @@ def test_no_key_and_no_parameter_ends_in_a_500(
         told(answer)
 
 
+@pytest.mark.slow
 def test_the_description_is_true(archive: Rescaled) -> None:
     """Protects programs made from the description: whatever they send, answers have the statuses and shapes told."""
     made = Site(archive, hosts=frozenset({"localhost", "testserver"}))
