@@ -44,6 +44,7 @@ def as_tensor(pixels: Arrays) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(torch.float32) / 255
 
 
+@pytest.mark.slow
 @every_source
 @pytest.mark.parametrize("tier", list(Tier))
 def test_every_asset_is_one_entry_in_order(tmp_path: Path, kind: str, tier: Tier) -> None:
@@ -125,6 +126,7 @@ def test_an_lr_is_upright_and_carries_its_profile(tmp_path: Path, orientation: i
     assert np.abs(np.asarray(lr.convert("RGB")).astype(int) - shrunk).mean() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tier", "batched"), [*product((Tier.LEAN, Tier.BALANCED, Tier.HIGH, Tier.FLOOR), (False, True))])
 def test_stored_figures_are_those_of_the_restored_files(
     tmp_path: Path, tier: Tier, batched: bool, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,7 @@ def of_every_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return tier, kind, workshop.rescale(source, folder / "archive", tier=tier)
 
 
+@pytest.mark.slow
 @every_output
 def test_everything_comes_back_in_every_form(
     of_every_kind: tuple[Tier, str, Rescaled], tmp_path: Path, output: OutputKind
@@ -88,6 +89,7 @@ def _column(kind: str) -> str | None:
     return "image" if kind == "parquet" else None
 
 
+@pytest.mark.slow
 def test_restoring_twice_gives_the_same_bytes(shelf: Rescaled, tmp_path: Path) -> None:
     """Protects reproducible restores: two of one archive are one, and each can be repeated in its place."""
     for output in OutputKind:
@@ -114,6 +116,7 @@ def test_two_shards_restore_at_once(shelf: Rescaled, tmp_path: Path) -> None:
 # Metadata -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", [Tier.LEAN, Tier.BALANCED])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_profile_exif_and_xmp_come_back(tmp_path: Path, tier: Tier, orientation: int) -> None:

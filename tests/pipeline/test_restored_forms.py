@@ -63,6 +63,7 @@ def turned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return workshop.rescale(source, folder / "archive", tier=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [({"scale": 2.0}, (10, 15)), ({"scale": 0.5}, (40, 60)), ({"max_side": 12}, (8, 12)), ({"max_side": 500}, (20, 30))],
@@ -96,6 +97,7 @@ def of_a_codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return workshop.rescale(workshop.as_tar(folder / "source", samples), folder / "archive", codec=request.param)
 
 
+@pytest.mark.slow
 @every_output
 def test_lrs_come_out_untouched(of_a_codec: Rescaled, tmp_path: Path, output: OutputKind) -> None:
     """Protects those who want just the LRs: the stored bytes under the LR's name, originals and sidecars beside them."""
@@ -128,6 +130,7 @@ def test_lrs_need_no_network(shelf: Rescaled, tmp_path: Path) -> None:
     assert len(workshop.written(tmp_path / "out")) > 9
 
 
+@pytest.mark.slow
 def test_without_its_latent_an_entry_is_what_its_lr_gives(tmp_path: Path) -> None:
     """Protects --no-latent: an archive then gives what the LRs alone can, an exact one what a lean one does."""
     source = workshop.as_folder(tmp_path / "source", workshop.samples(3))

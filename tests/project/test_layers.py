@@ -240,6 +240,7 @@ def loaded_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_training_needs_no_pipeline_libraries() -> None:
     """Protects training on machines that have torch, Pillow and safetensors alone: it loads nothing else."""
     found = loaded_by("jobs.training.train")
@@ -247,6 +248,7 @@ def test_training_needs_no_pipeline_libraries() -> None:
     assert not unwanted, f"training would load {', '.join(sorted(unwanted))}"
 
 
+@pytest.mark.slow
 def test_the_network_needs_torch_alone() -> None:
     """Protects those who take iarn by itself: it loads torch, numpy and safetensors, and nothing of the layers above."""
     found = loaded_by("iarn.network", "iarn.training", "iarn.weights", "iarn.metrics")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,6 +154,7 @@ def test_no_key_and_no_parameter_ends_in_a_500(
         told(answer)
 
 
+@pytest.mark.slow
 def test_the_description_is_true(archive: Rescaled) -> None:
     """Protects programs made from the description: whatever they send, answers have the statuses and shapes told."""
     made = Site(archive, hosts=frozenset({"localhost", "testserver"}))

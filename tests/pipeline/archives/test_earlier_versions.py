@@ -27,6 +27,8 @@ from pipeline.stores.store import open_store
 from tests.support import workshop
 from tests.support.workshop import Rescaled
 
+pytestmark = pytest.mark.slow
+
 EARLIER = Path(__file__).parents[2] / "data" / "archives"
 TOLD = json.loads((EARLIER / "restored.json").read_text())
 LOSSLESS = {"exact", "exact-pixels"}

@@ -17,7 +17,10 @@ TRAIN = Path(__file__).parents[4] / "shared" / "data" / "train" / "train-00.tar"
 PART = 48
 """Members that the tiers which compute most have."""
 
-pytestmark = pytest.mark.skipif(not TRAIN.exists(), reason="../shared/data/train/train-00.tar is not there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not TRAIN.exists(), reason="../shared/data/train/train-00.tar is not there"),
+]
 
 
 def contents(path: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ def around(bad: Sample) -> list[Sample]:
     return [replace(before, key="a.png"), bad, replace(after, key="z.jpg")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [*DAMAGED, "bomb"])
 def test_a_damaged_image_is_kept_and_told(tmp_path: Path, what: str) -> None:
     """Protects the rest of a shard from damaged, cut and zero-byte images and from a bomb: each is kept, told once."""
@@ -54,6 +55,7 @@ def test_zero_bytes_are_kept_and_told_in_other_sources(tmp_path: Path, source: A
     assert back(result, tmp_path / "out")["b.png"] == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", UNSUPPORTED)
 def test_what_cannot_be_rescaled_faithfully_is_kept(tmp_path: Path, what: str) -> None:
     """Protects animated, 16-bit, CMYK, float and other pictures: they are kept as they are with the reason, no failure."""

@@ -81,6 +81,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", NAMES)
 def test_a_hostile_name_stays_below_the_destination(tmp_path: Path, what: str) -> None:
     """Protects the machine that restores: whatever a member is called, it is one entry, verified, and comes back as one file
@@ -257,6 +258,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_bomb_costs_no_more_than_its_limits(what: str) -> None:
     """Protects memory and time from files that are a thousand times as large inside: each is refused or read within bounds."""
@@ -273,6 +275,7 @@ def test_a_bomb_costs_no_more_than_its_limits(what: str) -> None:
     assert peak < 70 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "megabytes"), [("WEBP", 50), ("TIFF", 5), ("PNG", 5)])
 def test_metadata_of_a_hundred_megabytes_is_kept(tmp_path: Path, form: str, megabytes: int) -> None:
     """Protects both the file and the worker: EXIF and a profile of 50 MB each end nothing and are not lost."""

@@ -77,6 +77,7 @@ def upright(data: bytes) -> Any:
     return found.pixels if found.alpha is None else np.dstack((found.pixels, found.alpha))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{}, {"max_side": 17}, {"scale": 1.5}, {"scale": 0.5}, {"use_latent": False}], ids=str)
 def test_pixels_are_those_of_the_command(odd: Rescaled, asked: dict[str, Any], tmp_path: Path) -> None:
     """Protects one truth: whatever size and tier, `.restore()` gives the pixels that `iarn restore --format png` writes."""
@@ -362,6 +363,7 @@ def test_a_footer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert pickle.loads(pickle.dumps(footers)).get(("a", 1)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 def test_a_forked_child_restores(tmp_path: Path) -> None:
     """Protects programs that fork after they have restored: OpenMP's threads stay behind, and no child waits for them."""

@@ -96,6 +96,7 @@ def commanded(served: Served, out: Path, **asked: Any) -> dict[str, bytes]:
     return {Path(name).stem: data for name, data in written(out).items() if not name.endswith(".txt")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "options"), ASKED, ids=[str(asked) for asked, _ in ASKED])
 def test_an_image_is_what_the_command_writes(
     odd: Served, asked: dict[str, Any], options: dict[str, Any], tmp_path: Path
@@ -107,6 +108,7 @@ def test_an_image_is_what_the_command_writes(
             assert odd.image(sample.key, **asked) == files[Path(sample.key).stem], sample.key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "png"])
 def test_an_image_is_what_the_command_writes_in_every_format(odd: Served, form: str, tmp_path: Path) -> None:
     """Protects formats: the same bytes at a quality, and PNG where the format cannot hold alpha, as the command has it."""
