@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.entries import check_lr, source_bytes
-from pipeline.assets.outputs import Output, open_output
 from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, PipelineError
 from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
@@ -37,6 +36,7 @@ from pipeline.entry_picture import (
     renamed,
     resized,
 )
+from pipeline.outputs.outputs import Output, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.store import Store, open_store

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.assets.left_out import LEFT_OUT
-from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import Listing, find_source
 from pipeline.core.errors import EmptySource, InvalidOption
 from pipeline.core.records import Entry, EntryKind
+from pipeline.outputs.outputs import OutputKind
 from tests.support import workshop
 from tests.support.opaque_s3 import opaque_bucket
 from tests.support.pictures import photo, saved

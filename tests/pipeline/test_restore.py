@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.errors import InvalidOption, NotFound
 from pipeline.core.records import Tier
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.pictures.orientation import upright
 from pipeline.restore import RestoreOptions
 from tests.support import pictures, workshop

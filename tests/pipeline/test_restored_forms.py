@@ -13,9 +13,9 @@ from PIL import Image
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import done
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.records import LrCodec, Tier
 from pipeline.entry_picture import renamed
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.restore import restore_state
 from pipeline.stores.store import LocalStore
 from tests.support import pictures, workshop

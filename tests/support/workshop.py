@@ -27,7 +27,6 @@ from jobs.rescale import open_archive
 from pipeline import rescale as rescaling
 from pipeline import restore as restoring
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.records import (
     Entry,
     Failure,
@@ -43,6 +42,7 @@ from pipeline.core.records import (
 )
 from pipeline.engines import engine
 from pipeline.engines.engine import Engine
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork

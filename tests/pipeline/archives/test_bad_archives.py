@@ -16,9 +16,9 @@ from jobs.rescale import read_weights
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, UnsupportedFormat
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.errors import DamagedObject, InvalidWeights, PipelineError
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, ShardReport, Tier
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.stores.store import LocalStore
 from tests.support import workshop

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.assets.outputs import OutputKind
 from pipeline.core.errors import (
     DamagedShard,
     EmptySource,
@@ -22,6 +21,7 @@ from pipeline.core.errors import (
     UsageError,
 )
 from pipeline.core.records import EntryKind
+from pipeline.outputs.outputs import OutputKind
 from tests.support import workshop
 from tests.support.workshop import back, by_key, outside
 

@@ -24,9 +24,9 @@ import torch
 from jobs.rescale import read_weights
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards, tar_members, tars
-from pipeline.assets.outputs import OutputKind
 from pipeline.core.errors import DamagedShard, ImageError, InvalidWeights, PipelineError
 from pipeline.core.records import EntryKind, ObjectInfo, ShardKind, SourceShard
+from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import decoding
 from pipeline.stores.store import LocalStore
 from tests.support import pictures, workshop
