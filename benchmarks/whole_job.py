@@ -42,12 +42,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine wit
 
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import named_outputs
 from pipeline.assets.sources import find_source
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.engine import measure as measure_quality
+from pipeline.outputs.outputs import named_outputs
 from pipeline.pictures import decoding, lr_codec, writing
 from pipeline.pictures.picture import resize
 from pipeline.rescale import RescaleWork, RescaleWorker

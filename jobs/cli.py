@@ -167,8 +167,8 @@ def restore(
 
     def job() -> int:
         from jobs.restore import RestoreJob, read_keys, restore
-        from pipeline.assets.outputs import OutputKind
         from pipeline.core.errors import InvalidOption
+        from pipeline.outputs.outputs import OutputKind
         from pipeline.restore import RestoreOptions
 
         if output not in list(OutputKind):

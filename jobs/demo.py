@@ -25,12 +25,12 @@ from jobs.reports import sheet
 from jobs.rescale import RescaleJob, rescale
 from jobs.restore import RestoreJob, restore
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import OutputKind
 from pipeline.cluster import pool
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
 from pipeline.core.records import EntryKind, Pixels, Settings, TargetSize, Tier
 from pipeline.engines.engine import measure
 from pipeline.entry_picture import renamed
+from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import decoding, lr_codec
 from pipeline.pictures.picture import resize
 from pipeline.restore import RestoreOptions

@@ -15,11 +15,11 @@ from pipeline.archives.commits import ShardSet
 from pipeline.archives.entries import holder_test
 from pipeline.archives.errors import NothingSelected
 from pipeline.archives.rollups import RollupWriter, survey
-from pipeline.assets.changed_names import list_changed_names
-from pipeline.assets.outputs import named_outputs
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import ShardReport, SourceShard
+from pipeline.outputs.changed_names import list_changed_names
+from pipeline.outputs.outputs import named_outputs
 from pipeline.restore import RestoreOptions, RestoreWork, restore_state
 from pipeline.stores.store import open_store
 

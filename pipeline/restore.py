@@ -1,6 +1,6 @@
 """The same path back: one entry, one shard, a selection.
 
-    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > assets.outputs
+    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > outputs
     an object  an entry         its LR       pixels           a picture, its file                         files, a tar, a table
 
 Decoding runs in threads ahead of the engine, encoding behind it.
@@ -20,10 +20,7 @@ from functools import partial
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.entries import Wanted, check_lr, source_bytes
-from pipeline.assets.changed_names import ChangedNames
 from pipeline.assets.names import safe_key
-from pipeline.assets.output_names import ShardNames
-from pipeline.assets.outputs import Output, OutputKind, has_own_stems, open_output
 from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, InvalidOption, PipelineError
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
@@ -44,6 +41,9 @@ from pipeline.entry_picture import (
     output_format,
     resized,
 )
+from pipeline.outputs.changed_names import ChangedNames
+from pipeline.outputs.names import ShardNames
+from pipeline.outputs.outputs import Output, OutputKind, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture
 from pipeline.stores.store import Store, open_store

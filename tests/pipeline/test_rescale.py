@@ -27,12 +27,12 @@ from pipeline import rescale, restore
 from pipeline.archives.commits import read_commit
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards
-from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import find_source
 from pipeline.core.errors import AlreadyExists, PlanConflict, SourceChanged, UnwritableImage
 from pipeline.core.records import Asset, EntryKind, LrCodec, ShardKind, TargetSize, Tier
 from pipeline.engines import engine
 from pipeline.engines.engine import Downscale, Engine
+from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import decoding, image, lr_codec
 from pipeline.pictures.orientation import upright
 from pipeline.pictures.picture import Picture, resize

@@ -17,10 +17,10 @@ from PIL import Image
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import done
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.errors import InvalidOption, NotFound
 from pipeline.core.records import LrCodec, Tier
 from pipeline.entry_picture import renamed
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.pictures.orientation import upright
 from pipeline.restore import RestoreOptions, restore_state
 from pipeline.stores.store import LocalStore

@@ -19,11 +19,12 @@ LAW = {
     "": "reading",
     "reading": "restore entry_picture archives engines pictures stores tables core",
     "verify": "entry_picture archives engines assets pictures stores core",
-    "restore": "entry_picture archives engines assets pictures stores core",
+    "restore": "outputs entry_picture archives engines assets pictures stores core",
     "rescale": "tiers archives engines assets pictures stores core",
     "entry_picture": "archives engines assets latents pictures core",
     "tiers": "engines assets latents pictures core",
     # the wings they go through
+    "outputs": "assets stores tables core",
     "archives": "assets pictures stores tables core",
     "engines": "pictures core",
     "cluster": "pictures core",

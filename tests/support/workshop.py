@@ -23,7 +23,6 @@ from PIL import Image
 from iarn.network import NetworkConfig
 from jobs.rescale import RescaleJob, open_archive
 from pipeline.archives.archive import Archive
-from pipeline.assets.outputs import named_outputs
 from pipeline.core.records import (
     Entry,
     Failure,
@@ -37,6 +36,7 @@ from pipeline.core.records import (
     Tier,
     Verification,
 )
+from pipeline.outputs.outputs import named_outputs
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork

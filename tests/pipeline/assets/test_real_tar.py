@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.assets.outputs import OutputKind
 from pipeline.core.records import EntryKind, Tier
+from pipeline.outputs.outputs import OutputKind
 from tests.support import workshop
 
 TRAIN = Path(__file__).parents[4] / "shared" / "data" / "train" / "train-00.tar"

@@ -24,18 +24,18 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.entries import source_bytes
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, UnsupportedFormat
-from pipeline.assets.outputs import OutputKind, named_outputs
 from pipeline.core.errors import (
     DamagedObject,
     DamagedShard,
     EmptySource,
+    InvalidOption,
     InvalidWeights,
-    NoImageColumn,
     NotFound,
     PipelineError,
     UnsupportedShard,
 )
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Settings, ShardReport, Tier
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.stores.store import LocalStore
 from tests.support import pictures, workshop
@@ -242,25 +242,23 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
     ("columns", "wanted"),
     [
         ({"text": ["a"], "blob": [b"no picture"]}, None),
-        ({"text": ["a"], "one": [workshop.picture(9, 9)], "two": [workshop.picture(9, 9)]}, None),
         ({"image": [workshop.picture(9, 9)]}, "photo"),
         ({"image": [workshop.picture(9, 9)], "label": [3]}, "label"),
     ],
-    ids=["none", "two", "misnamed", "numbers"],
+    ids=["none", "misnamed", "numbers"],
 )
 def test_parquet_without_its_image_column_is_refused_whole(
     tmp_path: Path, columns: Mapping[str, Any], wanted: str | None
 ) -> None:
-    """Protects tables: no column, or more than one, or the wrong one, is told with the option; nothing is committed."""
+    """Protects tables: no column of images, or the wrong one, is told with those there are; nothing is begun."""
     (tmp_path / "source").mkdir()
     pq.write_table(pa.table(dict(columns)), tmp_path / "source/photos.parquet")
-    archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", image_column=wanted)
-    with pytest.raises(NoImageColumn) as caught:
-        workshop.rescaler(archive).run(next(archive.shards()))
+    with pytest.raises(EmptySource if wanted is None else InvalidOption) as caught:
+        workshop.begin(str(tmp_path / "source"), tmp_path / "archive", image_column=wanted)
     text = workshop.sentence(str(caught.value))
-    assert "--image-column" in text
+    assert ("--image-column" in text) == (wanted is not None)
     assert all(column in text for column in columns)
-    assert not archive.done()
+    assert not (tmp_path / "archive/plan.json").exists()
 
 
 def test_a_parquet_cut_in_half_is_refused_whole(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ from hypothesis import strategies as st
 from jobs.rescale import read_weights
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards
-from pipeline.assets.outputs import OutputKind
 from pipeline.assets.sources import find_source
 from pipeline.core.errors import DamagedShard, DecoderDied, ImageError, InvalidWeights, PipelineError
 from pipeline.core.records import EntryKind, ObjectInfo, ShardKind, SourceShard
+from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
 from pipeline.stores.store import LocalStore, open_store

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.assets.outputs import OutputKind, create_or_confirm, named_outputs, open_output
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
+from pipeline.outputs.outputs import OutputKind, create_or_confirm, named_outputs, open_output
 from pipeline.stores.store import LocalStore
 from tests.support import workshop
 from tests.support.workshop import Sample

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.assets.outputs import Output
 from pipeline.core.errors import AlreadyExists, NotFound
+from pipeline.outputs.outputs import Output
 from pipeline.stores.base import local_errors
 from pipeline.stores.store import Store
 

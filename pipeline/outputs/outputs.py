@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pipeline.assets.names import UniqueNames, safe_key
-from pipeline.assets.output_names import MemberNames
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
 from pipeline.core.records import ShardKind, SourceShard
+from pipeline.outputs.names import MemberNames
 from pipeline.stores.base import local_errors
 from pipeline.stores.store import Store
 from pipeline.tables.writer import RowWriter
