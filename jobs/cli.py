@@ -91,6 +91,10 @@ def rescale(
             help="Find images by their first bytes where names do not tell; locally done unless told, on S3 a request each.",
         ),
     ] = None,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Give up the plan of an archive in which nothing was written yet, for these settings."),
+    ] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
     device: Device = "auto",
     address: Address = None,
@@ -132,6 +136,7 @@ def rescale(
                 pool=pool,
                 json_lines=json_lines,
                 sniff=sniff,
+                anew=anew,
             )
         )
 

@@ -30,7 +30,8 @@ from pipeline.stores.store import open_store, split_uri
 class RescaleJob:
     """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package.
 
-    ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones.
+    ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones. ``anew``
+    gives up another plan that stands in the archive, where no shard of it was written: no other job may be at work there.
     """
 
     source: str
@@ -42,6 +43,7 @@ class RescaleJob:
     pool: pool.PoolOptions = field(default_factory=pool.PoolOptions)
     json_lines: bool = False
     sniff: bool | None = None
+    anew: bool = False
 
 
 MOST_EXTENSIONS = 50
@@ -95,15 +97,12 @@ def open_archive(job: RescaleJob) -> Archive:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
     if not differences:
         return archive
-    if not _is_begun(archive):
+    empty = not any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
+    if empty and job.anew:
         archive.store.delete(PLAN_KEY)
         return _begin(job, model)
-    raise PlanConflict(archive.store.uri, tuple(differences))
-
-
-def _is_begun(archive: Archive) -> bool:
-    """Whether anything stands in an archive but its plan: that of settings under which nothing could be done is given up."""
-    return any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
+    advice = "Nothing is in it yet: --anew begins it with these." if empty else ""
+    raise PlanConflict(archive.store.uri, tuple(differences), advice)
 
 
 def _begin(job: RescaleJob, model: bytes) -> Archive:

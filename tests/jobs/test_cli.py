@@ -77,6 +77,7 @@ SURFACE = {
         "source",
         "archive",
         *POOL,
+        *["--all-files", "--anew", "--no-sniff", "--sniff"],
         *[
             "--image-column",
             "--lr-codec",
@@ -408,8 +409,8 @@ class TestJobs:
                     for end in (form, "txt", "cls.json")
                 ],
             ),
-            (["--glob", "b/*", "--to", "tar", "--lr"], ["b.tar"]),
-            (["--shard", "000000002-c", "--to", "parquet", "--format", "png"], ["c.parquet"]),
+            (["--glob", "b/*", "--to", "tar", "--lr"], ["b.tar", "names.tsv"]),
+            (["--shard", "000000002-c", "--to", "parquet", "--format", "png"], ["c.parquet", "names.tsv"]),
         ],
         ids=["keys", "glob", "shard"],
     )
@@ -422,6 +423,7 @@ class TestJobs:
         assert outcome.status == (1 if options[0] == "--keys" else 0), outcome.err
         assert sorted(workshop.written(tmp_path / "out")) == sorted(expected)
         end = outcome.event("end")
+        assert end.get("names_changed", 0) == {"--keys": 0, "--glob": 3, "--shard": 3}[options[0]]
         assert end["entries"] == (2 if options[0] == "--keys" else 4)
         assert end.get("keys_not_found") == ("1: x/none.png" if options[0] == "--keys" else None)
 

@@ -162,17 +162,19 @@ def test_columns_are_checked_before_there_is_a_plan(tmp_path: Path) -> None:
 
 
 def test_an_archive_in_which_nothing_stands_is_begun_anew(tmp_path: Path) -> None:
-    """Protects the advice to give another option: it holds for the same place, as long as no shard was written there."""
+    """Protects the advice to give another option: it holds for the same place while no shard was written there, if asked."""
     source = source_of(tmp_path / "source", {"x.jpg": PHOTO})
     first = workshop.begin(source, tmp_path / "archive")
-    second = workshop.begin(source, tmp_path / "archive", all_files=True)
+    with pytest.raises(PlanConflict, match="--anew begins it"):
+        workshop.begin(source, tmp_path / "archive", all_files=True)
+    second = workshop.begin(source, tmp_path / "archive", all_files=True, anew=True)
     assert second.digest != first.digest
     assert second.plan.settings.all_files
     result = workshop.rescale(source, tmp_path / "archive", all_files=True)
     assert result.archive.digest == second.digest
     assert not result.failures
-    with pytest.raises(PlanConflict):
-        workshop.begin(source, tmp_path / "archive")
+    with pytest.raises(PlanConflict, match=r"other destination\.$"):
+        workshop.begin(source, tmp_path / "archive", anew=True)
 
 
 @pytest.fixture
