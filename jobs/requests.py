@@ -15,7 +15,8 @@ from pipeline.core.records import Settings
 class RescaleJob:
     """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package.
 
-    ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones.
+    ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones. ``anew``
+    gives up another plan that stands in the archive, where no shard of it was written: no other job may be at work there.
     ``json_lines`` here and below: True for JSON lines, False for people, None by whether standard error is a terminal.
     """
 
@@ -28,6 +29,7 @@ class RescaleJob:
     pool: PoolOptions = field(default_factory=PoolOptions)
     json_lines: bool | None = None
     sniff: bool | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from pipeline.archives.archive import Archive
+from pipeline.archives.archive import PLAN_KEY, Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
@@ -75,9 +75,14 @@ def open_archive(job: RescaleJob) -> Archive:
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
-    if differences:
-        raise PlanConflict(archive.store.uri, tuple(differences))
-    return archive
+    if not differences:
+        return archive
+    empty = not any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
+    if empty and job.anew:
+        archive.store.delete(PLAN_KEY)
+        return _begin(job, model)
+    advice = "Nothing is in it yet: --anew begins it with these." if empty else ""
+    raise PlanConflict(archive.store.uri, tuple(differences), advice)
 
 
 def _begin(job: RescaleJob, model: bytes) -> Archive:

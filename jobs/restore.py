@@ -18,6 +18,7 @@ from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import ShardReport, SourceShard
+from pipeline.outputs.changed_names import list_changed_names
 from pipeline.outputs.outputs import named_outputs
 from pipeline.restore import RestoreWork, restore_state
 from pipeline.stores.store import open_store
@@ -60,10 +61,13 @@ def restore(job: RestoreJob) -> int:
         missing["shards_written_by_an_earlier_run"] = f"{len(finished)}; without {state.uri} they would be written again"
     if unfound := _keys_not_found(archive, job.options, totals.entries):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
+    changed, listed_in = list_changed_names(state, destination)
+    if changed:
+        missing |= {"names_changed": changed, "names_listed_in": listed_in}
     reporter.summary(destination=destination.uri, **list_failures(state, totals), **missing)
     settings = {"archive": archive.store.uri, **asdict(job.options), "keys": job.options.keys and len(job.options.keys)}
     settings["shards"] = job.options.shards and sorted(job.options.shards)
-    write_report(state, reporter, digest=digest, settings=settings, shards=wanted)
+    write_report(state, reporter, digest=digest, settings=settings, shards=wanted, names_changed=changed)
     return 1 if totals.failed or unfound else 0
 
 

@@ -1,6 +1,6 @@
 """The same path back: one entry, one shard, a selection.
 
-    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > assets.outputs
+    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > outputs
     an object  an entry         its LR       pixels           a picture, its file                         files, a tar, a table
 
 Decoding runs in threads ahead of the engine, encoding behind it.
@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.entries import check_lr, source_bytes
+from pipeline.assets.names import safe_key
 from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, PipelineError
 from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
-from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, SourceShard
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardKind, ShardReport, SourceShard
 from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device
@@ -33,10 +35,11 @@ from pipeline.entry_picture import (
     from_original,
     original_pixels,
     output_format,
-    renamed,
     resized,
 )
-from pipeline.outputs.outputs import Output, open_output
+from pipeline.outputs.changed_names import ChangedNames
+from pipeline.outputs.names import ShardNames
+from pipeline.outputs.outputs import Output, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.store import Store, open_store
@@ -77,11 +80,11 @@ class _Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class _Written:
-    """An entry ready to be written under ``key``."""
+    """An entry ready to be written, in the form of an ``extension`` that its key does not tell, or None in its own."""
 
     entry: Entry
-    key: str
     data: bytes | None
+    extension: str | None = None
     error: PipelineError | None = None
 
 
@@ -112,16 +115,20 @@ class RestoreWorker:
         Raises StoreError, and ArchiveError where no entry can be read.
         """
         tally, put = Tally(), 0
-        with spool() as directory, ThreadPoolExecutor(self._threads) as threads:
+        with spool() as directory, ThreadPoolExecutor(self._threads) as threads, ChangedNames(directory) as changed:
             columns = self.archive.source_columns(shard.id)
             output = open_output(self.options.output, self.destination, shard, shard.name, directory, columns)
+            names = ShardNames(partial(self._keys, shard), own_stems=has_own_stems(self.options.output, shard))
             with closing(output):
-                sizes = (self._put(output, written, tally, shard.id) for written in self._written(shard, threads, tally))
-                for size in sizes:
-                    put, tally.bytes_out = put + (size is not None), tally.bytes_out + (size or 0)
+                for written in self._written(shard, threads, tally):
+                    size = self._put(output, names, written, tally, shard.id)
+                    if size is not None:
+                        put, tally.bytes_out = put + 1, tally.bytes_out + size
+                        changed.add(shard.id, written.entry.key, output)
                 try:
                     with self.progress.stage("write"):
                         tally.bytes_out += output.finish() if put else 0
+                        changed.put(self.state, shard.id)
                 except (AlreadyExists, InvalidKey) as error:
                     tally.fail(shard.id, None, error)
         self.progress.wrote(tally.bytes_out)
@@ -129,13 +136,20 @@ class RestoreWorker:
         commit = Commit(shard_id=shard.id, plan=self.digest, sha256="", byte_size=report.bytes_out, report=report)
         return report if report.failures else create_commit(self.state, commit).report
 
-    def _put(self, output: Output, written: _Written, tally: Tally, shard_id: str) -> int | None:
+    def _keys(self, shard: SourceShard) -> Iterator[str]:
+        """Yield all keys of a shard; where stems do not matter the plan tells those of loose files, and their sidecars'."""
+        if shard.kind is ShardKind.FILES and not has_own_stems(self.options.output, shard):
+            return (safe_key(each.key)[0] for each in shard.objects)
+        return self.archive.keys(shard.id, sparing=self.options.wanted is not None)
+
+    def _put(self, output: Output, names: ShardNames, written: _Written, tally: Tally, shard_id: str) -> int | None:
         """Write one entry and count it; return the bytes written, None where it is a failure."""
         entry, error, size = written.entry, written.error, None
         if error is None:
             try:
                 with self.progress.stage("write"):
-                    size = output.add(written.key, written.data, entry.sidecars)
+                    name = names.written_as(entry.key, written.extension)
+                    size = output.add(name, written.data, entry.sidecars)
             except (AlreadyExists, InvalidKey, DamagedEntry) as fault:
                 error = fault
         if error is not None:
@@ -192,9 +206,11 @@ class RestoreWorker:
                 raise opened.error
             if self.options.lr and entry.lr is not None:
                 assert entry.lr_path is not None
-                return _Written(entry=entry, key=entry.lr_path, data=entry.lr)
+                extension = entry.lr_path.rpartition(".")[2]
+                own = entry.key.lower().endswith(f".{extension}")
+                return _Written(entry=entry, data=entry.lr, extension=None if own else extension)
             if self.options.lr or (self._as_it_was(entry) and opened.restored is None):
-                return _Written(entry=entry, key=entry.key, data=opened.source)
+                return _Written(entry=entry, data=opened.source)
             picture = self._picture(opened)
             form, quality = output_format(self.options.format, picture), self.options.quality
             if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
@@ -203,9 +219,10 @@ class RestoreWorker:
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
             data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
-            return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
+            own = form == entry.format or writing.names_format(entry.key.rpartition(".")[2], form)
+            return _Written(entry=entry, data=data, extension=None if own else writing.extension_of(form))
         except PipelineError as error:
-            return _Written(entry=entry, key=entry.key, data=None, error=error)
+            return _Written(entry=entry, data=None, error=error)
 
     def _picture(self, opened: _Opened) -> Picture:
         if opened.restored is not None:

@@ -88,6 +88,10 @@ def rescale(
             rich_help_panel=SOURCE,
         ),
     ] = None,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Give up the plan of an archive in which nothing was written yet, for these settings."),
+    ] = False,
     device: Device = "auto",
     json_lines: JsonLines = False,
 ) -> int:
@@ -113,6 +117,7 @@ def rescale(
         pool=pool,
         json_lines=json_lines or None,
         sniff=sniff,
+        anew=anew,
     )
     from jobs.rescale import rescale
 

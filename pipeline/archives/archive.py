@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -178,6 +178,19 @@ class Archive:
                     for key in _keys_behind(reader, group, given):
                         if key is None or matches(key):
                             lost(key, DamagedObject(reader.uri, error.detail))
+
+    def keys(self, shard_id: str, *, sparing: bool = False) -> Iterator[str]:
+        """Yield the keys of a shard; a damaged row group's are left out.
+
+        ``sparing`` fetches them by themselves, for who reads few entries; else a shard is read as a stream. Raises NotFound.
+        """
+        with self._reader(shard_id, _FIND_BUFFER if sparing else BUFFER_SIZE) as reader:
+            for group, told in enumerate(reader.key_ranges("key")):
+                if told is not None and told[0] == told[1]:  # the footer has told it
+                    yield told[0]
+                    continue
+                with suppress(DamagedShard):
+                    yield from _keys(reader, group)
 
     def find(self, wanted: Wanted, *, parts: Collection[str] = PARTS) -> Iterator[tuple[str, Entry]]:
         """Yield (shard id, entry) for every wanted entry of the shards that are done, in the plan's order."""

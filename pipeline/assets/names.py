@@ -125,6 +125,13 @@ class UniqueNames:
         self._taken: set[int] = set()
         self._counts: dict[int, int] = {}
 
+    def take(self, name: str) -> bool:
+        """Take exactly this name; return whether it was free."""
+        number = digest_number(name)
+        free = number not in self._taken
+        self._taken.add(number)
+        return free
+
     def claim(self, key: str, suffixes: Iterable[str] = ()) -> tuple[str, str | None]:
         """Return ``key``, or ``a~2.jpg`` for a second ``a.jpg``, and then a sentence that says so.
 
@@ -132,12 +139,12 @@ class UniqueNames:
         """
         suffixes = tuple(suffixes)
         stem, suffix = split_stem(key)
-        first = _number(key)
+        first = digest_number(key)
         count, candidate = self._counts.get(first, 1), key
         while True:
             if count > 1:
                 candidate = safe_key(f"{stem}~{count}.{suffix}" if suffix else f"{stem}~{count}")[0]
-            names = {_number(candidate), *(_number(member_name(candidate, each)) for each in suffixes)}
+            names = {digest_number(candidate), *(digest_number(member_name(candidate, each)) for each in suffixes)}
             count += 1
             if self._taken.isdisjoint(names):
                 break
@@ -185,5 +192,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def _number(name: str) -> int:
+def digest_number(name: str) -> int:
+    """Return 8 bytes that stand for a name where very many are remembered."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -68,7 +68,7 @@ def why_no_images(store: Store, info: ObjectInfo, image_column: str | None) -> s
         for name, values in reader.text_columns().items():
             if values and all(re.match(r"https?://", value) for value in values):
                 return f"its column {name} holds addresses of images, not images: fetch them first, as img2dataset does"
-        return "it is a table without a column of images"
+        return f"it is a table without images in any of its columns, {', '.join(reader.columns)}"
 
 
 def read_rows(store: Store, info: ObjectInfo, image_column: str | None) -> Iterator[Asset]:

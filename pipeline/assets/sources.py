@@ -39,6 +39,13 @@ _PLAN_PART = re.compile(r"(.*/)?plan/[0-9a-f]{64}\.parquet")
 _HINT_LENGTH = 40
 _MOST_SHARDS = 10**9
 
+_Kind = tuple[ShardKind | None, str]
+"""What an object is: FILES for an image; None, and why, for what is no source by itself."""
+
+_IMAGE: _Kind = (ShardKind.FILES, "")
+_A_TAR: _Kind = (ShardKind.TAR, "")
+_NO_IMAGE: _Kind = (None, NO_IMAGE)
+
 LeaveOut = Callable[[ObjectInfo, str], None]
 """Told each object that is no part of a plan, and why."""
 
@@ -126,45 +133,50 @@ def find_shards(store: Store, listing: Listing | None = None) -> Source:
 
 
 class _Kinds:
-    """What the objects of a listing are: FILES for an image, None for what is no source."""
+    """Tells what the objects of a listing are, by their names, and by what is in them where those do not tell."""
 
     def __init__(self, store: Store, listing: Listing) -> None:
         self._store, self._listing = store, listing
         self._local = isinstance(store, LocalStore)
         self._sniffs = self._local if listing.sniff is None else listing.sniff
 
-    def over(self, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ShardKind | None, str]]:
-        """Yield each object with its kind, and why it is of none, in order; remote ones are looked into several at once."""
+    def over(self, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, _Kind]]:
+        """Yield each object with its kind, in order; remote ones are looked into several at once."""
         if self._local:
-            yield from ((info, *self(info)) for info in infos)
+            for info in infos:
+                yield info, self._by_name(info.key) or self._by_content(info)
             return
         source = iter(infos)
         with ThreadPoolExecutor(LOOKING_THREADS) as threads:
             while page := list(islice(source, LOOKING_AHEAD)):
-                asked = [info for info in page if self._is_looked_into(info.key)]
-                told = dict(zip(asked, threads.map(self, asked), strict=True)) if asked else {}
-                yield from ((info, *(told.get(info) or self(info))) for info in page)
+                told = [self._by_name(info.key) for info in page]
+                asked = threads.map(self._by_content, [info for info, kind in zip(page, told, strict=True) if kind is None])
+                for info, kind in zip(page, told, strict=True):
+                    yield info, kind or next(asked)
 
-    def __call__(self, info: ObjectInfo) -> tuple[ShardKind | None, str]:
-        """Return the kind of an object; None, and why, for what is no source by itself."""
-        key = info.key
-        if _TAR.search(key):
-            return ShardKind.TAR, ""
-        if _PARQUET.search(key):
-            why = self._why_no_images(info) if self._listing.tables else None
-            return (ShardKind.PARQUET, "") if why is None else (None, why)
+    def __call__(self, info: ObjectInfo) -> _Kind:
+        """Return the kind of one object."""
+        return self._by_name(info.key) or self._by_content(info)
+
+    def _by_name(self, key: str) -> _Kind | None:
+        """Return the kind that a name tells, None where an object has to be looked into."""
+        if key.endswith(".tar"):
+            return _A_TAR
         if has_image_name(key):
-            return ShardKind.FILES, ""
-        if is_of_another_kind(key):
-            return None, NO_IMAGE
-        if not self._sniffs:
-            return None, NOT_LOOKED_INTO
-        return (ShardKind.FILES, "") if self._begins_image(info) else (None, NO_IMAGE)
-
-    def _is_looked_into(self, key: str) -> bool:
+            return _IMAGE
+        if _TAR.search(key):
+            return _A_TAR
         if _PARQUET.search(key):
-            return self._listing.tables
-        return self._sniffs and not (has_image_name(key) or is_of_another_kind(key) or _TAR.search(key))
+            return None if self._listing.tables else (ShardKind.PARQUET, "")
+        if is_of_another_kind(key):
+            return _NO_IMAGE
+        return None if self._sniffs else (None, NOT_LOOKED_INTO)
+
+    def _by_content(self, info: ObjectInfo) -> _Kind:
+        if not _PARQUET.search(info.key):
+            return _IMAGE if self._begins_image(info) else _NO_IMAGE
+        why = self._why_no_images(info)
+        return (ShardKind.PARQUET, "") if why is None else (None, why)
 
     def _why_no_images(self, info: ObjectInfo) -> str | None:
         from pipeline.assets.rows import why_no_images  # training reads tars where pyarrow is not installed
@@ -193,34 +205,30 @@ def _shard(index: int, kind: ShardKind, objects: tuple[ObjectInfo, ...]) -> Sour
     return SourceShard(id=shard_id, name=shard_id if kind is ShardKind.FILES else first, kind=kind, objects=objects)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Unit:
     """Loose files that may belong together: those of one stem, or of several that Takeout may have cut or numbered.
 
     No key from ``end`` on belongs to it. It takes further stems of its ``folder``, where that is not None.
     """
 
+    stem: str
     end: str
     folder: str | None
-    stems: set[str] = field(default_factory=set)
-    objects: list[ObjectInfo] = field(default_factory=list)
-    images: set[str] = field(default_factory=set)
-    whys: dict[str, str] = field(default_factory=dict)
+    objects: list[tuple[ObjectInfo, str]] = field(default_factory=list)
+    """With why each is no source by itself; nothing for an image."""
+    images: int = 0
     size: int = 0
 
     def takes(self, stem: str) -> bool:
         """Whether a file of this stem goes here."""
-        return stem in self.stems or (self.folder is not None and self.folder == stem[: stem.rfind("/") + 1])
+        return stem == self.stem or (self.folder is not None and self.folder == stem[: stem.rfind("/") + 1])
 
-    def add(self, stem: str, info: ObjectInfo, why: str) -> None:
-        """Take an object: an image, or what is none and ``why``."""
-        self.stems.add(stem)
-        self.objects.append(info)
+    def add(self, info: ObjectInfo, why: str) -> None:
+        """Take an object."""
+        self.objects.append((info, why))
         self.size += info.size
-        if why:
-            self.whys[info.key] = why
-        else:
-            self.images.add(info.key)
+        self.images += not why
 
 
 class _Grouping:
@@ -242,34 +250,37 @@ class _Grouping:
         self._bytes = 0
 
     def shards(self, listing: Iterable[ObjectInfo]) -> Iterator[SourceShard]:
-        for info, kind, why in self._kinds.over(self._sources(listing)):
+        for info, (kind, why) in self._kinds.over(self._sources(listing)):
             while self._open and info.key >= self._open[-1].end:
                 yield from self._close()
-            if kind in (ShardKind.TAR, ShardKind.PARQUET):
+            if kind is ShardKind.TAR or kind is ShardKind.PARQUET:
                 yield self._next(kind, (info,))
                 continue
-            if _PARQUET.search(info.key):
+            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO):
                 self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
-            if kind and self._open and self._open[-1].takes(stem) and self._is_full(self._open[-1]):
+            unit = self._open[-1] if self._open else None
+            if kind and unit is not None and self._is_full(unit) and unit.takes(stem):
                 yield from self._close()  # frames of a film, say: no shard may grow without end
-            if not self._open or not self._open[-1].takes(stem):
+                unit = self._open[-1] if self._open else None
+            if unit is None or not unit.takes(stem):
                 end = end_of(stem)
-                self._open.append(_Unit(end, None if end == f"{stem}/" else stem[: stem.rfind("/") + 1]))
-            self._open[-1].add(stem, info, why)
+                unit = _Unit(stem, end, None if end == f"{stem}/" else stem[: stem.rfind("/") + 1])
+                self._open.append(unit)
+            unit.add(info, why)
         while self._open:
             yield from self._close()
         yield from self._flush()
 
     def _is_full(self, unit: _Unit) -> bool:
         listing = self._listing
-        return len(unit.images) >= listing.group_count or (len(unit.stems) > 1 and unit.size >= listing.group_bytes)
+        return unit.images >= listing.group_count or (unit.folder is not None and unit.size >= listing.group_bytes)
 
     def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
         """Yield what may be a source: nothing hidden, and no shard of an archive that lies among the sources."""
         archive = None
         for info in listing:
-            part = _PLAN_PART.fullmatch(info.key)
+            part = _PLAN_PART.fullmatch(info.key) if info.key.endswith(".parquet") else None
             if part:  # in an archive these come before its other Parquet files; a plan that died has nothing else
                 archive = f"{part[1] or ''}shards/"
             if part or (archive is not None and info.key.startswith(archive)):
@@ -285,19 +296,20 @@ class _Grouping:
 
     def _close(self) -> Iterator[SourceShard]:
         unit = self._open.pop()
-        objects, assets = unit.objects, len(unit.images)
-        if not unit.images or len(unit.stems) > 1:
-            _, others = loose_samples(objects, unit.images)
+        objects, assets, size = [info for info, _ in unit.objects], unit.images, unit.size
+        if not unit.images or (unit.folder is not None and unit.images < len(objects)):
+            _, others = loose_samples(objects, {info.key for info, why in unit.objects if not why})
             if self._listing.all_files:
                 assets += len(others)
             else:
-                for info in others:
-                    self._leave_out(info, unit.whys[info.key])
                 apart = {info.key for info in others}
+                for info, why in unit.objects:
+                    if info.key in apart:
+                        self._leave_out(info, why)
+                        size -= info.size
                 objects = [info for info in objects if info.key not in apart]
         if not objects:
             return
-        size = sum(info.size for info in objects)
         if self._group and (
             self._assets + assets > self._listing.group_count or self._bytes + size > self._listing.group_bytes
         ):

@@ -47,8 +47,8 @@ def end_of(stem: str) -> str:
     base = stem.rfind("/") + 1
     if len(stem) - base > CUT:
         return stem[: base + CUT] + LAST
-    if stem.endswith(")") and (numbered := _NUMBERED.fullmatch(stem, base)) and not numbered[3]:
-        return f"{numbered[1]}/"
+    if stem.endswith(")") and (number := stem.rfind("(")) > base and stem[number + 1 : -1].isdecimal():
+        return f"{stem[:number]}/"
     return f"{stem}/"  # the character behind the dot
 
 

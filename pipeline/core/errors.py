@@ -78,16 +78,16 @@ class InvalidOption(UsageError):
 
 
 class PlanConflict(UsageError):
-    """A destination was begun under a plan with other settings; ``differences`` are sentences."""
+    """A destination was begun under a plan with other settings; ``differences`` are sentences, ``more`` another one."""
 
-    def __init__(self, uri: str, differences: tuple[str, ...]) -> None:
-        super().__init__(uri, differences)
-        self.uri, self.differences = uri, differences
+    def __init__(self, uri: str, differences: tuple[str, ...], more: str = "") -> None:
+        super().__init__(uri, differences, more)
+        self.uri, self.differences, self.more = uri, differences, more
 
     def __str__(self) -> str:
         return (
             f"{self.uri} was begun with other settings ({'; '.join(self.differences)}). "
-            "Repeat the first command to resume it, or give another destination."
+            "Repeat the first command to resume it, or give another destination." + f" {self.more}" * bool(self.more)
         )
 
 

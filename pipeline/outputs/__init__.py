@@ -1,4 +1,5 @@
 """Where restored assets go: files, tars or Parquet tables.
 
-In: keys and bytes of restored assets. Out: objects in a store, nothing overwritten.
+In: the assets of a source shard, one at a time, and all its keys. Out: objects in a store under names that are nobody else's,
+nothing overwritten, and a list of the names that changed.
 """

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from pipeline.assets.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
+from pipeline.assets.names import UniqueNames, safe_key
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
 from pipeline.core.options import OutputKind
 from pipeline.core.records import ShardKind, SourceShard
+from pipeline.outputs.names import MemberNames
 from pipeline.stores.base import local_errors
 from pipeline.stores.store import Store
 from pipeline.tables.writer import RowWriter
@@ -31,6 +32,11 @@ _LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
 
 class Output(Protocol):
     """Takes the assets of one source shard, in order."""
+
+    place: str
+    """What stands before the names of images, below the destination: a folder, or the one file that holds them."""
+    name: str
+    """What the image of the last asset is called there."""
 
     def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
         """Take one asset under its (possibly new) name ``key`` and its sidecars; return the bytes written.
@@ -107,55 +113,42 @@ def open_output(
     """
     if kind is OutputKind.FILES:
         folder = "" if shard.kind is ShardKind.FILES else f"{name}/"
-        return _Files(store, folder, _Names(whole_names=shard.kind is ShardKind.PARQUET))
+        return _Files(store, folder, MemberNames(whole_names=shard.kind is ShardKind.PARQUET))
     if kind is OutputKind.TAR:
-        # Samples of a tar are told apart as they were there; those of other sources need a stem of their own.
-        return _Tar(store, f"{name}.tar", directory / "shard.tar", _Names(own_stems=shard.kind is not ShardKind.TAR))
+        return _Tar(
+            store, _with_suffix(shard, name, ".tar"), directory / "shard.tar", MemberNames(own_stems=has_own_stems(kind, shard))
+        )
     schema, image_column = source_columns
+    key = _with_suffix(shard, name, ".parquet")
     if schema is not None and image_column is not None:
-        return _SourceParquet(store, f"{name}.parquet", directory / "shard.parquet", schema, image_column)
-    return _Parquet(store, f"{name}.parquet", directory / "shard.parquet")
+        return _SourceParquet(store, key, directory / "shard.parquet", schema, image_column)
+    return _Parquet(store, key, directory / "shard.parquet")
 
 
-class _Names:
-    """Names of the files that assets of one shard are written as, each given once and safe as a relative path.
+def has_own_stems(kind: OutputKind, shard: SourceShard) -> bool:
+    """Return whether each asset gets a stem of its own: those of a tar are told apart as they were there, others by stems."""
+    return kind is OutputKind.TAR and shard.kind is not ShardKind.TAR
 
-    ``own_stems`` gives each asset a stem (the name up to its first dot) of its own; ``whole_names`` calls a sidecar of
-    v1.2.jpg v1.2.json and not v1.json.
-    """
 
-    def __init__(self, *, own_stems: bool = False, whole_names: bool = False) -> None:
-        self._names, self._stems = UniqueNames(), UniqueNames() if own_stems else None
-        self._whole_names = whole_names
-
-    def members(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
-        """Return the image, where there is one, and the sidecars of an asset, by name."""
-        sidecars = {safe_suffix(suffix): content for suffix, content in sidecars.items()}
-        key = safe_key(key)[0]
-        middle = split_stem(key)[1]
-        middle = middle.rpartition(".")[0] if has_image_name(key) else middle
-        if self._whole_names and middle:
-            sidecars = {f"{middle}.{suffix}": content for suffix, content in sidecars.items()}
-        while data is not None and key in {member_name(key, suffix) for suffix in sidecars}:
-            key = f"{key}.{key.rpartition('.')[2]}"  # a.jpg beside the sidecar a.png, written as PNG
-        if self._stems is not None:
-            stem = split_stem(key)[0]
-            key = safe_key(self._stems.claim(stem)[0] + key[len(stem) :])[0]
-        key = self._names.claim(key, sidecars)[0]
-        image = [] if data is None else [(key, data)]
-        return image + [(safe_key(member_name(key, suffix))[0], content) for suffix, content in sidecars.items()]
+def _with_suffix(shard: SourceShard, name: str, suffix: str) -> str:
+    """Return what an output is called: x.tar for the source x.tar also where x.parquet is another, which is x.parquet.tar."""
+    own = name.endswith(suffix) and shard.kind is not ShardKind.FILES and name == safe_key(shard.objects[0].key)[0]
+    return name if own else f"{name}{suffix}"
 
 
 class _Files:
-    def __init__(self, store: Store, folder: str, names: _Names) -> None:
-        self._store, self._folder, self._names = store, folder, names
+    def __init__(self, store: Store, folder: str, names: MemberNames) -> None:
+        self._store, self.place, self._names = store, folder, names
+        self.name = ""
 
     def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
         written = 0
         fault: AlreadyExists | InvalidKey | None = None
-        for name, content in self._names.members(key, data, sidecars):
+        members = self._names.members(key, data, sidecars)
+        self.name = key if data is None else members[0][0]
+        for name, content in members:
             try:
-                create_or_confirm(self._store, self._folder + name, content)
+                create_or_confirm(self._store, self.place + name, content)
                 written += len(content)
             except (AlreadyExists, InvalidKey) as error:
                 fault = fault or error
@@ -173,13 +166,16 @@ class _Files:
 class _Tar:
     """A deterministic tar: members in order, no times, owners or modes but 0644."""
 
-    def __init__(self, store: Store, key: str, path: Path, names: _Names) -> None:
+    def __init__(self, store: Store, key: str, path: Path, names: MemberNames) -> None:
         self._store, self._key, self._path, self._names = store, key, path, names
+        self.place, self.name = f"{key}/", ""
         with local_errors(str(path)):
             self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
 
     def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
-        for name, content in self._names.members(key, data, sidecars):
+        members = self._names.members(key, data, sidecars)
+        self.name = key if data is None else members[0][0]
+        for name, content in members:
             header = tarfile.TarInfo(name)
             header.size = len(content)
             with local_errors(str(self._path)):
@@ -202,6 +198,7 @@ class _Rows:
 
     def __init__(self, store: Store, key: str, path: Path, rows: RowWriter) -> None:
         self._store, self._key, self._path, self._rows = store, key, path, rows
+        self.place, self.name = f"{key}/", ""
 
     def finish(self) -> int:
         self._rows.close()
@@ -221,7 +218,7 @@ class _Parquet(_Rows):
         self._names = UniqueNames()
 
     def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
-        name = self._names.claim(safe_key(key)[0])[0]
+        name = self.name = self._names.claim(safe_key(key)[0])[0]
         self._rows.append({"key": name, "image": {"bytes": data, "path": name}, "sidecars": dict(sidecars)})
         return 0
 
@@ -233,7 +230,8 @@ class _SourceParquet(_Rows):
         super().__init__(store, key, path, RowWriter.from_schema(path, schema))
         self._image_column = image_column
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:  # noqa: ARG002
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+        self.name = key
         self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
         return 0
 

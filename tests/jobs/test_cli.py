@@ -29,6 +29,7 @@ SURFACE = {
         "source",
         "archive",
         *POOL,
+        "--anew",
         *[
             "--all-files",
             "--no-sniff",

@@ -87,8 +87,8 @@ def test_verify_finds_damage(tmp_path: Path) -> None:
             ["--keys", "KEYS"],
             [f"{stem}.{end}" for stem, form in (("a/a/000", "png"), ("c/c/003", "tif")) for end in (form, "txt", "cls.json")],
         ),
-        (["--glob", "b/*", "--to", "tar", "--lr"], ["b.tar"]),
-        (["--shard", "000000002-c", "--to", "parquet", "--format", "png"], ["c.parquet"]),
+        (["--glob", "b/*", "--to", "tar", "--lr"], ["b.tar", "names.tsv"]),
+        (["--shard", "000000002-c", "--to", "parquet", "--format", "png"], ["c.parquet", "names.tsv"]),
     ],
     ids=["keys", "glob", "shard"],
 )
@@ -101,6 +101,7 @@ def test_restore_of_a_selection(tmp_path: Path, standing: str, options: list[str
     assert outcome.status == (1 if options[0] == "--keys" else 0), outcome.err
     assert sorted(workshop.written(tmp_path / "out")) == sorted(expected)
     end = outcome.event("end")
+    assert end.get("names_changed", 0) == {"--keys": 0, "--glob": 3, "--shard": 3}[options[0]]
     assert end["entries"] == (2 if options[0] == "--keys" else 4)
     assert end.get("keys_not_found") == ("1: x/none.png" if options[0] == "--keys" else None)
 

@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.assets.left_out import LEFT_OUT
 from pipeline.assets.sources import Listing, find_source
-from pipeline.core.errors import EmptySource, InvalidOption
+from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
 from pipeline.core.records import Entry, EntryKind
-from pipeline.outputs.outputs import OutputKind
+from pipeline.outputs.changed_names import list_changed_names
+from pipeline.outputs.outputs import OutputKind, named_outputs
 from tests.support import workshop
 from tests.support.opaque_s3 import opaque_bucket
 from tests.support.pictures import photo, saved
@@ -160,6 +161,22 @@ def test_columns_are_checked_before_there_is_a_plan(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out" / "x.parquet").column_names == ["key", "image", "sidecars"]
 
 
+def test_an_archive_in_which_nothing_stands_is_begun_anew(tmp_path: Path) -> None:
+    """Protects the advice to give another option: it holds for the same place while no shard was written there, if asked."""
+    source = source_of(tmp_path / "source", {"x.jpg": PHOTO})
+    first = workshop.begin(source, tmp_path / "archive")
+    with pytest.raises(PlanConflict, match="--anew begins it"):
+        workshop.begin(source, tmp_path / "archive", all_files=True)
+    second = workshop.begin(source, tmp_path / "archive", all_files=True, anew=True)
+    assert second.digest != first.digest
+    assert second.plan.settings.all_files
+    result = workshop.rescale(source, tmp_path / "archive", all_files=True)
+    assert result.archive.digest == second.digest
+    assert not result.failures
+    with pytest.raises(PlanConflict, match=r"other destination\.$"):
+        workshop.begin(source, tmp_path / "archive", anew=True)
+
+
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment of S3 without anything of the user's own; the endpoint is still to be set."""
@@ -222,3 +239,68 @@ def test_a_name_that_the_destination_cannot_hold_costs_itself(tmp_path: Path, mo
     assert failure.key == "a shot at 10:20.jpg"
     assert "cannot be a key" in failure.reason
     assert workshop.written(tmp_path / "out").keys() == {"a.jpg", "d.jpg"}
+
+
+SAME = {
+    "same.gif": saved(photo(24, 32), "GIF"),
+    "same.jpg": PHOTO,
+    "same.png": PNG,
+    "same.txt": b"caption",
+    "alone.jpg": PHOTO,
+    "b.jpg": PHOTO,
+    "b.png": PNG,
+    "b.jpg.png": PNG,
+}
+NAMES = {
+    "source": {"same.gif": "same.gif.png"},
+    "png": {"same.gif": "same.gif.png", "same.jpg": "same.jpg.png", "alone.jpg": "alone.png", "b.jpg": "b.jpg.png.png"},
+    "webp": {"alone.jpg": "alone.webp", "b.jpg.png": "b.jpg.png.webp"}
+    | {name: f"{name}.webp" for name in ("same.gif", "same.jpg", "same.png", "b.jpg", "b.png")},
+}
+"""By format, the entries that come back under another name than their own."""
+
+
+@pytest.mark.parametrize("form", NAMES)
+@pytest.mark.parametrize("kind", ["files", "tar"])
+def test_a_name_that_an_entry_has_by_itself_is_given_to_no_other(tmp_path: Path, kind: str, form: str) -> None:
+    """Protects whoever looks for same.png: it is the PNG, whatever the GIF beside it comes back as or is selected."""
+    source, folder = source_of(tmp_path / "source", SAME), ""
+    if kind == "tar":
+        source, folder = str(tmp_path / "tar"), "x/"
+        source_of(tmp_path / "tar", {"x.tar": workshop.tar_of(SAME.items())})
+    result = workshop.rescale(source, tmp_path / "archive")
+    assert not result.failures
+    worker = workshop.restorer(result, tmp_path / "all", format=form)
+    assert not workshop.failures([worker.run(shard) for shard in named_outputs(result.archive.shards())])
+    written = workshop.written(tmp_path / "all")
+    assert written.keys() == {folder + NAMES[form].get(key, key) for key in SAME}
+    count, place = list_changed_names(worker.state, worker.destination)
+    assert (count, place) == (len(NAMES[form]), str(tmp_path / "all" / "names.tsv"))
+    rows = [line.split("\t")[1:] for line in (tmp_path / "all" / "names.tsv").read_text().splitlines()[1:]]
+    assert dict(rows) == {key: folder + name for key, name in NAMES[form].items()}
+    assert list_changed_names(worker.state, worker.destination)[0] == count
+    assert len((tmp_path / "all" / "names.tsv").read_text().splitlines()) == count + 1
+    for key in ("same.gif", "same.png", "b.jpg"):
+        workshop.restore(result, tmp_path / key, format=form, keys=frozenset({key}))
+        alone = workshop.written(tmp_path / key)
+        assert folder + NAMES[form].get(key, key) in alone
+        assert alone.items() <= written.items()
+
+
+def test_lrs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Protects folders of LRs: each has a name that says whose it is where several would have one."""
+    result = workshop.rescale(source_of(tmp_path / "source", SAME), tmp_path / "archive", max_ratio=None)
+    workshop.restore(result, tmp_path / "lr", lr=True)
+    names = {"same.gif.avif", "same.jpg.avif", "same.png.avif", "alone.avif", "b.jpg.avif", "b.png.avif", "b.jpg.png.avif"}
+    assert workshop.written(tmp_path / "lr").keys() == {*names, "same.txt"}
+
+
+def test_shards_beside_each_other_keep_their_own_names(tmp_path: Path) -> None:
+    """Protects x.tar beside x.parquet of images: as tars the one is x.tar again, and the other says what it was."""
+    source = tmp_path / "source"
+    workshop.as_tar(source, workshop.samples(1), "x.tar")
+    workshop.as_parquet(source, workshop.samples(1), "x.parquet")
+    result = workshop.rescale(str(source), tmp_path / "archive")
+    for output, names in ((OutputKind.TAR, {"x.tar", "x.parquet.tar"}), (OutputKind.PARQUET, {"x.parquet", "x.tar.parquet"})):
+        assert not workshop.failures(workshop.restore(result, tmp_path / output, output=output))
+        assert workshop.written(tmp_path / output).keys() == names

@@ -24,7 +24,7 @@ LAW = {
     "entry_picture": "archives engines assets latents pictures core",
     "tiers": "engines assets latents pictures core",
     # the wings they go through
-    "outputs": "assets pictures stores tables core",
+    "outputs": "assets stores tables core",
     "archives": "assets pictures stores tables core",
     "engines": "pictures core",
     "cluster": "pictures core",

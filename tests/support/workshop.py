@@ -197,6 +197,7 @@ def begin(
     image_column: str | None = None,
     verify: Verification = Verification.FULL,
     all_files: bool = False,
+    anew: bool = False,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -216,7 +217,7 @@ def begin(
     model = archive.parent / "tiny.safetensors"
     if not model.exists():
         model.write_bytes(weights())
-    return open_archive(RescaleJob(source=source, archive=str(archive), settings=settings, weights=model))
+    return open_archive(RescaleJob(source=source, archive=str(archive), settings=settings, weights=model, anew=anew))
 
 
 def plan_of(settings: Settings) -> Plan:

@@ -1,0 +1,77 @@
+"""Entries that are written under another name than their own: noted shard by shard, and listed beside the output.
+
+A worker puts a shard's into the state of its restore, where they stay however often a job is resumed; the job gathers them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.core.errors import AlreadyExists, NotFound
+from pipeline.outputs.outputs import Output
+from pipeline.stores.base import local_errors
+from pipeline.stores.store import Store
+
+NAMES = "names.tsv"
+HEADER = "shard\tkey\twritten as\n"
+
+_PREFIX = "names/"
+
+
+class ChangedNames:
+    """Those of one shard, on the local disk until :meth:`put`. Used as a context manager it is closed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAMES
+        with local_errors(str(self._path)):
+            self._file = self._path.open("w", encoding="utf-8", newline="\n")
+        self._count = 0
+
+    def add(self, shard_id: str, key: str, output: Output) -> None:
+        """Note the entry that was written last, where its name is not its key; no name has tabs or ends of lines in it."""
+        if output.name != key:
+            self._count += 1
+            with local_errors(str(self._path)):
+                self._file.write(f"{shard_id}\t{key}\t{output.place}{output.name}\n")
+
+    def put(self, state: Store, shard_id: str) -> None:
+        """Write them into the state, in place of those of an attempt before."""
+        with local_errors(str(self._path)):
+            self._file.flush()
+        key = f"{_PREFIX}{shard_id}.tsv"
+        if self._count:
+            state.delete(key)
+            try:
+                state.create(key, self._path)
+            except AlreadyExists:  # by another attempt at the same shard, which gives the same names
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def list_changed_names(state: Store, destination: Store) -> tuple[int, str]:
+    """List beside the output what was written under another name; return how many there are, and where the list is.
+
+    A list of other restores to the same place is added to. Where a file of that name is something else, it stays, and the
+    list is left in the state, in parts.
+    """
+    lines = [line for part in state.list(_PREFIX) for line in state.read(part.key).decode().splitlines(keepends=True)]
+    if not lines:
+        return 0, ""
+    try:
+        there = destination.read(NAMES).decode(errors="replace")
+    except NotFound:
+        there = HEADER
+    if not there.startswith(HEADER):
+        return len(lines), f"{state.uri}/{_PREFIX}"
+    known = set(there.splitlines(keepends=True))
+    fresh = [line for line in lines if line not in known]
+    if fresh:
+        destination.replace(NAMES, (there + "".join(fresh)).encode())
+    return len(lines), f"{destination.uri}/{NAMES}"
