@@ -117,6 +117,7 @@ def test_autocast_stays_near_float32(images: list[Tensor]) -> None:
     assert coarse.loss == pytest.approx(trainer().step(images).loss, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it, and hides the warning by its own means
 def test_compiled_blocks_train_alike(images: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects training on GPUs: compiled blocks give the steps that others do, in a number of graphs that stays bounded."""
