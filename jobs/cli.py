@@ -78,6 +78,9 @@ def rescale(
             help="Of a lean archive, which entries are restored and measured: full, sample (1 in 20, drawn by key), none."
         ),
     ] = Verification.FULL,
+    effort: Annotated[
+        int, typer.Option(help="Steps of descent for a better LR, of lean, floor and exact tiers; each costs four restores.")
+    ] = 0,
     pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
     image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
@@ -108,6 +111,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
             verify=verify,
+            effort=effort,
         )
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return rescale(
@@ -425,6 +429,7 @@ def evaluate(
         str, typer.Option(help="Scales, commas between; 2x3 is height x width.")
     ] = "1.5,2,2.5,3,3.5,4,1.5x4,2x3,3x1.5",
     cycles: Annotated[int, typer.Option(help="Rescale and restore so often as well, and say what it costs; 5 is usual.")] = 0,
+    effort: Annotated[int, typer.Option(help="Steps of descent for a better LR, as `iarn rescale` takes them.")] = 0,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
@@ -442,7 +447,7 @@ def evaluate(
         engine, network = Engine(data, choose_device(device)), unpack(data)
         found = []
         for uri in images:
-            scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles)
+            scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles, effort=effort)
             costs = [cost_at(network, scale) for scale in wanted]
             rows = zip(scores, costs, strict=True)
             found += [{"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost)} for score, cost in rows]

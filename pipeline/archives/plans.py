@@ -21,6 +21,9 @@ from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings
 FORMAT_VERSION = 3
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
 
+UNSAID: dict[str, Any] = {"verify": Verification.FULL, "effort": 0}
+"""Settings that plans leave out at these values, as they did before there was a choice: the same bytes and digest."""
+
 _SHOWN = 3
 
 
@@ -45,8 +48,9 @@ def decode_json(data: bytes, uri: str) -> dict[str, Any]:
 def encode_plan(plan: Plan) -> bytes:
     """Return ``plan.json``: the same plan gives the same bytes."""
     value = asdict(plan)
-    if plan.settings.verify is Verification.FULL:  # as plans said it before there was a choice: the same bytes and digest
-        del value["settings"]["verify"]
+    for name, usual in UNSAID.items():
+        if value["settings"][name] == usual:
+            del value["settings"][name]
     return encode_json({"format_version": FORMAT_VERSION, **value})
 
 
@@ -106,7 +110,7 @@ def _settings(value: dict[str, Any]) -> Settings:
     target: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in value["target"].items()}
     if sum(part is not None for part in target.values()) != 1:
         raise ValueError("not exactly one target size")
-    if missing := {field.name for field in fields(Settings)} - value.keys() - {"verify"}:
+    if missing := {field.name for field in fields(Settings)} - value.keys() - UNSAID.keys():
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
     words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}

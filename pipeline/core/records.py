@@ -243,7 +243,8 @@ class Settings:
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
-    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all.
+    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all. ``effort`` is how many
+    steps of descent make an LR that hides detail better than the network's forward pass does.
     """
 
     target: TargetSize
@@ -255,6 +256,7 @@ class Settings:
     pixel_limit: int = 512_000_000
     image_column: str | None = None
     verify: Verification = Verification.FULL
+    effort: int = 0
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -277,6 +279,9 @@ class Settings:
             why = "makes its latents of the restore" if self.tier.keeps_latent else "comes back exactly and is not restored"
             advice = f"give it with --tier lean; {self.tier} {why}."
             raise InvalidOption("--verify", self.verify, advice)
+        if self.effort < 0 or (self.effort and self.tier in (Tier.BALANCED, Tier.HIGH)):
+            advice = "give a count of steps with a tier whose LRs hide detail: lean, floor, exact-pixels or exact."
+            raise InvalidOption("--effort", str(self.effort), advice)
 
     def differences(self, other: Settings) -> tuple[str, ...]:
         """Return a sentence for each setting in which ``other`` is not the same."""
