@@ -1,15 +1,14 @@
 """Effort at encoding time: a better LR than the forward pass gives, found by descending through the restore.
 
     E(y) = |d|^2 + |luma(d)|^2,   d = restore(round(y)) - x        y_0 = the forward pass's LR
-    y_k+1 = held(y_k - rate_k Adam(dE / d round(y_k)))             k = 0 .. N - 1
+    y_k+1 = held(y_k - rate_k m_k / rms(m_0))                      m_k = the mean of dE / d round(y) so far, k = 0 .. N - 1
 
 The gradient is that at the rounded LR, taken straight through the rounding. Of y_0 .. y_N the LR of the least measured E is
 kept, if neither its RGB nor its luma comes back worse than with y_0. An LR is held as close to the bicubic one as that of the
-forward pass is, but for SLACK. Half of E is luma, for eyes and published figures see that most: of RGB alone half as many
-decibels are gained in luma, of luma alone hardly any in RGB (docs/quality.md).
+forward pass is, but for SLACK. Half of E is luma, which eyes and published figures look at. docs/quality.md has what it gains,
+and what else was tried.
 
 Nothing here knows of tiles: whoever descends restores :attr:`Descent.lr`, and tells what that misses and its gradient.
-Source of the optimiser: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import torch
 from torch import Tensor
 
 RATE, RATE_BELOW_TWO = 0.3, 0.15
-"""How far the first step moves values of the LR, in 8-bit levels, from x2 on and below; later steps less, by a half cosine."""
+"""RMS of the first step in 8-bit levels, from x2 on and below; the rate of later steps falls by a half cosine."""
 
-SLACK = 0.25
+KEPT = 0.7
+"""What a step keeps of the mean of gradients before it."""
+
+SLACK = 0.4
 """Decibels that the LR's PSNR against the bicubic one may lose to the forward pass's."""
-
-MOMENTS = 0.9, 0.999
-"""What is kept at each step of the means of the gradient and of its square."""
 
 LUMA = 131, 257, 50
 """Red, green and blue in luma (BT.601), in whole numbers: so sums of errors are exact, in whatever order."""
@@ -36,13 +35,13 @@ class Descent:
     """One image's way to a better LR: asks for N + 1 restores of its :attr:`lr`, and for all but the last the gradient.
 
     ``lr`` (3, h, w) float32 is the forward pass's, not rounded; ``reference`` (3, h, w) uint8 the bicubic LR, on the same
-    device; ``scale`` the source samples per LR pixel and axis. What it holds is as large as six LRs in float32.
+    device; ``scale`` the source samples per LR pixel and axis. What it holds is as large as three LRs in float32.
     """
 
     def __init__(self, lr: Tensor, reference: Tensor, *, steps: int, scale: float) -> None:
         self._y, self._reference, self._steps = lr, reference, steps
         self._rate = (RATE if scale >= 2 else RATE_BELOW_TWO) / 255
-        self._mean, self._square = torch.zeros_like(lr), torch.zeros_like(lr)
+        self._sum = torch.zeros_like(lr)
         self._bound = math.floor(self._distance() * 10 ** (SLACK / 10))
         self._first: tuple[int, int] | None = None
         self._least = math.inf
@@ -77,12 +76,12 @@ class Descent:
         self._told += 1
 
     def _step(self, gradient: Tensor) -> None:
-        (kept, kept_square), count = MOMENTS, self._told + 1
-        self._mean.lerp_(gradient, 1 - kept)
-        self._square.lerp_(gradient.square(), 1 - kept_square)
-        rate = self._rate * (0.5 + 0.5 * math.cos(math.pi * self._told / self._steps))
-        spread = (self._square / (1 - kept_square**count)).sqrt_().add_(1e-12)
-        self._y = torch.addcdiv(self._y, self._mean, spread, value=-rate / (1 - kept**count))
+        gradient = gradient.nan_to_num(0, 0, 0)  # of half precision, where it overflows
+        if self._told == 0:
+            self._rate /= _rms(gradient)
+        self._sum.mul_(KEPT).add_(gradient)
+        mean = (1 - KEPT) / (1 - KEPT ** (self._told + 1))
+        self._y = self._y - self._sum * (mean * self._rate * (0.5 + 0.5 * math.cos(math.pi * self._told / self._steps)))
         while (distance := self._distance()) > self._bound:
             self._y = torch.lerp(self._reference / 255, self._y, 0.999 * math.sqrt(self._bound / distance))
 
@@ -102,6 +101,12 @@ def missed(x: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
     sums = torch.stack([levels.square().sum(), (levels * weights).sum(dim=0).square().sum()])
     differences, share = (restored * 255).clamp(0, 255) - x, weights / math.sqrt(sum(weight**2 for weight in LUMA))
     return sums, differences + share * (share * differences).sum(dim=0, keepdim=True)
+
+
+def _rms(x: Tensor) -> float:
+    """Return the root of the mean square, the same on any number of threads, or a trifle where all is 0."""
+    rows = x.square().sum(dim=-1)  # each by one thread
+    return max(math.sqrt(math.fsum(rows.flatten().tolist()) / x.numel()), 1e-30)
 
 
 def _levels(y: Tensor) -> Tensor:
