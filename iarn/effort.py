@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor
 
-RATE, RATE_BELOW_TWO = 0.3, 0.15
-"""RMS of the first step in 8-bit levels, from x2 on and below; the rate of later steps falls by a half cosine."""
+RATE = 0.4
+"""RMS of the first step in 8-bit levels, from x2 on; in proportion to the scale below. Later rates fall by a half cosine."""
 
 KEPT = 0.7
 """What a step keeps of the mean of gradients before it."""
@@ -40,7 +40,7 @@ class Descent:
 
     def __init__(self, lr: Tensor, reference: Tensor, *, steps: int, scale: float) -> None:
         self._y, self._reference, self._steps = lr, reference, steps
-        self._rate = (RATE if scale >= 2 else RATE_BELOW_TWO) / 255
+        self._rate = RATE / 255 * min(1.0, scale / 2)
         self._sum = torch.zeros_like(lr)
         self._bound = math.floor(self._distance() * 10 ** (SLACK / 10))
         self._first: tuple[int, int] | None = None

@@ -112,7 +112,13 @@ def _settings(value: dict[str, Any]) -> Settings:
         raise ValueError("not exactly one target size")
     if missing := {field.name for field in fields(Settings)} - value.keys() - UNSAID.keys():
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
-    words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
+    words: dict[str, Any] = {
+        "effort": _count,
+        "tier": Tier,
+        "lr_codec": LrCodec,
+        "floor_metric": FloorMetric,
+        "verify": Verification,
+    }
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
     return Settings(target=TargetSize(**target), **rest)
 
@@ -122,6 +128,12 @@ def _part(value: dict[str, Any]) -> PlanPart:
     if not re.fullmatch(r"[0-9a-f]{64}", part.sha256) or part.shards < 1:
         raise ValueError("a part without a digest or without shards")
     return part
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:  # nor a bool
+        raise TypeError(f"{value!r} is no count")
+    return value
 
 
 def _text(value: Any) -> str:

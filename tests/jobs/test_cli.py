@@ -88,7 +88,7 @@ SURFACE = {
             "--tier",
             "--verify",
         ],
-        *["--floor", "--floor-metric", "--max-ratio", "--weights"],
+        *["--effort", "--floor", "--floor-metric", "--max-ratio", "--weights"],
     ],
     "restore": [
         "archive",
@@ -127,7 +127,7 @@ SURFACE = {
         "--steps",
         "--workers",
     ],
-    "evaluate": ["images", "--cycles", "--device", "--json", "--scales", "--weights"],
+    "evaluate": ["images", "--cycles", "--device", "--effort", "--json", "--scales", "--weights"],
 }
 
 

@@ -1,4 +1,4 @@
-"""An engine's effort: restores that are no worse and mostly better, the same in tiles and batches, and LRs that stay pictures."""
+"""An engine's effort: restores no worse and mostly better, the same in tiles and batches, of LRs that stay pictures."""
 
 from __future__ import annotations
 
