@@ -1,12 +1,12 @@
 """Effort at encoding time: a better LR than the forward pass gives, found by descending through the restore.
 
     E(y) = |d|^2 + |luma(d)|^2,   d = restore(round(y)) - x        y_0 = the forward pass's LR
-    y_k+1 = held(y_k - rate_k m_k / rms(m_0))                      m_k = the mean of dE / d round(y) so far, k = 0 .. N - 1
+    y_k+1 = held(y_k - rate_k m_k / r_k)                           k = 0 .. N - 1
 
-The gradient is that at the rounded LR, taken straight through the rounding. Of y_0 .. y_N the LR of the least measured E is
-kept, if neither its RGB nor its luma comes back worse than with y_0. An LR is held as close to the bicubic one as that of the
-forward pass is, but for SLACK. Half of E is luma, which eyes and published figures look at. docs/quality.md has what it gains,
-and what else was tried.
+m is a moving mean of the gradient, that at the rounded LR taken straight through the rounding; r the gradient's RMS around a
+pixel, so that no step is too long where the restore is stiff. Of y_0 .. y_N the LR of the least measured E is kept, if neither
+its RGB nor its luma comes back worse than with y_0. An LR is held as close to the bicubic one as that of the forward pass is,
+but for SLACK. Half of E is luma, which eyes and published figures look at; docs/quality.md has what all this gains.
 
 Nothing here knows of tiles: whoever descends restores :attr:`Descent.lr`, and tells what that misses and its gradient.
 """
@@ -17,12 +17,16 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-RATE = 0.4
+RATE = 0.5
 """RMS of the first step in 8-bit levels, from x2 on; in proportion to the scale below. Later rates fall by a half cosine."""
 
-KEPT = 0.7
-"""What a step keeps of the mean of gradients before it."""
+NEIGHBOURHOOD = 9
+"""Side in LR pixels of the square over which the gradient's RMS is taken, and the channels with it."""
+
+KEPT, KEPT_SQUARE = 0.7, 0.9
+"""What a step keeps of the means of the gradient, and of its square, before it."""
 
 SLACK = 0.4
 """Decibels that the LR's PSNR against the bicubic one may lose to the forward pass's."""
@@ -41,7 +45,7 @@ class Descent:
     def __init__(self, lr: Tensor, reference: Tensor, *, steps: int, scale: float) -> None:
         self._y, self._reference, self._steps = lr, reference, steps
         self._rate = RATE / 255 * min(1.0, scale / 2)
-        self._sum = torch.zeros_like(lr)
+        self._mean, self._square = torch.zeros_like(lr), torch.zeros_like(lr[:1])
         self._bound = math.floor(self._distance() * 10 ** (SLACK / 10))
         self._first: tuple[int, int] | None = None
         self._least = math.inf
@@ -77,11 +81,10 @@ class Descent:
 
     def _step(self, gradient: Tensor) -> None:
         gradient = gradient.nan_to_num(0, 0, 0)  # of half precision, where it overflows
-        if self._told == 0:
-            self._rate /= _rms(gradient)
-        self._sum.mul_(KEPT).add_(gradient)
-        mean = (1 - KEPT) / (1 - KEPT ** (self._told + 1))
-        self._y = self._y - self._sum * (mean * self._rate * (0.5 + 0.5 * math.cos(math.pi * self._told / self._steps)))
+        self._mean.lerp_(gradient, 1 - KEPT)
+        self._square.lerp_(_around(gradient.square()), 1 - KEPT_SQUARE if self._told else 1)
+        rate = self._rate * (0.5 + 0.5 * math.cos(math.pi * self._told / self._steps)) / (1 - KEPT ** (self._told + 1))
+        self._y = torch.addcdiv(self._y, self._mean, self._square.sqrt().add_(1e-12), value=-rate)
         while (distance := self._distance()) > self._bound:
             self._y = torch.lerp(self._reference / 255, self._y, 0.999 * math.sqrt(self._bound / distance))
 
@@ -103,10 +106,10 @@ def missed(x: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
     return sums, differences + share * (share * differences).sum(dim=0, keepdim=True)
 
 
-def _rms(x: Tensor) -> float:
-    """Return the root of the mean square, the same on any number of threads, or a trifle where all is 0."""
-    rows = x.square().sum(dim=-1)  # each by one thread
-    return max(math.sqrt(math.fsum(rows.flatten().tolist()) / x.numel()), 1e-30)
+def _around(x: Tensor) -> Tensor:
+    """Return the means (1, h, w) of ``x`` (3, h, w) over the channels and the neighbourhood of each pixel."""
+    means = x.mean(dim=0, keepdim=True)
+    return avg_pool2d(means[None], NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False)[0]
 
 
 def _levels(y: Tensor) -> Tensor:

@@ -450,7 +450,10 @@ def evaluate(
             scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles, effort=effort)
             costs = [cost_at(network, scale) for scale in wanted]
             rows = zip(scores, costs, strict=True)
-            found += [{"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost)} for score, cost in rows]
+            found += [
+                {"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost) | {"step": cost.step}}
+                for score, cost in rows
+            ]
             if not as_json:
                 title = f"{uri}\n\n" if len(images) > 1 else ""
                 gap = "\n" if uri != images[-1] else ""
