@@ -97,7 +97,11 @@ def rescale(
     ] = None,
     anew: Annotated[
         bool,
-        typer.Option("--anew", help="Give up the plan of an archive in which nothing was written yet, for these settings."),
+        typer.Option(
+            "--anew",
+            help="Give up the plan of an archive in which nothing was written yet, for these settings.",
+            rich_help_panel=SOURCE,
+        ),
     ] = False,
     device: Device = "auto",
     json_lines: JsonLines = False,
