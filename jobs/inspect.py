@@ -85,6 +85,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "max_ratio": settings.max_ratio,
         "lr_codec": settings.lr_codec,
         "verify": settings.verify,
+        "effort": settings.effort,
         "model": plan.model,
         "shards": plan.shard_count,
         "shards_done": totals.shards,

@@ -161,7 +161,8 @@ class RescaleWorker:
             size, tier = size_of(picture.pixels), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
-            downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey)
+            effort = self.settings.effort
+            downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey, effort=effort)
             if not tier.keeps_latent:
                 return _Decoded(asset=asset, picture=picture, downscale=downscale)
             clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)

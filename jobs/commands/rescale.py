@@ -65,6 +65,13 @@ def rescale(
             rich_help_panel=QUALITY,
         ),
     ] = Verification.FULL,
+    effort: Annotated[
+        int,
+        typer.Option(
+            help="Steps of descent for a better LR, of lean, floor and exact tiers; each costs four restores.",
+            rich_help_panel=QUALITY,
+        ),
+    ] = 0,
     weights: Weights = None,
     pixel_limit: Annotated[
         int, typer.Option(help="Larger images are kept as originals.", rich_help_panel=SOURCE)
@@ -110,6 +117,7 @@ def rescale(
         pixel_limit=pixel_limit,
         image_column=image_column,
         verify=verify,
+        effort=effort,
         all_files=all_files,
     )
     job = RescaleJob(

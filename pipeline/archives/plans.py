@@ -21,7 +21,7 @@ from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings
 FORMAT_VERSION = 3
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
 
-_LATER = {"verify": Verification.FULL, "all_files": False}
+_LATER = {"verify": Verification.FULL, "all_files": False, "effort": 0}
 """Settings that a plan has where they are not the usual ones."""
 
 _SHOWN = 3
@@ -114,8 +114,8 @@ def _settings(value: dict[str, Any]) -> Settings:
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
     words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
-    if not isinstance(rest.get("all_files", False), bool):
-        raise TypeError("all_files is no truth value")
+    if odd := [name for name, usual in _LATER.items() if type(rest.get(name, usual)) is not type(usual)]:  # a bool is no count
+        raise TypeError(f"{', '.join(odd)} of another type")
     return Settings(target=TargetSize(**target), **rest)
 
 

@@ -156,15 +156,10 @@ class TargetSize:
 
         Raises InvalidOption where not exactly one is given or its value makes no sense.
         """
-        given = {
-            name: value
-            for name, value in {"--scale": scale, "--max-side": max_side, "--max-pixels": max_pixels, "--size": size}.items()
-            if value is not None
-        }
+        options = {"--scale": scale, "--max-side": max_side, "--max-pixels": max_pixels, "--size": size}
+        given = [name for name, value in options.items() if value is not None]
         if len(given) != 1:
-            raise InvalidOption(
-                "target size", " ".join(given) or "missing", "give one of --scale, --max-side, --max-pixels, --size."
-            )
+            raise InvalidOption("target size", " ".join(given) or "missing", f"give one of {', '.join(options)}.")
         if scale is not None:
             return cls(scale=_parse_scale(scale))
         if max_side is not None:
@@ -248,6 +243,7 @@ class Settings:
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
     ``verify`` says which entries are measured (all where the tier needs the restore); ``all_files`` carries other files too.
+    ``effort`` is how many steps of descent make an LR that hides detail better than the network's forward pass does.
     """
 
     target: TargetSize
@@ -260,6 +256,7 @@ class Settings:
     image_column: str | None = None
     verify: Verification = Verification.FULL
     all_files: bool = False
+    effort: int = 0
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -282,6 +279,9 @@ class Settings:
             why = "makes its latents of the restore" if self.tier.keeps_latent else "comes back exactly and is not restored"
             advice = f"give it with --tier lean; {self.tier} {why}."
             raise InvalidOption("--verify", self.verify, advice)
+        if self.effort < 0 or (self.effort and self.tier in (Tier.BALANCED, Tier.HIGH)):
+            advice = "give a count of steps with a tier whose LRs hide detail: lean, floor, exact-pixels or exact."
+            raise InvalidOption("--effort", str(self.effort), advice)
 
     def differences(self, other: Settings) -> tuple[str, ...]:
         """Return a sentence for each setting in which ``other`` is not the same."""

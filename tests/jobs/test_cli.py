@@ -44,7 +44,7 @@ SURFACE = {
             "--tier",
             "--verify",
         ],
-        *["--floor", "--floor-metric", "--max-ratio", "--weights"],
+        *["--effort", "--floor", "--floor-metric", "--max-ratio", "--weights"],
     ],
     "restore": [
         "archive",
@@ -83,7 +83,7 @@ SURFACE = {
         "--steps",
         "--workers",
     ],
-    "evaluate": ["images", "--cycles", "--device", "--json", "--scales", "--weights"],
+    "evaluate": ["images", "--cycles", "--device", "--effort", "--json", "--scales", "--weights"],
 }
 
 

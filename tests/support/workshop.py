@@ -198,6 +198,7 @@ def begin(
     verify: Verification = Verification.FULL,
     all_files: bool = False,
     anew: bool = False,
+    effort: int = 0,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -213,6 +214,7 @@ def begin(
         image_column=image_column,
         verify=verify,
         all_files=all_files,
+        effort=effort,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():
