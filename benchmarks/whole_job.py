@@ -46,7 +46,7 @@ from pipeline.assets.sources import find_source
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.engine import measure as measure_quality
+from pipeline.engines.measure import measure as measure_quality
 from pipeline.outputs.outputs import named_outputs
 from pipeline.pictures import decoding, lr_codec, writing
 from pipeline.pictures.picture import resize, size_of

@@ -14,7 +14,7 @@ from jobs.console import size
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import EmptySource
 from pipeline.core.records import EntryKind, Pixels, Settings, Tier
-from pipeline.engines.engine import measure
+from pipeline.engines.measure import measure
 from pipeline.pictures.decoding import decode
 from pipeline.pictures.picture import resize
 from pipeline.stores.store import open_store

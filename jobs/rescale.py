@@ -22,7 +22,7 @@ from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PlanConflict
 from pipeline.core.records import Settings, ShardReport, SourceShard
 from pipeline.core.spool import spool
-from pipeline.engines.engine import check_weights, largest_scale
+from pipeline.engines.engine import MOST_SCALE, check_weights
 from pipeline.rescale import RescaleWork
 from pipeline.stores.store import open_store, split_uri
 
@@ -87,7 +87,7 @@ def open_archive(job: RescaleJob) -> Archive:
 
 def _begin(job: RescaleJob, model: bytes) -> Archive:
     """Plan the source into a new archive, with a list of what is no part of the plan."""
-    _check_scale(job.settings, model)
+    _check_scale(job.settings)
     with spool() as directory, LeftOutList(directory / LEFT_OUT) as left_out:
         settings = job.settings
         listing = Listing(
@@ -105,12 +105,12 @@ def _begin(job: RescaleJob, model: bytes) -> Archive:
         return Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=shards())
 
 
-def _check_scale(settings: Settings, model: bytes) -> None:
-    """Refuse a scale that the network reaches for no image, rather than keep every one as an original."""
-    wanted, limit = settings.target.scale, largest_scale(model)
-    if wanted is not None and max(wanted) > limit:
+def _check_scale(settings: Settings) -> None:
+    """Refuse a scale that no LR may have, rather than keep every image as an original."""
+    wanted = settings.target.scale
+    if wanted is not None and max(wanted) > MOST_SCALE:
         text = "x".join(f"{factor:g}" for factor in dict.fromkeys(wanted))
-        raise InvalidOption("--scale", text, f"{limit} is the largest scale per axis of this network.")
+        raise InvalidOption("--scale", text, f"{MOST_SCALE} is the largest scale per axis.")
 
 
 def finish(reporter: Reporter, archive: Archive) -> int:

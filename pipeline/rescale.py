@@ -26,7 +26,8 @@ from pipeline.core.progress import Progress
 from pipeline.core.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
 from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
-from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device, measure
+from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
+from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
@@ -163,10 +164,12 @@ class RescaleWorker:
             self.engine.check_size(size, lr_size)
             effort = self.settings.effort
             downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey, effort=effort)
-            if not tier.keeps_latent:
+            hides = self.engine.reaches(size, lr_size)
+            if hides and not tier.keeps_latent:
                 return _Decoded(asset=asset, picture=picture, downscale=downscale)
             clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
-            return _Decoded(asset=asset, picture=picture, downscale=downscale if tier is Tier.FLOOR else None, clean=clean)
+            hiding = downscale if hides and tier is Tier.FLOOR else None
+            return _Decoded(asset=asset, picture=picture, downscale=hiding, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)
 
@@ -176,7 +179,7 @@ class RescaleWorker:
             with self.progress.stage("network"):
                 lrs = _where_asked(self.engine.downscale_many, [decoded.downscale for decoded in batch])
             hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
-            asked = [*map(self._restore_to_measure, batch, hiding), *(_restore_of(decoded, decoded.clean) for decoded in batch)]
+            asked = [*map(self._restore_to_measure, batch, hiding), *map(self._restore_of_clean, batch)]
             with self.progress.stage("verify" if self.settings.tier is Tier.LEAN else "network"):
                 restored = _where_asked(self.engine.restore_many, asked)
         made = []
@@ -190,6 +193,11 @@ class RescaleWorker:
         tier = self.settings.tier
         wanted = tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
         return _restore_of(decoded, draft) if wanted else None
+
+    def _restore_of_clean(self, decoded: _Decoded) -> Restore | None:
+        """Return what asks for the restore of a clean LR: where a latent stands beside it, or it is measured."""
+        wanted = self.settings.tier.keeps_latent or (self.settings.tier is Tier.LEAN and self._verifies(decoded.asset.key))
+        return _restore_of(decoded, decoded.clean) if wanted else None
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])

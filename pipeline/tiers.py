@@ -6,6 +6,8 @@ high, floor   coarsest whose measured restore reaches the floor; lean where that
 exact-pixels  the network's LR, and the image's pixels without loss
 exact         the network's LR, and the source's bytes
 
+Where the LR is smaller than the network reaches, it is a clean one in every tier.
+
 An entry that would take more bytes than its source may, or misses its floor, is the source's bytes alone; not in the exact
 tiers, which are asked for with an LR.
 """
@@ -35,7 +37,7 @@ from pipeline.core.records import (
     Size,
     Tier,
 )
-from pipeline.engines.engine import measure, score
+from pipeline.engines.measure import measure, score
 from pipeline.latents import latent
 from pipeline.latents.coefficients import FRACTION
 from pipeline.pictures import lr_codec, originals
@@ -169,7 +171,7 @@ def _latent(pixels: Pixels, draft: Draft, settings: Settings, measure: Measure) 
     tier, metric = settings.tier, settings.floor_metric
     if draft.restored is None:
         return None, None if tier is Tier.LEAN else EXACT
-    if not draft.clean:
+    if tier is Tier.LEAN or not draft.clean:
         quality = measure(pixels, draft.restored)
         reached = settings.floor is None or _decibels(quality.of(metric), metric) >= _decibels(settings.floor, metric) + MARGIN
         return (None, quality) if reached else None

@@ -36,8 +36,9 @@ from pipeline.core.records import (
     Verification,
 )
 from pipeline.core.tally import Tally
-from pipeline.engines.engine import Engine, choose_device, measure
+from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.lr import decode_lr, restore_lr
+from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import finish_picture, original_pixels
 from pipeline.pictures import decoding

@@ -12,7 +12,7 @@ from benchmarks.support.page import bold, table
 from jobs.reports import sheet
 from jobs.training.evaluate import crop, fidelity, lr_size_at, name_of
 from pipeline.core.records import Pixels
-from pipeline.engines.engine import measure
+from pipeline.engines.measure import measure
 from pipeline.pictures.picture import size_of
 
 SAMPLES = {"skyline": (0, 700), "budgie": (300, 640)}

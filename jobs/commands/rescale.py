@@ -19,7 +19,7 @@ def rescale(
     archive: Annotated[str, typer.Argument(help=f"Where the archive is written, or resumed. {STORE}")],
     pool: PoolOptions,
     scale: Annotated[
-        str | None, typer.Option(help="2.5, or height x width as in 2x3; from 1 to 4.", rich_help_panel=SIZE)
+        str | None, typer.Option(help="2.5, or height x width as in 2x3; 1 or more.", rich_help_panel=SIZE)
     ] = None,
     max_side: Annotated[
         str | None, typer.Option(help="Longest side of an LR in pixels, as in 1024.", rich_help_panel=SIZE)

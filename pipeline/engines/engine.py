@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iarn.cascade import cascade, spanned
 from iarn.encoding import CLEAN_STEP, Place, budget_of
 from iarn.lattice import Axis
-from iarn.metrics import luma, psnr_of, ssim_map
 from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
-from pipeline.core.records import FloorMetric, Pixels, Quality, Size
+from pipeline.core.records import Pixels, Size
 from pipeline.engines.effort import DESCENT_POINTS, Sought
 from pipeline.engines.pieces import Piece, filled_up, framed
 from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
@@ -29,16 +29,13 @@ FRAMES = (8, 4, 2)
 LARGE_POINTS = 1792
 """Lattice points per axis above which an image's memory is returned to the system after it."""
 
+MOST_SCALE = 256
+"""The largest scale per axis of an LR, whatever the network reaches."""
+
 BATCH_PIXELS = 16_000_000
 """Pixels of images that a GPU is given at once, at most; one image alone may have more."""
 
-CPU = torch.device("cpu")
-
 Cut = Callable[[tuple[Axis, Axis], int, int], list[Tile]]
-
-STRIP_PIXELS = 1_000_000
-LEAST_STRIP_ROWS = 16
-SSIM_OVERLAP = 10
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -71,14 +68,6 @@ def check_weights(data: bytes, uri: str) -> None:
         unpack(data)
     except WeightsError as error:
         raise InvalidWeights(uri, str(error)) from None
-
-
-def largest_scale(data: bytes) -> int:
-    """Return the largest scale per axis that the network in a weights file reaches; raises InvalidWeights."""
-    try:
-        return unpack(data).config.max_scale
-    except WeightsError as error:
-        raise InvalidWeights("file", str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +142,14 @@ class Engine:
         return self._network.config.max_scale
 
     def check_size(self, size: Size, lr_size: Size) -> None:
-        """Raise SizeNotReachable where the network cannot rescale ``size`` to ``lr_size``, both (height, width)."""
-        try:
-            self._network.axes(size, lr_size)
-        except ValueError:
-            advice = f"its scale is above {self._network.config.max_scale}, the largest of this network"
-            raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice) from None
+        """Raise SizeNotReachable where ``lr_size`` is no size of an LR for ``size``, both (height, width)."""
+        if any(length > MOST_SCALE * lr for length, lr in zip(size, lr_size, strict=True)):
+            advice = f"its scale is above {MOST_SCALE}, the largest of an LR"
+            raise SizeNotReachable(size[1], size[0], lr_size[1], lr_size[0], advice)
+
+    def reaches(self, size: Size, lr_size: Size) -> bool:
+        """Return whether the network rescales ``size`` to ``lr_size``, (height, width), itself: below, LRs are clean ones."""
+        return all(length <= lr * self.largest_scale for length, lr in zip(size, lr_size, strict=True))
 
     def axes(self, size: Size, lr_size: Size) -> tuple[Axis, Axis]:
         """Return the vertical and the horizontal axis of an image of ``size`` beside the lattice of its LR of ``lr_size``."""
@@ -166,8 +157,7 @@ class Engine:
 
     def span(self, size: Size, lr_size: Size) -> Size:
         """Return what the pixels of an LR of ``lr_size`` span, (height, width): ``size`` and last lines that repeat."""
-        rows, columns = self.axes(size, lr_size)
-        return rows.span, columns.span
+        return spanned(size, lr_size, self._network.config.strides)
 
     def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False, effort: int = 0) -> Pixels:
         """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
@@ -199,7 +189,17 @@ class Engine:
         return results
 
     def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
-        """Return the image of each request, uint8."""
+        """Return the image of each request, uint8; at scales that the network does not reach, step by step (iarn.cascade)."""
+        found = [request.lr for request in requests]
+        ways = [deque(cascade(request.size, request.lr.shape[:2], self.largest_scale)) for request in requests]
+        while any(ways):
+            under_way = [number for number, way in enumerate(ways) if way]
+            steps = [replace(requests[number], lr=found[number], size=ways[number].popleft()) for number in under_way]
+            for number, restored in zip(under_way, self._restore_step(steps), strict=True):
+                found[number] = restored
+        return found
+
+    def _restore_step(self, requests: Sequence[Restore]) -> list[Pixels]:
         results = [np.empty((*request.size, 3), np.uint8) for request in requests]
         pieces = []
         for request, result in zip(requests, results, strict=True):
@@ -352,49 +352,3 @@ def _give_back(places: Iterable[Place]) -> None:
     if any(max(axis.points for axis in place.axes) > LARGE_POINTS for place in places):
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:
-    """Return how close two (H, W, 3) uint8 images are.
-
-    Computed on ``device``, a GPU's beside the engine, in strips, so that memory does not grow with the image.
-    """
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    with nullcontext() if stream is None else torch.cuda.stream(stream):
-        (squares, luma_squares, similarity), windows = _sums(image, restored, device)
-    return Quality(psnr=psnr_of(squares / image.size), psnr_y=psnr_of(3 * luma_squares / image.size), ssim=similarity / windows)
-
-
-def _sums(image: Pixels, restored: Pixels, device: torch.device) -> tuple[list[float], int]:
-    """Return the sums of squares, over RGB and over luma, and of SSIM, and over how many windows that is."""
-    height, windows = len(image), 0
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # fetched once: each time waits for all that is before it
-    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
-    for start in range(0, max(1, height - SSIM_OVERLAP), rows):
-        stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
-        strips = (torch.from_numpy(np.array(each[start:stop])).to(device) for each in (image, restored))
-        x, y = (strip.permute(2, 0, 1).to(torch.float32) / 255 for strip in strips)
-        own = x.shape[1] if stop == height else rows
-        similarities = ssim_map(x[None], y[None])
-        energies = [_energy(x[:, :own] - y[:, :own]), _energy(luma(x[:, :own]) - luma(y[:, :own]))]
-        sums += torch.stack([*energies, similarities.sum(dtype=torch.float64)])
-        windows += similarities.numel()
-        if stop == height:
-            break
-    return sums.tolist(), windows
-
-
-def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
-    """Return the one value of :func:`measure` that ``metric`` names; the PSNRs take far less time than SSIM."""
-    if metric is FloorMetric.SSIM:
-        return measure(image, restored).ssim
-    squares = 0.0
-    rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
-    for start in range(0, len(image), rows):
-        x, y = (torch.from_numpy(np.array(i[start : start + rows])).permute(2, 0, 1) / 255 for i in (image, restored))
-        squares += float(3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y))
-    return psnr_of(squares / image.size)
-
-
-def _energy(x: Tensor) -> Tensor:
-    return x.square().sum(dtype=torch.float64)

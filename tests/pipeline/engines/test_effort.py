@@ -12,7 +12,8 @@ from iarn.effort import SLACK
 from iarn.metrics import bicubic_lr
 from iarn.weights import shipped
 from pipeline.core.records import Pixels, Size
-from pipeline.engines.engine import Downscale, Engine, measure
+from pipeline.engines.engine import Downscale, Engine
+from pipeline.engines.measure import measure
 from tests.support.networks import THIRDS, random_weights
 from tests.support.pictures import photo
 

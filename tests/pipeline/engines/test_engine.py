@@ -11,14 +11,16 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from iarn.cascade import cascade
 from iarn.encoding import Place
 from iarn.metrics import luma, psnr, ssim
 from iarn.network import Rescaler
 from iarn.weights import shipped
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import FloorMetric, Pixels
-from pipeline.engines import engine as engine_module
-from pipeline.engines.engine import Downscale, Engine, Restore, check_weights, choose_device, measure, score
+from pipeline.engines import measure as measure_module
+from pipeline.engines.engine import Downscale, Engine, Restore, check_weights, choose_device
+from pipeline.engines.measure import measure, score
 from tests.support.networks import THIRDS, random_network, random_weights
 from tests.support.pictures import photo
 
@@ -214,19 +216,35 @@ def test_scale_one_gives_the_same_pixels() -> None:
 
 
 def test_sizes_out_of_reach() -> None:
-    """Protects a job from one odd asset: a scale above the network's is an ImageError before any work, with both sizes."""
-    WHOLE.check_size((400, 401), (100, 101))
-    for size, lr_size in (((401, 400), (100, 400)), ((400, 401), (400, 100))):
-        with pytest.raises(SizeNotReachable, match="above 4, the largest of this network") as caught:
+    """Protects a job from one odd asset: a scale that no LR has is an ImageError before any work, with both sizes."""
+    WHOLE.check_size((512, 513), (2, 3))
+    for size, lr_size in (((257, 400), (1, 400)), ((400, 257), (400, 1))):
+        with pytest.raises(SizeNotReachable, match="above 256, the largest of an LR") as caught:
             WHOLE.check_size(size, lr_size)
         assert f"from {size[1]} x {size[0]} to {lr_size[1]} x {lr_size[0]}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("size", "lr_size"), [((97, 61), (19, 12)), ((90, 70), (3, 70)), ((120, 33), (2, 1))])
+def test_beyond_the_networks_reach_an_lr_is_restored_step_by_step(size: tuple[int, int], lr_size: tuple[int, int]) -> None:
+    """Protects LRs of any size: each step restores the clean LR of the next, in a batch as alone, tiled or not."""
+    assert not WHOLE.reaches(size, lr_size)
+    lr = picture(*lr_size)
+    by_hand = lr
+    for step in cascade(size, lr_size, 4):
+        by_hand = WHOLE.restore(by_hand, step, clean=True)
+    near = Restore(lr=picture(30, 20), size=(60, 41), clean=True)
+    one, other = WHOLE.restore_many([Restore(lr=lr, size=size, clean=True), near])
+    assert np.array_equal(one, by_hand)
+    assert one.shape[:2] == size
+    assert np.array_equal(other, WHOLE.restore_many([near])[0])
+    assert np.abs(TILED.restore(lr, size, clean=True).astype(int) - one).max() <= 1
 
 
 @pytest.mark.parametrize("height", [1, 7, 10, 11, 12, 40, 41, 42, 43, 73, 74, 75, 150])
 @pytest.mark.parametrize("width", [1, 30])
 def test_measure_in_strips_equals_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the figures in an archive: strips give the PSNR and SSIM of the whole image, wherever their edges fall."""
-    monkeypatch.setattr(engine_module, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(measure_module, "STRIP_PIXELS", 1)
     image, restored = picture(height, width), picture(height, width, seed=1)
     found = measure(image, restored)
     assert found.psnr == pytest.approx(psnr(tensor(image), tensor(restored)), abs=1e-4)
