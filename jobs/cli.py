@@ -79,6 +79,13 @@ def rescale(
         ),
     ] = Verification.FULL,
     pixel_limit: Annotated[int, typer.Option(help="Larger images are kept as originals.")] = 512_000_000,
+    keep_if_lossy: Annotated[
+        bool,
+        typer.Option(
+            "--keep-if-lossy/--no-keep-if-lossy",
+            help="Keep the file itself beside its LR where a restore would lack something of it.",
+        ),
+    ] = True,
     image_column: Annotated[str | None, typer.Option(help="Image column of Parquet sources; found unless given.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.")] = None,
     device: Device = "auto",
@@ -108,6 +115,7 @@ def rescale(
             pixel_limit=pixel_limit,
             image_column=image_column,
             verify=verify,
+            keep_if_lossy=keep_if_lossy,
         )
         pool = _pool(address, actors, cpus_per_actor, gpus_per_actor, window, attempts, may_grow, stall_minutes)
         return rescale(

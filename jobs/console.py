@@ -28,7 +28,7 @@ MOST_LISTED = 100_000
 SHOWN_EVENTS = ("starting again",)
 """What is said above the bar when it happens; the rest is in its numbers, or in the end."""
 SHOWN_IDS = ("ray_job", "submission")
-NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids")
+NOT_TOLD = ("failed", "failures", "notes", "reasons", "quarantined_ids")
 """Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
 
@@ -44,6 +44,11 @@ class Totals:
     bytes_in: int = 0
     bytes_out: int = 0
     kept: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
+    notes: list[Failure] = field(default_factory=list)
+    """The first of what was done otherwise than asked, and is no failure."""
+    noted: int = 0
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
     """The first of those that failed."""
@@ -61,6 +66,10 @@ class Totals:
         self.bytes_in += report.bytes_in
         self.bytes_out += report.bytes_out
         self.kept.update(report.kept)
+        self.lost.update(report.lost)
+        self.whole += report.whole
+        self.noted += len(report.notes)
+        self.notes += report.notes[: MOST_LISTED - len(self.notes)]
         self.fail(report.failures)
 
     def fail(self, failures: Sequence[Failure]) -> None:
@@ -142,7 +151,7 @@ class Reporter:
 
     def resume(self, report: ShardReport, shards: int = 1) -> None:
         """Count shards that an earlier run has done, by their report or its sums."""
-        self.resumed.add(replace(report, failures=()), shards)
+        self.resumed.add(replace(report, failures=(), notes=()), shards)
         self.totals.add(report, shards)
 
     def done(self, result: ShardReport | Failure) -> None:
@@ -155,11 +164,12 @@ class Reporter:
             self._say("warning", "quarantined", **where, reason=result.reason)
             return
         self.totals.add(result)
-        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures")}
+        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures", "notes")}
         self._say("info", "shard", **where, **counts)
         where.pop("seconds", None)
-        for failure in result.failures:
-            self._say("warning", "failure", **where | {"key": failure.key, "reason": failure.reason})
+        for level, event, told in (("info", "note", result.notes), ("warning", "failure", result.failures)):
+            for each in told:
+                self._say(level, event, **where | {"key": each.key, "reason": each.reason})
 
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
@@ -181,6 +191,14 @@ class Reporter:
             console.print(f"engines {self.busy_share:.0%} busy; of all work {shares}")
         for reason, count in totals.kept.most_common():
             console.print(f"  {count} kept as originals: {reason}", markup=False)
+        if totals.whole:
+            console.print(f"  {totals.whole} kept beside their LRs, because a restore would lack something of them")
+        for word, count in totals.lost.most_common():
+            console.print(f"  {count} restored without: {word}", markup=False)
+        for note in totals.notes[:SHOWN_FAILURES]:
+            console.print(f"  {note.shard_id} {note.key}: {note.reason}", markup=False)
+        if totals.noted > SHOWN_FAILURES:
+            console.print(f"  … and {totals.noted - SHOWN_FAILURES} more of these; with --json each has its line")
         for failure in totals.failures[:SHOWN_FAILURES]:
             console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
         if totals.failed > SHOWN_FAILURES:

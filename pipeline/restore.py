@@ -140,12 +140,14 @@ class _Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class _Written:
-    """An entry ready to be written under ``key``."""
+    """An entry ready to be written under ``key``; what its file ``lacks`` of the source's, and what was not done as asked."""
 
     entry: Entry
     key: str
     data: bytes | None
     error: PipelineError | None = None
+    lacks: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class RestoreWorker:
@@ -204,6 +206,9 @@ class RestoreWorker:
                 error = fault
         if error is not None:
             tally.fail(shard_id, entry.key, error)
+        elif written.note is not None:
+            tally.note(shard_id, entry.key, written.note)
+        tally.lacks(written.lacks, whole=False)
         stored = _entry_bytes(entry)
         tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=_entry_pixels(entry), bytes_in=stored)
         self.progress.add(pixels=_entry_pixels(entry), bytes_in=stored)
@@ -260,14 +265,22 @@ class RestoreWorker:
             if self.options.lr or (self._as_it_was(entry) and opened.restored is None):
                 return _Written(entry=entry, key=entry.key, data=opened.source)
             picture = self._picture(opened)
+            asked = picture.format if self.options.format == SOURCE_FORMAT else self.options.format
             form, quality = output_format(self.options.format, picture), self.options.quality
-            if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
+            exactly = entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry)
+            if exactly:
                 form, quality = writing.lossless_format(form), 100
             size = (picture.pixels.shape[0], picture.pixels.shape[1])
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
             data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
-            return _Written(entry=entry, key=entry.key if form == entry.format else renamed(entry.key, form), data=data)
+            key = entry.key if form == entry.format else renamed(entry.key, form)
+            note = (
+                None
+                if writing.same_format(asked, form)
+                else f"written as {form.upper()}: {asked.upper()} {_why(asked, exactly)}"
+            )
+            return _Written(entry=entry, key=key, data=data, lacks=writing.lacking(picture, form), note=note)
         except PipelineError as error:
             return _Written(entry=entry, key=entry.key, data=None, error=error)
 
@@ -287,6 +300,15 @@ def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:
     if isinstance(result, DamagedEntry):
         return _Opened(entry=opened.entry, error=result)
     return replace(opened, restored=result)
+
+
+def _why(format: str, exactly: bool) -> str:
+    """Return why a file could not be of a format."""
+    if not writing.writable(format):
+        return "is not written here"
+    if exactly:
+        return "would change its pixels"
+    return "cannot hold its sides, transparency or metadata"
 
 
 def _entry_pixels(entry: Entry) -> int:

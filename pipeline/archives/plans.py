@@ -18,8 +18,11 @@ from pipeline.archives.errors import UnsupportedFormat
 from pipeline.core.errors import DamagedObject, InvalidOption
 from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier, Verification
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
+
+READ_VERSIONS = (3, FORMAT_VERSION)
+"""Versions that are read; what each brought is told at the end of docs/format.md."""
 
 _SHOWN = 3
 
@@ -37,9 +40,14 @@ def decode_json(data: bytes, uri: str) -> dict[str, Any]:
         raise DamagedObject(uri, f"it is no JSON: {error}") from None
     if not isinstance(value, dict) or "format_version" not in value:
         raise DamagedObject(uri, "it is JSON, but has no format_version")
-    if value["format_version"] != FORMAT_VERSION or isinstance(value["format_version"], bool):
-        raise UnsupportedFormat(uri, str(value["format_version"]), str(FORMAT_VERSION))
+    check_version(value["format_version"], uri)
     return value
+
+
+def check_version(version: Any, uri: str) -> None:
+    """Raise UnsupportedFormat for a version of the format that is not read here."""
+    if version not in READ_VERSIONS or isinstance(version, bool):
+        raise UnsupportedFormat(uri, str(version), " and ".join(map(str, READ_VERSIONS)))
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -106,8 +114,9 @@ def _settings(value: dict[str, Any]) -> Settings:
     target: dict[str, Any] = {name: tuple(part) if isinstance(part, list) else part for name, part in value["target"].items()}
     if sum(part is not None for part in target.values()) != 1:
         raise ValueError("not exactly one target size")
-    if missing := {field.name for field in fields(Settings)} - value.keys() - {"verify"}:
+    if missing := {field.name for field in fields(Settings)} - value.keys() - {"verify", "keep_if_lossy"}:
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
+    value = {"keep_if_lossy": False, **value}  # which was no setting before version 4
     words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
     return Settings(target=TargetSize(**target), **rest)

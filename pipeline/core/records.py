@@ -111,19 +111,30 @@ class SourceShard:
     objects: tuple[ObjectInfo, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """A part of a source's file that a restored file of the same format gets back as it was: ``name`` is its format's own."""
+
+    name: str
+    data: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asset:
     """One source image as its shard holds it.
 
     ``key`` is its name within the source, extension included, made safe as a relative path. ``sidecars`` map the suffix of
     another member of the sample (``txt``, ``seg.png``) to its bytes. ``data`` is None for a sample that has no image.
-    ``note`` is a sentence about something odd in how it was found.
+    ``note`` is a sentence about something odd in how it was found. ``modified`` (seconds since 1970, UTC) and ``permissions``
+    (the nine bits of a POSIX mode) are its file's, where the source tells.
     """
 
     key: str
     data: bytes | None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
     note: str | None = None
+    modified: float | None = None
+    permissions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +254,8 @@ class Settings:
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
-    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all.
+    ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all. ``keep_if_lossy``
+    keeps the source beside the LR of every entry whose file has something that a restore could not bring back.
     """
 
     target: TargetSize
@@ -255,6 +267,7 @@ class Settings:
     pixel_limit: int = 512_000_000
     image_column: str | None = None
     verify: Verification = Verification.FULL
+    keep_if_lossy: bool = True
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -344,6 +357,12 @@ class Entry:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    grey: bool | None = None
+    lossless: bool | None = None
+    parts: tuple[Carried, ...] = ()
+    lost: tuple[str, ...] = ()
+    modified: float | None = None
+    permissions: int | None = None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -360,7 +379,9 @@ class Failure:
 class ShardReport:
     """What became of one source shard; ``kept`` counts its originals by class of reason.
 
-    ``compared`` counts restores measured against the source when verifying.
+    ``lost`` counts the entries that a restore brings back without something, by what that is, and ``whole`` those whose source
+    stands beside their LR because of it; ``notes`` tell what was done otherwise than asked and is no failure. ``compared``
+    counts restores measured against the source when verifying.
     """
 
     shard_id: str
@@ -371,6 +392,9 @@ class ShardReport:
     bytes_out: int
     failures: tuple[Failure, ...] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    whole: int = 0
+    notes: tuple[Failure, ...] = ()
     compared: int = 0
 
 

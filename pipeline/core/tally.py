@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.core.reasons import reason_class
@@ -19,6 +20,9 @@ class Tally:
     bytes_in: int = 0
     failures: list[Failure] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
+    notes: list[Failure] = field(default_factory=list)
 
     def add(self, *, original: bool, pixels: int, bytes_in: int, reason: str | None = None) -> None:
         """Count one entry; an original by its ``reason``, where that is news."""
@@ -29,9 +33,18 @@ class Tally:
         self.pixels += pixels
         self.bytes_in += bytes_in
 
+    def lacks(self, lost: Iterable[str], *, whole: bool) -> None:
+        """Count what an entry's restore lacks, or that it lacks nothing because its source is kept for it."""
+        self.whole += whole
+        self.lost.update(lost)
+
     def fail(self, shard_id: str, key: str | None, reason: object) -> None:
         """Note what did not go as asked."""
         self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
+
+    def note(self, shard_id: str, key: str, reason: str) -> None:
+        """Note what was done otherwise than asked, and is no failure."""
+        self.notes.append(Failure(shard_id=shard_id, key=key, reason=reason))
 
     def report(self, shard_id: str, *, bytes_out: int) -> ShardReport:
         """Return the report of a shard."""
@@ -44,4 +57,7 @@ class Tally:
             bytes_out=bytes_out,
             failures=tuple(self.failures),
             kept=dict(sorted(self.kept.items())),
+            lost=dict(sorted(self.lost.items())),
+            whole=self.whole,
+            notes=tuple(self.notes),
         )

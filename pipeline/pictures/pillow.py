@@ -89,6 +89,12 @@ def admit(pixel_limit: int) -> None:
             Image.MAX_IMAGE_PIXELS = wanted
 
 
+def inner_size(error: Image.DecompressionBombError) -> tuple[int, int]:
+    """Return a width and height of as many pixels as Pillow's guard tells that it refused."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    return (int(found[1]) if found else 0), 1
+
+
 def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
     """Read a header with the first of ``formats`` that takes it; raises UndecodableImage.
 
@@ -125,8 +131,3 @@ def saved(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
     except PILLOW_RAISES as error:
         raise UnwritableImage(format, short_reason(error)) from error
     return file.getvalue()
-
-
-def fitting_profile(icc: bytes | None, *, grey: bool) -> bytes | None:
-    """Return a profile unless it is for grey and the pixels are written as RGB, where it would make the file invalid."""
-    return None if icc is not None and not grey and icc[16:20] == b"GRAY" else icc

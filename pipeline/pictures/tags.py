@@ -35,6 +35,18 @@ _TIFF_EXIF_TAGS = NESTED | {
 }  # fmt: skip
 
 
+UNDERSTOOD_TAGS = frozenset({*map(int, _TIFF_EXIF_TAGS), ExifTags.Base.XMLPacket, ExifTags.Base.InterColorProfile})
+"""Tags of a TIFF that are not its layout and come back by themselves: as EXIF, as XMP, as the profile."""
+
+
 def keep_descriptive(exif: Image.Exif) -> None:
     for tag in set(exif) - _TIFF_EXIF_TAGS:
         del exif[tag]
+
+
+def keep_text(exif: Image.Exif) -> None:
+    """Have text written byte for byte: Pillow reads it as Latin-1 and writes ASCII, with question marks for the rest."""
+    for tags in (exif, *(exif.get_ifd(tag) for tag in NESTED & set(exif))):
+        for tag, value in list(tags.items()):
+            if isinstance(value, str) and not value.isascii():
+                tags[tag] = value.encode("latin-1")

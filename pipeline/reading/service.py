@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.catalogue import FIGURES, Catalogue, Filter, Listed
-from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, source_bytes
+from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, source_bytes, there
 from pipeline.archives.keys import KeyIndex
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
@@ -283,7 +283,7 @@ class Restorer:
 def _entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:
     """Return the entry at a place with ``parts`` of its bytes; raises NoSuchEntry, DamagedObject, StoreError."""
     with archive.shard_rows(place.shard) as reader:
-        for row in reader.rows(columns_of(parts), [place.group]):
+        for row in reader.rows(there(columns_of(parts), reader), [place.group]):
             if row["key"] == place.key:
                 return from_row(row)
     raise NoSuchEntry(archive.store.uri, place.key)

@@ -80,8 +80,11 @@ class RowWriter:
             self._writer = pq.ParquetWriter(
                 str(path),
                 schema,
-                # Pictures, latents and originals are coded already; zstd on them costs time and gains nothing.
-                compression={leaf: "none" if is_binary(kind) else "zstd" for leaf, kind in leaves.items()},
+                # Pictures, latents and originals are coded already; zstd on them costs time and gains nothing. What stands in
+                # lists, captions and parts of files, is not.
+                compression={
+                    leaf: "none" if is_binary(kind) and ".list." not in leaf else "zstd" for leaf, kind in leaves.items()
+                },
                 use_dictionary=False,  # groups are too short for it to pay
                 write_statistics=statistics or False,
                 write_page_checksum=True,

@@ -185,6 +185,7 @@ def begin(
     pixel_limit: int = 1_000_000,
     image_column: str | None = None,
     verify: Verification = Verification.FULL,
+    keep_if_lossy: bool = True,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -199,6 +200,7 @@ def begin(
         pixel_limit=pixel_limit,
         image_column=image_column,
         verify=verify,
+        keep_if_lossy=keep_if_lossy,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():

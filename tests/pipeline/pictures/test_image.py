@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from pipeline.core.errors import ImageError, ImageTooLarge, UndecodableImage, UnsupportedImage, UnwritableImage
 from pipeline.core.records import LrCodec
@@ -114,15 +114,18 @@ def test_a_file_without_metadata_gets_none(format: str) -> None:
     assert (back.icc, back.exif, back.xmp) == (None, picture.exif, None)
 
 
-def test_xmp_does_not_turn_a_picture() -> None:
-    """Orientation is EXIF's alone, in a TIFF too, where Pillow would follow XMP and we would turn what is upright."""
+def test_xmp_turns_a_picture_where_exif_says_nothing() -> None:
+    """Orientation that XMP alone tells is orientation, and written back so; where EXIF tells one, that is it."""
     xmp = pictures.XMP.replace(b'Orientation="1"', b'Orientation="6"')
     for format in ("PNG", "TIFF"):
         pixels = pictures.photo(6, 11)
         picture = decoded(pictures.with_metadata(pixels, format, exif=None, icc=None, xmp=xmp))
-        assert picture.orientation == 1
-        assert picture.xmp == xmp
-        np.testing.assert_array_equal(picture.pixels, pixels)
+        assert (picture.orientation, picture.xmp) == (6, xmp)
+        np.testing.assert_array_equal(picture.pixels, np.rot90(pixels, -1))
+        again = decoded(writing.encode(picture, format=format, quality=95))
+        np.testing.assert_array_equal(again.pixels, picture.pixels)
+        both = decoded(pictures.with_metadata(pixels, format, exif=pictures.exif(1), icc=None, xmp=xmp))
+        np.testing.assert_array_equal(both.pixels, pixels)
 
 
 def test_metadata_behind_the_pixels_of_a_png_is_found() -> None:
@@ -455,14 +458,18 @@ def test_a_profile_that_says_srgb_does_not_change_the_codec() -> None:
         assert lr_codec.encode_lr(pictures.photo(6, 7), codec=LrCodec.JXL, grey=False, alpha=None, icc=icc)[1] == "jxl"
 
 
-def test_a_grey_profile_is_left_out_of_rgb() -> None:
-    """A grey profile inside an RGB file makes it invalid: a grey LR in WebP does without, in PNG it keeps both."""
+def test_a_grey_profile_becomes_one_of_rgb() -> None:
+    """A grey profile inside an RGB file makes it invalid: a grey LR in WebP has one of RGB that shows the same."""
     grey = np.repeat(pictures.photo(6, 7)[..., :1], 3, axis=2)
-    for codec, found in ((LrCodec.WEBP, None), (LrCodec.PNG, pictures.grey_profile())):
-        data, _ = lr_codec.encode_lr(grey, codec=codec, grey=True, alpha=None, icc=pictures.grey_profile())
+    srgb, shown = ImageCms.createProfile("sRGB"), []
+    for codec, mode in ((LrCodec.WEBP, "RGB"), (LrCodec.PNG, "L")):
+        data, _ = lr_codec.encode_lr(grey, codec=codec, grey=True, alpha=None, icc=pictures.grey_profile(1.8))
         with Image.open(BytesIO(data)) as lr:
-            assert lr.info.get("icc_profile") == found
-            assert lr.mode == ("RGB" if codec is LrCodec.WEBP else "L")
+            assert lr.mode == mode
+            profile = ImageCms.ImageCmsProfile(BytesIO(lr.info["icc_profile"]))
+            shown.append(np.asarray(ImageCms.profileToProfile(lr, profile, srgb, outputMode="RGB")).astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 1
+    assert np.abs(shown[0] - grey).max() > 5
 
 
 def test_sides_beyond_webp_fall_back_to_png() -> None:

@@ -1,0 +1,33 @@
+"""WebP: RIFF chunks. Source: RFC 9649, 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.core.records import Carried
+from pipeline.pictures.containers.parts import Fate, Part, behind, trailers
+
+_UNDERSTOOD = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a WebP file, in order and without gaps."""
+    whole = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    yield Part("header", 0, 12, Fate.UNDERSTOOD)
+    position = 12
+    while position + 8 <= whole:
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        end, kind = min(len(data), position + 8 + size + size % 2), data[position : position + 4]
+        yield Part(kind.decode("latin-1").strip(), position, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
+        position = end
+    yield from behind(data, position, Fate.CARRIED)
+
+
+def is_lossless(data: bytes) -> bool:
+    """Return whether the pixels of a WebP file of one frame are coded without loss."""
+    return any(part.name == "VP8L" for part in walk(data))
+
+
+def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
+    """Return a newly written WebP with the trailer that its source had."""
+    return data + trailers(carried)
