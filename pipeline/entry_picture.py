@@ -83,7 +83,6 @@ def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> Pictu
         icc=entry.icc,
         exif=entry.exif,
         xmp=entry.xmp,
-        lossless=bool(entry.lossless),
         parts=entry.parts,
         lost=entry.lost,
     )

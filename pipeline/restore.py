@@ -23,7 +23,7 @@ from pipeline.assets.outputs import Output, OutputKind, open_output
 from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, InvalidOption, PipelineError
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
-from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard, Stamp
 from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device
@@ -198,10 +198,11 @@ class RestoreWorker:
     def _put(self, output: Output, written: _Written, tally: Tally, shard_id: str) -> int | None:
         """Write one entry and count it; return the bytes written, None where it is a failure."""
         entry, error, size = written.entry, written.error, None
+        stamp = Stamp(modified=entry.modified, permissions=entry.permissions)
         if error is None:
             try:
                 with self.progress.stage("write"):
-                    size = output.add(written.key, written.data, entry.sidecars)
+                    size = output.add(written.key, written.data, entry.sidecars, stamp)
             except (AlreadyExists, InvalidKey, DamagedEntry) as fault:
                 error = fault
         if error is not None:

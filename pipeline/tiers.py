@@ -263,7 +263,6 @@ def _entry(
         exif=picture.exif,
         xmp=picture.xmp,
         grey=picture.grey,
-        lossless=picture.lossless if picture.format == "WEBP" else None,
         parts=() if whole else picture.parts,
         lost=() if whole else picture.lost,
         modified=asset.modified,

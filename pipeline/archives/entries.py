@@ -51,7 +51,6 @@ COLUMNS = {
     "original": "binary",
     "original_coding": "string",
     "grey": "bool",
-    "lossless": "bool",
     "parts": "sidecars",
     "lost": "words",
     "modified": "float64",
@@ -60,7 +59,7 @@ COLUMNS = {
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
 
-_SINCE_4 = frozenset({"grey", "lossless", "parts", "lost", "modified", "permissions"})
+_SINCE_4 = frozenset({"grey", "parts", "lost", "modified", "permissions"})
 """Columns that shards of version 3 lack."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))

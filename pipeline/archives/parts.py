@@ -1,6 +1,6 @@
 """Source shards <-> the parts of a plan: Parquet files of some 50,000 shards, a row for each object of the source.
 
-    plan/<sha256>.parquet    shard  kind  key  size  etag
+    plan/<sha256>.parquet    shard  kind  key  size  etag  modified  permissions
 
 A part is named by the SHA-256 of its bytes and plan.json lists them in order, so that planners never mix: parts that one left
 who died are taken up by the next who would write the same, and are nobody's otherwise.
@@ -32,7 +32,11 @@ PART_BYTES = 64 * 2**20
 PREFIX = "plan/"
 
 _COLUMNS = {"shard": "string", "kind": "string", "key": "string", "size": "int64", "etag": "string"}
+_COLUMNS |= {"modified": "float64", "permissions": "int32"}
+_SINCE_4 = ("modified", "permissions")
 _GROUP_ROWS = 8192
+
+_Row = tuple[str, str, str, int, str, float | None, int | None]
 
 
 def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
@@ -72,10 +76,13 @@ def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]
 def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:
     """Write shards to a part's file up to its limits; return how many, and of how many objects."""
     count = objects = size = 0
-    rows: list[tuple[str, str, str, int, str]] = []
+    rows: list[_Row] = []
     with RowWriter(path, _COLUMNS, {}) as writer:
         for shard in shards:
-            rows += [(shard.id, shard.kind.value, each.key, each.size, each.etag) for each in shard.objects]
+            rows += [
+                (shard.id, shard.kind.value, each.key, each.size, each.etag, each.modified, each.permissions)
+                for each in shard.objects
+            ]
             size += sum(len(each.key) + len(each.etag) for each in shard.objects)
             count, objects = count + 1, objects + len(shard.objects)
             ended = count >= PART_SHARDS or size >= PART_BYTES
@@ -87,7 +94,7 @@ def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:
     return count, objects
 
 
-def _append(writer: RowWriter, rows: list[tuple[str, str, str, int, str]]) -> None:
+def _append(writer: RowWriter, rows: list[_Row]) -> None:
     if rows:
         writer.append_group(dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
         rows.clear()
@@ -115,11 +122,12 @@ def _read(store: Store, part: PlanPart) -> Iterator[SourceShard]:
         raise ChecksumMismatch(uri, "SHA-256", part.sha256, found)
     try:
         rows = RowReader(io.BytesIO(data), uri, sealed=True)
-        every = (row for lists in rows.column_lists(tuple(_COLUMNS)) for row in zip(*lists, strict=True))
+        columns = [name for name in _COLUMNS if name in rows.columns or name not in _SINCE_4]
+        every = (row for lists in rows.column_lists(columns) for row in zip(*lists, strict=True))
         for shard_id, group in groupby(every, key=itemgetter(0)):
             members = list(group)
             kind = ShardKind(members[0][1])
-            objects = tuple(ObjectInfo(key=key, size=size, etag=etag) for _, _, key, size, etag in members)
+            objects = tuple(ObjectInfo(**dict(zip(columns[2:], values[2:], strict=True))) for values in members)
             name = shard_id if kind is ShardKind.FILES else objects[0].key
             yield SourceShard(id=shard_id, name=name, kind=kind, objects=objects)
     except (DamagedShard, ValueError) as error:

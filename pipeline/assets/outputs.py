@@ -20,8 +20,8 @@ from typing import Any, Protocol, cast
 from pipeline.assets.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
-from pipeline.core.records import ShardKind, SourceShard
-from pipeline.stores.base import local_errors
+from pipeline.core.records import ShardKind, SourceShard, Stamp
+from pipeline.stores.base import UNSTAMPED, local_errors
 from pipeline.stores.store import Store
 from pipeline.tables.writer import RowWriter
 
@@ -40,8 +40,10 @@ class OutputKind(StrEnum):
 class Output(Protocol):
     """Takes the assets of one source shard, in order."""
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         """Take one asset under its (possibly new) name ``key`` and its sidecars; return the bytes written.
+
+        Files, and members of a tar, get time and mode of ``stamp``, all of the asset's alike.
 
         ``data`` is None for a sample that never had an image. Where another asset of the shard has the name (a.jpg and a.png,
         both as PNG) it gets another, and its sidecars with it. Raises AlreadyExists where the store has another file of the
@@ -158,12 +160,12 @@ class _Files:
     def __init__(self, store: Store, folder: str, names: _Names) -> None:
         self._store, self._folder, self._names = store, folder, names
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         written = 0
         fault: AlreadyExists | InvalidKey | None = None
         for name, content in self._names.members(key, data, sidecars):
             try:
-                create_or_confirm(self._store, self._folder + name, content)
+                create_or_confirm(self._store, self._folder + name, content, stamp)
                 written += len(content)
             except (AlreadyExists, InvalidKey) as error:
                 fault = fault or error
@@ -179,17 +181,19 @@ class _Files:
 
 
 class _Tar:
-    """A deterministic tar: members in order, no times, owners or modes but 0644."""
+    """A deterministic tar: members in order, without owners; times and modes as they are told, 1970 and 0644 where not."""
 
     def __init__(self, store: Store, key: str, path: Path, names: _Names) -> None:
         self._store, self._key, self._path, self._names = store, key, path, names
         with local_errors(str(path)):
             self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         for name, content in self._names.members(key, data, sidecars):
             header = tarfile.TarInfo(name)
             header.size = len(content)
+            header.mtime = int(stamp.modified or 0)
+            header.mode = header.mode if stamp.permissions is None else stamp.permissions
             with local_errors(str(self._path)):
                 self._tar.addfile(header, io.BytesIO(content))
         self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has written
@@ -228,7 +232,7 @@ class _Parquet(_Rows):
         super().__init__(store, key, path, RowWriter(path, columns, {}))
         self._names = UniqueNames()
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:  # noqa: ARG002
         name = self._names.claim(safe_key(key)[0])[0]
         self._rows.append({"key": name, "image": {"bytes": data, "path": name}, "sidecars": dict(sidecars)})
         return 0
@@ -241,15 +245,15 @@ class _SourceParquet(_Rows):
         super().__init__(store, key, path, RowWriter.from_schema(path, schema))
         self._image_column = image_column
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:  # noqa: ARG002
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:  # noqa: ARG002
         self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
         return 0
 
 
-def create_or_confirm(store: Store, key: str, data: bytes | Path) -> None:
+def create_or_confirm(store: Store, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
     """Create an object; where it exists, accept it if its bytes are the same, and raise AlreadyExists if not."""
     try:
-        store.create(key, data)
+        store.create(key, data, stamp)
     except AlreadyExists:
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.assets.names import UniqueNames, has_image_name, safe_suffix, split_stem
-from pipeline.assets.samples import named_asset
+from pipeline.assets.samples import common_stamp, named_asset
 from pipeline.assets.tars import LARGEST_MEMBER, read_tar
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store
@@ -70,7 +70,8 @@ def _file_asset(store: Store, names: UniqueNames, info: ObjectInfo, sidecars: di
         contents[safe_suffix(split_stem(info.key)[1])] = _read_object(store, info)
     else:
         data = _read_object(store, info)
-    return named_asset(names, info.key, data, contents, "; ".join(notes) or None)
+    stamp = common_stamp(info, *sidecars.values())
+    return named_asset(names, info.key, data, contents, "; ".join(notes) or None, stamp=stamp)
 
 
 def _read_object(store: Store, info: ObjectInfo) -> bytes:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from pipeline.assets.names import UniqueNames, has_image_name, is_litter, safe_key, safe_suffix, split_stem
-from pipeline.assets.samples import named_asset, uri_of
+from pipeline.assets.samples import common_stamp, named_asset, uri_of
 from pipeline.core.errors import DamagedShard, UnsupportedShard
-from pipeline.core.records import Asset, ObjectInfo
+from pipeline.core.records import Asset, ObjectInfo, Stamp
+from pipeline.stores.base import UNSTAMPED
 from pipeline.stores.store import Store
 
 LARGEST_MEMBER = 2**31 - 1
@@ -45,6 +46,7 @@ class _Member:
     name: str
     data: bytes | None
     note: str | None = None
+    stamp: Stamp = UNSTAMPED
 
 
 @dataclass
@@ -120,13 +122,14 @@ def read_tar(store: Store, info: ObjectInfo) -> Iterator[Asset]:
 
 
 def _sample_asset(names: UniqueNames, sample: _Sample, note: str | None = None) -> Asset:
-    image = sample.image()
+    image, stamps = sample.image(), [member.stamp for member in sample.members.values()]
     sidecars = {suffix: member.data for suffix, member in sample.members.items() if suffix != image and member.data is not None}
     if image is None:
         note = "no image beside these members; members of one sample must be adjacent in the tar"
-        return named_asset(names, next(iter(sample.members.values())).name, None, sidecars, note)
+        first = next(iter(sample.members.values()))
+        return named_asset(names, first.name, None, sidecars, note, stamp=common_stamp(first.stamp, *stamps))
     chosen = sample.members[image]
-    return named_asset(names, chosen.name, chosen.data, sidecars, note)
+    return named_asset(names, chosen.name, chosen.data, sidecars, note, stamp=common_stamp(chosen.stamp, *stamps))
 
 
 def _tar_members(file: BinaryIO, info: ObjectInfo, uri: str) -> Iterator[_Member]:
@@ -169,7 +172,7 @@ def _member(tar: tarfile.TarFile, header: tarfile.TarInfo, name: str, stored: in
         data = member.read()
     if len(data) != header.size:
         raise tarfile.ReadError(f"cut off inside {safe_key(name)[0]}: {len(data)} of its {header.size} bytes are there")
-    return _Member(name=name, data=data)
+    return _Member(name=name, data=data, stamp=Stamp(modified=float(header.mtime), permissions=header.mode & 0o777))
 
 
 def _decompressed(file: BinaryIO, uri: str) -> BinaryIO:

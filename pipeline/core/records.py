@@ -89,11 +89,25 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
 class ObjectInfo:
-    """One object of a store: key below the store's prefix, bytes, ETag."""
+    """One object of a store: key below the store's prefix, bytes, ETag; its times and mode where the store tells them.
+
+    ``modified`` is in seconds since 1970 (UTC), ``permissions`` the nine bits of a POSIX mode; they are no part of what tells
+    two objects apart.
+    """
 
     key: str
     size: int
     etag: str
+    modified: float | None = field(default=None, compare=False)
+    permissions: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What a written file gets beside its bytes, where that is known: its time, and who may read it."""
+
+    modified: float | None = None
+    permissions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -358,7 +372,6 @@ class Entry:
     exif: bytes | None = None
     xmp: bytes | None = None
     grey: bool | None = None
-    lossless: bool | None = None
     parts: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
     modified: float | None = None

@@ -6,6 +6,7 @@ changed in silence. Colours are never converted: the numbers stay, and their pro
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,6 @@ from pipeline.core.records import Pixels
 from pipeline.pictures import headers
 from pipeline.pictures.containers.account import account
 from pipeline.pictures.containers.psd import is_flat
-from pipeline.pictures.containers.webp import is_lossless
 from pipeline.pictures.foreign import kind_of
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
 from pipeline.pictures.picture import Picture, is_grey
@@ -65,7 +65,8 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
         return _decode(data, pixel_limit)
     except UndecodableImage as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):  # a picture inside, larger than the file's header says
-            raise ImageTooLarge(*inner_size(error.__cause__), pixel_limit) from None
+            width, height = inner_size(error.__cause__)
+            raise ImageTooLarge(width, height, pixel_limit) from None
         if kind := kind_of(data, error.detail):
             raise UnsupportedImage(kind) from None
         raise
@@ -75,8 +76,12 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
     with translated():
         admit(pixel_limit)
         image = open_header(data, _FORMATS)
-        if image.width * image.height > pixel_limit:
-            raise ImageTooLarge(image.width, image.height, pixel_limit)
+        sizes: list[tuple[int, int]] = [
+            (image.width, image.height),
+            *(headers.icon_sizes(data) if image.format == "ICO" else ()),
+        ]
+        if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
+            raise ImageTooLarge(largest[0], largest[1], pixel_limit)
         _refuse_unfaithful(image, data)
         mode, format_name, info = image.mode, image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
@@ -103,7 +108,6 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         icc=icc or None,
         exif=exif,
         xmp=xmp,
-        lossless=format_name == "WEBP" and is_lossless(data),
         parts=found.carried,
         lost=found.lost,
     )

@@ -69,9 +69,10 @@ def _tiff(data: bytes) -> str | None:
 
 def _psd(data: bytes) -> str | None:
     channels, depth, mode = (struct.unpack_from(">H", data, at)[0] for at in (12, 22, 24))
-    _, _, pixels = psd.sections(data)
-    if pixels >= len(data) or (depth == 8 and mode in (1, 2, 3)):
+    if not psd.is_whole(data):
         return None
+    if depth == 8 and mode in (1, 2, 3):
+        return None if psd.is_flat(data) else "it has layers or further channels"
     return f"it is a PSD of {depth} bits, colour mode {mode}, {channels} channels"
 
 

@@ -33,6 +33,13 @@ def jpeg2000_bits(data: bytes) -> int:
     return max((16 if depth & 0x80 else depth + 1 for depth in depths), default=8)
 
 
+def icon_sizes(data: bytes) -> list[tuple[int, int]]:
+    """Return width and height of the PNGs inside an ICO, whose directory may tell others; Microsoft, ICONDIRENTRY."""
+    (count,) = struct.unpack_from("<H", data, 4)
+    starts = (struct.unpack_from("<I", data, 6 + 16 * index + 12)[0] for index in range(count))
+    return [struct.unpack_from(">II", data, at + 16) for at in starts if data[at + 1 : at + 4] == b"PNG"]
+
+
 def has_palette(data: bytes) -> bool:
     """Return whether a JPEG 2000 file looks its colours up, which Pillow gets wrong. Source: ISO/IEC 15444-1, I.5.3.4."""
     return any(part.name == "pclr" for part in jpeg2000.walk(data))

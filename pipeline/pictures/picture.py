@@ -22,7 +22,7 @@ class Picture:
     ``grey`` says that the three channels are equal, whatever the file's are. ``orientation`` (1 to 8), ``mode`` and
     ``format`` (Pillow's names) are the source file's, ``icc`` and ``xmp`` its bytes. ``exif`` is its EXIF block with its
     orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are, gets a block of them.
-    ``lossless``: a WebP's pixels were coded so. ``parts`` are what a file of the same format gets back as it was, and ``lost``
+    ``parts`` are what a file of the same format gets back as it was, and ``lost``
     the words for what no file written from this picture will have.
     """
 
@@ -35,7 +35,6 @@ class Picture:
     icc: bytes | None
     exif: bytes | None
     xmp: bytes | None
-    lossless: bool = False
     parts: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
 

@@ -110,6 +110,8 @@ def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
             if verdict and not isinstance(verdict, str):  # a string says why a plugin cannot work
                 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # or each decoder would start as many as there are cores
                 return factory(BytesIO(data), "")
+        except Image.DecompressionBombError:
+            raise  # it is in this format, and no other need be asked
         except PILLOW_RAISES as error:
             reason = reason if accept is None else f"{name}: {short_reason(error)}"
     raise UndecodableImage(reason)

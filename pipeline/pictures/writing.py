@@ -16,6 +16,9 @@ from pipeline.pictures.picture import Picture, is_grey
 from pipeline.pictures.pillow import LR_WEBP, PNG_OPTIONS, saved, stacked
 from pipeline.pictures.tags import NESTED, keep_descriptive, keep_text
 
+LOSSLESS = "VP8L"
+"""The part of a WebP that says how its pixels were coded."""
+
 _PNG_XMP = "XML:com.adobe.xmp"
 _TIFF_XMP = 700
 
@@ -93,7 +96,7 @@ def encode(picture: Picture, *, format: str, quality: int) -> bytes:
     grey = is_grey(picture.mode) and ("L" if picture.alpha is None else "LA") in writer.modes
     array = stacked(picture.pixels, picture.alpha, grey=grey)
     options = {**writer.options, "quality": quality} if writer.has_quality else dict(writer.options)
-    if name == "WEBP" and (quality == 100 or (own and picture.lossless)):
+    if name == "WEBP" and (quality == 100 or (own and any(part.name == LOSSLESS for part in picture.parts))):
         options |= {"lossless": True, "quality": LR_WEBP["quality"], "method": LR_WEBP["method"]}
     if name == "AVIF" and grey:
         options["subsampling"] = "4:0:0"  # a file of grey alone
@@ -112,7 +115,7 @@ def same_format(one: str, other: str) -> bool:
 
 def lacking(picture: Picture, format: str) -> tuple[str, ...]:
     """Return the words for what a file of a picture in ``format`` lacks of its source: no parts are put into another format."""
-    kept_back = () if same_format(format, picture.format) else (part.name for part in picture.parts)
+    kept_back = () if same_format(format, picture.format) else (part.name for part in picture.parts if part.data)
     return tuple(sorted({*picture.lost, *kept_back}))
 
 

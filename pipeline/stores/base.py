@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
 from pipeline.core.errors import AccessDenied, InvalidKey, NotFound, PipelineError, SourceChanged, StoreUnavailable
-from pipeline.core.records import ObjectInfo
+from pipeline.core.records import ObjectInfo, Stamp
+
+UNSTAMPED = Stamp()
+"""A file as it is made: of now, and as wide as its maker's umask lets it."""
 
 BUFFER_SIZE = 4 * 2**20
 """Bytes that ``Store.open`` fetches at a time unless told."""
@@ -49,8 +52,10 @@ class Store(Protocol):
         Raises NotFound.
         """
 
-    def create(self, key: str, data: bytes | Path) -> None:
+    def create(self, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
         """Write bytes, or a local file's contents, as a new object; of several writers one succeeds.
+
+        A store whose files have times and modes of their own gives it those of ``stamp``.
 
         Raises AlreadyExists (and leaves the object as it was), NotFound for a local file that is missing.
         """

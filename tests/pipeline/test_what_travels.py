@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import tarfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from pipeline.archives.commits import decode_report, encode_report
 from pipeline.archives.entries import source_bytes
+from pipeline.assets.outputs import OutputKind
+from pipeline.core.reasons import reason_class
 from pipeline.core.records import EntryKind, LrCodec, Tier
-from pipeline.pictures import decoding
+from pipeline.pictures import codecs, decoding, lr_codec
 from tests.support import containers, pictures, workshop
-from tests.support.containers import IPTC, chunk, segment
+from tests.support.containers import FILM, IPTC, chunk, segment
 from tests.support.workshop import Rescaled, Sample
 
-FILM = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(range(256)) * 4
 NAMED = containers.jpeg(segment(0xEB, b"JP\0\1" + bytes(20)))
 CREDITS = containers.with_density(containers.jpeg(segment(0xED, IPTC), segment(0xFE, b"scan 117"), behind=FILM), 1, 300, 300)
 
@@ -32,6 +36,8 @@ def rescaled(folder: Path, files: dict[str, bytes], **settings: Any) -> Rescaled
 
 def shown(data: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return a file's pixels as a viewer that knows profiles shows them in sRGB."""
+    if codecs.is_jxl(data):
+        return lr_codec.decode_lr(data)[0].astype(int)
     with Image.open(BytesIO(data)) as image:
         pixels, icc = image.convert("RGB"), image.info.get("icc_profile")
     if icc is not None:
@@ -102,7 +108,7 @@ def test_lossless_webp_comes_back_lossless(tmp_path: Path) -> None:
         "sharp.webp": workshop.picture(40, 50, "WEBP", lossless=True),
     }
     result = rescaled(tmp_path, files)
-    assert [entry.lossless for entry in result.entries] == [False, True]
+    assert [[part.name for part in entry.parts] for entry in result.entries] == [[], ["VP8L"]]
     workshop.restore(result, tmp_path / "back")
     workshop.restore(result, tmp_path / "png", format="png")
     same = {
@@ -175,8 +181,6 @@ def test_cutouts_have_no_halo(tmp_path: Path, tier: Tier, surroundings: int) -> 
 
 def test_an_archive_tells_what_is_lost(tmp_path: Path) -> None:
     """Protects summaries: a report says in JSON what it counted, and an older one that counted nothing is read."""
-    from pipeline.archives.commits import decode_report, encode_report
-
     result = rescaled(tmp_path, {"a.jpg": NAMED, "b.gif": containers.gif(comment=b"x")})
     (report,) = result.reports
     values = json.loads(encode_report(report))
@@ -188,7 +192,85 @@ def test_an_archive_tells_what_is_lost(tmp_path: Path) -> None:
 
 def test_wrong_pixels_are_not_taken_as_good() -> None:
     """Protects against decoders: what came out with other channels than the header says, cut or stretched, is refused."""
-    for data in (containers.psd(channels=4), containers.psd(layers=b"\0\0\0\4abcd")):
+    for data in (containers.psd(channels=4), containers.psd(layers=bytes(4) + b"\0\0\0\4abcd")):
         with pytest.raises(decoding.UnsupportedImage, match="layers or further channels"):
             decoding.decode(data, pixel_limit=10**6)
     assert decoding.decode(containers.psd(), pixel_limit=10**6).pixels.shape == (40, 56, 3)
+
+
+def test_times_and_modes_travel(tmp_path: Path) -> None:
+    """Protects dates and privacy: a file comes back with its time, and readable to nobody whom the source kept out."""
+    sample = Sample(key="a.png", data=workshop.picture(20, 30), sidecars={"txt": b"caption"})
+    source = Path(workshop.as_folder(tmp_path / "source", [sample]))
+    for name, mode in (("a.png", 0o640), ("a.txt", 0o604)):
+        (source / name).chmod(mode)
+        os.utime(source / name, (981_173_106, 981_173_106))
+    result = workshop.rescale(str(source), tmp_path / "archive")
+    workshop.restore(result, tmp_path / "back")
+    for name in ("a.png", "a.txt"):
+        found = (tmp_path / "back" / name).stat()
+        assert (found.st_mtime, found.st_mode & 0o777) == (981_173_106, 0o600)
+    workshop.restore(result, tmp_path / "tar", output=OutputKind.TAR)
+    (packed,) = (tmp_path / "tar").glob("*.tar")
+    with tarfile.open(packed) as tar:
+        assert {(member.mtime, member.mode) for member in tar.getmembers()} == {(981_173_106, 0o600)}
+    (tmp_path / "again").mkdir()
+    packed.rename(tmp_path / "again/photos.tar")
+    again = workshop.rescale(str(tmp_path / "again"), tmp_path / "second")
+    assert [(entry.modified, entry.permissions) for entry in again.entries] == [(981_173_106, 0o600)]
+
+
+def sixteen_bit_cmyk_psd() -> bytes:
+    """Return a flat PSD of CMYK with 16 bits."""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, 4, 5, 16, 4)
+    return head + bytes(12) + bytes(2) + bytes(4 * 4 * 5 * 2)
+
+
+def bit_field_bmp() -> bytes:
+    """Return a BMP of 4, 4, 4 and 4 bits."""
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    masks = struct.pack("<3I", 0x0F00, 0x00F0, 0x000F)
+    return b"BM" + struct.pack("<IHHI", 14 + 40 + 12 + 8, 0, 0, 14 + 40 + 12) + info + masks + bytes(8)
+
+
+def float_rgb_tiff() -> bytes:
+    """Return a TIFF of three floating-point channels."""
+    data = bytearray(pictures.tiff(4, 3, bits=32, samples=3, photometric=2, body=bytes(4 * 3 * 12)))
+    at = data.index(struct.pack("<HHI", 284, 3, 1))  # the layout, which is the usual one, makes room for the sample format
+    data[at : at + 12] = struct.pack("<HHII", 339, 3, 1, 3)
+    return bytes(data)
+
+
+def lossless_jpeg() -> bytes:
+    """Return a whole JPEG whose frame says that it is lossless."""
+    data = pictures.saved(pictures.photo(16, 16), "JPEG")
+    return data.replace(b"\xff\xc0\0\x11", b"\xff\xc3\0\x11", 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lossless_jpeg, "lossless JPEG"),
+        (float_rgb_tiff, "floating-point"),
+        (sixteen_bit_cmyk_psd, "PSD of 16 bits"),
+        (bit_field_bmp, "bit fields"),
+    ],
+)
+def test_foreign_is_not_damaged(tmp_path: Path, make: Any, words: str) -> None:
+    """Protects the list of failures: sound files of kinds that are not read are kept with what they are, and fail nothing."""
+    data = make()
+    result = rescaled(tmp_path, {"a.jpg": data})
+    (entry,) = result.entries
+    assert (entry.kind, source_bytes(entry), result.failures) == (EntryKind.ORIGINAL, data, [])
+    assert words in workshop.sentence(entry.reason or "")
+    assert reason_class(entry.reason or "") == "unsupported"
+    cut = rescaled(tmp_path / "cut", {"a.jpg": data[: len(data) // 2]})
+    assert [reason_class(failure.reason) for failure in cut.failures] == ["undecodable"]
+
+
+def test_a_picture_that_is_larger_inside_is_too_large(tmp_path: Path) -> None:
+    """Protects memory, and the word for it: an icon with a huge picture inside is too large, not damaged."""
+    inside = pictures.bomb(60_000, 60_000)
+    icon = struct.pack("<3H", 0, 1, 1) + struct.pack("<4B2H2I", 16, 16, 0, 0, 1, 32, len(inside), 22) + inside
+    result = rescaled(tmp_path, {"a.ico": icon})
+    assert [reason_class(failure.reason) for failure in result.failures] == ["too-large"]

@@ -9,7 +9,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from tests.support.pictures import photo, saved
+from tests.support.pictures import XMP, exif, photo, saved, srgb_profile, with_metadata
+from tests.support.pictures import tiff as hand_made_tiff
 
 IPTC = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x10\x1c\x02\x50\0\x0bMara Quill!"
 """What an APP13 segment holds: a by-line."""
@@ -90,3 +91,78 @@ def psd(*, channels: int = 3, layers: bytes = b"", resources: bytes = b"") -> by
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, 40, 56, 8, 3)
     sections = (struct.pack(">I", len(part)) + part for part in (b"", resources, layers))
     return head + b"".join(sections) + bytes(2) + np.stack(planes).tobytes()
+
+
+FILM = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(range(256)) * 4
+GEO = {33550: (12, (0.5, 0.5, 0.0)), 34735: (3, (1, 1, 0, 1, 1024, 0, 1, 2)), 42112: (2, "<GDALMetadata/>")}
+EXTENSION = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + bytes(8) + b"depth"
+
+CARRIED: dict[str, tuple[bytes, list[str]]] = {
+    "JPEG with credits, a comment, a density": (
+        with_density(jpeg(segment(0xED, IPTC), segment(0xFE, b"scan 117")), 1, 300, 300),
+        ["JFIF", "APP13", "COM"],
+    ),
+    "JPEG with a film behind its end": (jpeg(behind=FILM), ["trailer"]),
+    "JPEG with a heat map and a depth map": (
+        jpeg(segment(0xE1, b"FLIR\0" + bytes(40)), segment(0xE1, EXTENSION), segment(0xE1, EXTENSION)),
+        ["APP1", "XMP-extension", "XMP-extension"],
+    ),
+    "progressive JPEG with a comment": (jpeg(segment(0xFE, b"a"), progressive=True), ["COM"]),
+    "PNG with texts, a density, a date": (
+        png(
+            chunk(b"tEXt", b"parameters\0Steps: 30"),
+            chunk(b"zTXt", b"Comment\0\0x\x9c\x03\0\0\0\0\x01"),
+            chunk(b"iTXt", b"Title\0\0\0de\0Titel\0\xc3\x84"),
+            chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
+            last=chunk(b"tIME", struct.pack(">H5B", 2001, 2, 3, 4, 5, 6)),
+        ),
+        ["tEXt", "zTXt", "iTXt", "pHYs", "tIME"],
+    ),
+    "PNG with colours in numbers": (
+        png(
+            chunk(b"gAMA", struct.pack(">I", 100_000)),
+            chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        ),
+        ["gAMA", "cHRM"],
+    ),
+    "PNG with a chunk that nobody knows": (png(chunk(b"prVt", b"?"), behind=FILM), ["prVt", "trailer"]),
+    "PNG with a background": (png(chunk(b"bKGD", struct.pack(">3H", 255, 0, 9))), ["bKGD"]),
+    "WebP with bytes behind its end": (webp(behind=FILM), ["trailer"]),
+    "TIFF with a place": (tiff(GEO), [f"tag-{tag}" for tag in GEO]),
+    "big-endian TIFF with a place": (tiff(GEO, big_endian=True), [f"tag-{tag}" for tag in GEO]),
+    "BMP with a density": (bmp(density=(11811, 11811)), ["density"]),
+    "AVIF of Display P3": (avif(code_points=(12, 13)), ["nclx"]),
+}
+"""Files by what is in them, with the names of the parts that are carried."""
+
+LOST: dict[str, tuple[bytes, list[str]]] = {
+    "JPEG with an index of pictures": (jpeg(segment(0xE2, b"MPF\0" + bytes(20)), behind=FILM), ["mpf", "trailer"]),
+    "JPEG with a signature": (jpeg(segment(0xEB, b"JP\0\1" + bytes(20))), ["jumbf"]),
+    "PNG with a chunk that is not to be copied": (png(chunk(b"prVT", b"?")), ["prVT"]),
+    "PNG with a signature": (png(chunk(b"caBX", b"?")), ["caBX"]),
+    "WebP with a chunk that nobody knows": (webp((b"abcd", b"x")), ["abcd"]),
+    "TIFF with layers": (tiff({37724: (7, b"Adobe Photoshop Document Data Block\0")}), ["layers"]),
+    "TIFF with a channel that is no alpha": (
+        hand_made_tiff(9, 8, bits=8, samples=4, photometric=2, body=bytes(9 * 8 * 4)), ["channels"]
+    ),
+    "GIF with a comment": (gif(comment=b"hello"), ["comment"]),
+    "GIF with bytes behind its end": (gif(behind=FILM), ["trailer"]),
+    "AVIF with bytes behind its end": (avif(behind=b"\0\0\0\x10mpvdabcdefgh"), ["mpvd"]),
+    "PSD with resources": (psd(resources=b"8BIM\x04\x04\0\0\0\0\0\4abcd"), ["iptc"]),
+    "PPM with a comment": (b"P6 # by hand\n2 1 255\n" + bytes(6), ["comment"]),
+    "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
+}  # fmt: skip
+"""Files by what is in them, with the words for what a restore would lack."""
+
+PLAIN: dict[str, bytes] = {
+    name: saved(photo(24, 31), name) for name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "TGA")
+} | {
+    "GIF": gif(),
+    "PSD": psd(),
+    "JPEG with metadata": with_metadata(photo(8, 9), "JPEG", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "PNG with metadata": with_metadata(photo(8, 9), "PNG", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "TIFF with metadata": with_metadata(photo(8, 9), "TIFF", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "AVIF with metadata": with_metadata(photo(8, 9), "AVIF", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "WebP with metadata": with_metadata(photo(8, 9, 4), "WEBP", exif=exif(), icc=srgb_profile(), xmp=XMP),
+}
+"""Files of pixels, EXIF, ICC profile and XMP."""

@@ -25,7 +25,18 @@ def is_flat(data: bytes) -> bool:
     """Return whether a PSD has no layers and no channels but its mode's own."""
     channels, mode = struct.unpack_from(">H", data, 12)[0], struct.unpack_from(">H", data, 24)[0]
     _, layers, pixels = sections(data)
-    return bool(channels == CHANNELS.get(mode) and not any(data[layers:pixels]))
+    return bool(channels == CHANNELS.get(mode) and not any(data[layers + 4 : pixels]))
+
+
+def is_whole(data: bytes) -> bool:
+    """Return whether all pixels of a PSD are there, plain or in runs."""
+    channels, height, width, depth = struct.unpack_from(">HIIH", data, 12)
+    _, _, start = sections(data)
+    (compression,) = struct.unpack_from(">H", data, start)
+    size = channels * height * -(-width * depth // 8)
+    if compression == 1:
+        size = 2 * channels * height + sum(struct.unpack_from(f">{channels * height}H", data, start + 2))
+    return bool(compression > 1 or start + 2 + size <= len(data))
 
 
 def walk(data: bytes) -> Iterator[Part]:
@@ -42,5 +53,6 @@ def walk(data: bytes) -> Iterator[Part]:
         yield Part(_NAMES.get(number, "resources"), position, end, fate)
         position = end
     yield Part("padding", position, layers, Fate.UNDERSTOOD)
-    yield Part("layers", layers, pixels, Fate.LOST if any(data[layers:pixels]) else Fate.UNDERSTOOD)
+    layered = any(data[layers + 4 : pixels])
+    yield Part("layers" if layered else "padding", layers, pixels, Fate.LOST if layered else Fate.UNDERSTOOD)
     yield Part("pixels", pixels, len(data), Fate.UNDERSTOOD)

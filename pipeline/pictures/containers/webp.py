@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from pipeline.core.records import Carried
 from pipeline.pictures.containers.parts import Fate, Part, behind, trailers
 
-_UNDERSTOOD = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
+_UNDERSTOOD = {b"VP8X", b"VP8 ", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
+
+_LOSSLESS = b"VP8L"
+"""Pixels coded without loss: that they were is carried, and the restored ones are coded so."""
 
 
 def walk(data: bytes) -> Iterator[Part]:
@@ -18,14 +21,13 @@ def walk(data: bytes) -> Iterator[Part]:
     while position + 8 <= whole:
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         end, kind = min(len(data), position + 8 + size + size % 2), data[position : position + 4]
-        yield Part(kind.decode("latin-1").strip(), position, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
+        name = kind.decode("latin-1").strip()
+        if kind == _LOSSLESS:
+            yield Part(name, position, end, Fate.CARRIED, b"")
+        else:
+            yield Part(name, position, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
         position = end
     yield from behind(data, position, Fate.CARRIED)
-
-
-def is_lossless(data: bytes) -> bool:
-    """Return whether the pixels of a WebP file of one frame are coded without loss."""
-    return any(part.name == "VP8L" for part in walk(data))
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
