@@ -172,7 +172,7 @@ def from_row(row: dict[str, Any]) -> Entry:
         values["kind"], values["tier"] = EntryKind(row["kind"]), Tier(row["tier"])
         coding = row.get("original_coding")
         values["original_coding"] = None if coding is None else OriginalCoding(coding)
-        if values["grey"] is None and values["kind"] is EntryKind.RESCALED:  # as of versions before 4
+        if "grey" not in row and values["kind"] is EntryKind.RESCALED:  # of version 3
             values["grey"] = is_grey(values["mode"])
         values["parts"] = tuple(Carried(name=each["name"], data=each["data"]) for each in row.get("parts") or ())
         values["lost"] = tuple(row.get("lost") or ())

@@ -38,7 +38,7 @@ LAYOUT = {
 }
 
 WRITTEN_ANEW = {
-    "ExifTool:", "System:", "File:", "Composite:", "JFIF:", "QuickTime:", "RIFF:", "Jpeg2000:", "Photoshop:",
+    "ExifTool:", "System:", "File:", "Composite:", "JFIF:", "GIF:", "QuickTime:", "RIFF:", "Jpeg2000:", "Photoshop:",
 }  # fmt: skip
 """Groups that tell the layout of a file, or what a writer of it always says."""
 
@@ -120,20 +120,27 @@ def test_exiftool_finds_what_it_found(folder: Path) -> None:
     for where in (before, after):
         where.mkdir(exist_ok=True)
     for number, (what, (_, restored)) in enumerate(travelled(folder).items()):
-        (before / f"{number}").write_bytes(FILES[what])
-        (after / f"{number}").write_bytes(restored)
-    missing = {}
-    for number, what in enumerate(FILES):
-        mine, theirs = (_tags(where / f"{number}") for where in (before, after))
-        if lost := {name: value for name, value in mine.items() if name not in theirs}:
-            missing[what] = lost
+        if what != "TGA":  # which exiftool takes for sound
+            (before / f"{number}").write_bytes(FILES[what])
+            (after / f"{number}").write_bytes(restored)
+    found, again = _tags(before), _tags(after)
+    missing = {
+        what: lost
+        for number, what in enumerate(FILES)
+        if (lost := found.get(f"{number}", {}).items() - again.get(f"{number}", {}).items())
+    }
     assert not missing
 
 
-def _tags(path: Path) -> dict[str, object]:
-    told = subprocess.run(["exiftool", "-a", "-G1", "-u", "-j", str(path)], capture_output=True, text=True, check=False).stdout
+def _tags(folder: Path) -> dict[str, dict[str, str]]:
+    told = subprocess.run(
+        ["exiftool", "-a", "-G1", "-u", "-j", str(folder)], capture_output=True, text=True, check=False
+    ).stdout
     return {
-        name: value
-        for name, value in json.loads(told)[0].items()
-        if not name.startswith(tuple(WRITTEN_ANEW)) and name.partition(":")[2] not in LAYOUT_TAGS and name != "SourceFile"
+        Path(tags["SourceFile"]).name: {
+            name: str(value)
+            for name, value in tags.items()
+            if not name.startswith(tuple(WRITTEN_ANEW)) and name.partition(":")[2] not in LAYOUT_TAGS and name != "SourceFile"
+        }
+        for tags in json.loads(told)
     }

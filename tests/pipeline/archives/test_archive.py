@@ -246,7 +246,7 @@ def test_the_plan_is_canonical_json() -> None:
     odd = replace(PLAN, source="/\udce4/ü")
     assert decode_plan(encode_plan(odd), "plan") == odd
     value = json.loads(encode_plan(PLAN))
-    assert value["format_version"] == FORMAT_VERSION == 3
+    assert value["format_version"] == FORMAT_VERSION == 4
     assert list(value) == sorted(value)
     assert plan_digest(encode_plan(PLAN)) == "d4da90958009564124129698afb7951a30194196bffa8ccbf7ebaf70f7c5f4e7"
 
