@@ -123,7 +123,7 @@ def _entries(archive: Archive) -> Iterator[tuple[str, Entry]]:
 def _decibels(value: float | None) -> float | str | None:
     if value is None:
         return None
-    return "identical" if value == float("inf") else round(value, 3)
+    return "identical pixels" if value == float("inf") else round(value, 3)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -131,7 +131,7 @@ def _line(row: dict[str, Any]) -> str:
     if row["kind"] == "original":
         return f"{row['key']}  original  {size(source['bytes'])}  {row['reason'] or ''}"
     sizes = f"{source['width']}x{source['height']} → {lr['width']}x{lr['height']}"
-    figures = {"identical": "identical", None: "not measured"}.get(row["psnr"]) or f"{row['psnr']:.2f} dB"
+    figures = {"identical pixels": "identical pixels", None: "not measured"}.get(row["psnr"]) or f"{row['psnr']:.2f} dB"
     return f"{row['key']}  {row['tier']}  {sizes}  {size(source['bytes'])} → {size(sum(row['bytes'].values()))}  {figures}"
 
 
