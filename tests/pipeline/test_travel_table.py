@@ -133,9 +133,8 @@ def test_exiftool_finds_what_it_found(folder: Path) -> None:
 
 
 def _tags(folder: Path) -> dict[str, dict[str, str]]:
-    told = subprocess.run(
-        ["exiftool", "-a", "-G1", "-u", "-j", str(folder)], capture_output=True, text=True, check=False
-    ).stdout
+    command = ["exiftool", "-a", "-G1", "-u", "-j", *map(str, sorted(folder.iterdir()))]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return {
         Path(tags["SourceFile"]).name: {
             name: str(value)
