@@ -23,7 +23,7 @@ from pipeline.assets.outputs import Output, OutputKind, open_output
 from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, InvalidOption, PipelineError
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
-from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard, Stamp
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardReport, Size, SourceShard
 from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device
@@ -43,6 +43,7 @@ from pipeline.entry_picture import (
 )
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture
+from pipeline.stores.base import Stamp
 from pipeline.stores.store import Store, open_store
 
 STATE_PREFIX = ".iarn"

@@ -20,8 +20,8 @@ from typing import Any, Protocol, cast
 from pipeline.assets.names import UniqueNames, has_image_name, member_name, safe_key, safe_suffix, split_stem
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
-from pipeline.core.records import ShardKind, SourceShard, Stamp
-from pipeline.stores.base import UNSTAMPED, local_errors
+from pipeline.core.records import ShardKind, SourceShard
+from pipeline.stores.base import UNSTAMPED, Stamp, local_errors
 from pipeline.stores.store import Store
 from pipeline.tables.writer import RowWriter
 

@@ -6,8 +6,8 @@ from functools import reduce
 from operator import and_
 
 from pipeline.assets.names import UniqueNames, safe_key
-from pipeline.core.records import Asset, ObjectInfo, Stamp
-from pipeline.stores.base import UNSTAMPED
+from pipeline.core.records import Asset, ObjectInfo
+from pipeline.stores.base import UNSTAMPED, Stamp
 from pipeline.stores.store import Store
 
 _MAGIC = (

@@ -14,8 +14,8 @@ from typing import BinaryIO, cast
 from pipeline.assets.names import UniqueNames, has_image_name, is_litter, safe_key, safe_suffix, split_stem
 from pipeline.assets.samples import common_stamp, named_asset, uri_of
 from pipeline.core.errors import DamagedShard, UnsupportedShard
-from pipeline.core.records import Asset, ObjectInfo, Stamp
-from pipeline.stores.base import UNSTAMPED
+from pipeline.core.records import Asset, ObjectInfo
+from pipeline.stores.base import UNSTAMPED, Stamp
 from pipeline.stores.store import Store
 
 LARGEST_MEMBER = 2**31 - 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import InvalidOption, SizeNotReachable
+from pipeline.core.option_values import parse_count, parse_scale, parse_size
 
 Pixels = NDArray[np.uint8]
 """Upright pixels: (H, W, 3) RGB, or (H, W) for one plane."""
@@ -89,25 +89,13 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
 class ObjectInfo:
-    """One object of a store: key below the store's prefix, bytes, ETag; its times and mode where the store tells them.
-
-    ``modified`` is in seconds since 1970 (UTC), ``permissions`` the nine bits of a POSIX mode; they are no part of what tells
-    two objects apart.
-    """
+    """One object of a store; ``modified`` is in seconds since 1970 (UTC), ``permissions`` a POSIX mode, where it tells them."""
 
     key: str
     size: int
     etag: str
     modified: float | None = field(default=None, compare=False)
     permissions: int | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stamp:
-    """What a written file gets beside its bytes, where that is known: its time, and who may read it."""
-
-    modified: float | None = None
-    permissions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +115,7 @@ class SourceShard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Carried:
-    """A part of a source's file that a restored file of the same format gets back as it was: ``name`` is its format's own."""
+    """A part of a source's file that a restored one of its format gets back as it was; ``name`` is the format's own."""
 
     name: str
     data: bytes
@@ -187,16 +175,13 @@ class TargetSize:
                 "target size", " ".join(given) or "missing", "give one of --scale, --max-side, --max-pixels, --size."
             )
         if scale is not None:
-            return cls(scale=_parse_scale(scale))
+            return cls(scale=parse_scale(scale))
         if max_side is not None:
-            return cls(max_side=_parse_count("--max-side", max_side))
+            return cls(max_side=parse_count("--max-side", max_side))
         if max_pixels is not None:
-            return cls(max_pixels=_parse_count("--max-pixels", max_pixels))
+            return cls(max_pixels=parse_count("--max-pixels", max_pixels))
         assert size is not None
-        match = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", size)
-        if match is None:
-            raise InvalidOption("--size", size, "give width x height in pixels, as in 640x480.")
-        return cls(size=(int(match[2]), int(match[1])))
+        return cls(size=parse_size(size))
 
     def resolve(self, image: Size) -> Size:
         """Return the LR size (height, width) for an image of ``image`` (height, width).
@@ -232,23 +217,6 @@ class TargetSize:
         return f"max-side {self.max_side}" if self.max_side is not None else f"max-pixels {self.max_pixels}"
 
 
-def _parse_scale(text: str) -> tuple[float, float]:
-    advice = "give a number from 1, as in 2.5, or height x width, as in 2x3; a scale below 1 would enlarge."
-    parts = text.split("x")
-    values = [float(part) for part in parts if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", part)]
-    if len(values) != len(parts) or len(values) > 2 or min(values) < 1:
-        raise InvalidOption("--scale", text, advice)
-    return values[0], values[-1]
-
-
-def _parse_count(option: str, text: str) -> int:
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", text)
-    count = Fraction(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]] if match else Fraction(0)
-    if count < 1 or count.denominator != 1:
-        raise InvalidOption(option, text, "give a count of pixels from 1, as in 1024, 500k or 1.5M.")
-    return int(count)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """How close a restore is to its image: PSNR over RGB and of the luma in dB (infinite where equal), SSIM of the luma."""
@@ -269,7 +237,7 @@ class Settings:
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
     ``verify`` says which entries are measured: where the tier needs the restore for what it stores, all. ``keep_if_lossy``
-    keeps the source beside the LR of every entry whose file has something that a restore could not bring back.
+    keeps the source beside the LR where a restore would lack something of it.
     """
 
     target: TargetSize
@@ -392,9 +360,8 @@ class Failure:
 class ShardReport:
     """What became of one source shard; ``kept`` counts its originals by class of reason.
 
-    ``lost`` counts the entries that a restore brings back without something, by what that is, and ``whole`` those whose source
-    stands beside their LR because of it; ``notes`` tell what was done otherwise than asked and is no failure. ``compared``
-    counts restores measured against the source when verifying.
+    ``lost`` counts entries whose restore lacks something, by what that is, and ``whole`` those whose source is kept for it;
+    ``notes`` tell what was done otherwise than asked and is no failure. ``compared`` counts restores measured by a verify.
     """
 
     shard_id: str

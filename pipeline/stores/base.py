@@ -8,11 +8,21 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
 from pipeline.core.errors import AccessDenied, InvalidKey, NotFound, PipelineError, SourceChanged, StoreUnavailable
-from pipeline.core.records import ObjectInfo, Stamp
+from pipeline.core.records import ObjectInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What a written file gets beside its bytes, where that is known: its time, and who may read it."""
+
+    modified: float | None = None
+    permissions: int | None = None
+
 
 UNSTAMPED = Stamp()
 """A file as it is made: of now, and as wide as its maker's umask lets it."""

@@ -14,12 +14,13 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound, SourceChanged
-from pipeline.core.records import ObjectInfo, Stamp
+from pipeline.core.records import ObjectInfo
 from pipeline.stores.base import (
     BUFFER_SIZE,
     ERRNO_MEANS_ABSENT,
     PART_NAME,
     UNSTAMPED,
+    Stamp,
     check_key,
     check_range,
     from_os_error,

@@ -26,10 +26,11 @@ from pipeline.core.errors import (
     SourceChanged,
     StoreUnavailable,
 )
-from pipeline.core.records import ObjectInfo, Stamp
+from pipeline.core.records import ObjectInfo
 from pipeline.stores.base import (
     BUFFER_SIZE,
     UNSTAMPED,
+    Stamp,
     check_key,
     check_range,
     local_errors,
