@@ -65,6 +65,14 @@ def rescale(
             rich_help_panel=QUALITY,
         ),
     ] = Verification.FULL,
+    keep_if_lossy: Annotated[
+        bool,
+        typer.Option(
+            "--keep-if-lossy/--no-keep-if-lossy",
+            help="Keep the file itself beside its LR where a restore would lack something of it.",
+            rich_help_panel=QUALITY,
+        ),
+    ] = True,
     weights: Weights = None,
     pixel_limit: Annotated[
         int, typer.Option(help="Larger images are kept as originals.", rich_help_panel=SOURCE)
@@ -107,6 +115,7 @@ def rescale(
         image_column=image_column,
         verify=verify,
         all_files=all_files,
+        keep_if_lossy=keep_if_lossy,
     )
     job = RescaleJob(
         source=source,

@@ -44,7 +44,7 @@ SURFACE = {
             "--tier",
             "--verify",
         ],
-        *["--floor", "--floor-metric", "--max-ratio", "--weights"],
+        *["--floor", "--floor-metric", "--keep-if-lossy", "--max-ratio", "--no-keep-if-lossy", "--weights"],
     ],
     "restore": [
         "archive",

@@ -198,6 +198,7 @@ def begin(
     verify: Verification = Verification.FULL,
     all_files: bool = False,
     anew: bool = False,
+    keep_if_lossy: bool = True,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -213,6 +214,7 @@ def begin(
         image_column=image_column,
         verify=verify,
         all_files=all_files,
+        keep_if_lossy=keep_if_lossy,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():

@@ -133,7 +133,7 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "wanted", "kind", "words"),
     [
-        ({"text": ["a"], "blob": [b"no picture"]}, None, EmptySource, "a table without a column of images"),
+        ({"text": ["a"], "blob": [b"no picture"]}, None, EmptySource, "a table without images in any of its columns"),
         ({"image": [workshop.picture(9, 9)]}, "photo", InvalidOption, "--image-column photo"),
         ({"image": [workshop.picture(9, 9)], "label": [3]}, "label", InvalidOption, "has its images in image"),
     ],
