@@ -29,7 +29,7 @@ MOST_LISTED = 100_000
 SHOWN_EVENTS = ("starting again",)
 """What is said above the bar when it happens; the rest is in its numbers, or in the end."""
 SHOWN_IDS = ("ray_job", "submission")
-NOT_TOLD = ("failed", "failures", "reasons", "quarantined_ids", "compared")
+NOT_TOLD = ("failed", "failures", "notes", "reasons", "quarantined_ids", "compared")
 """Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
 
@@ -39,6 +39,8 @@ class Totals(Tally):
     """What has been done, over all shards a job has heard of; ``failures`` are the first of those that failed."""
 
     shards: int = 0
+    noted: int = 0
+    """Reports' notes; of these, too, the first are remembered."""
     failed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """All that failed, by class of reason."""
@@ -47,8 +49,10 @@ class Totals(Tally):
 
     def include(self, report: ShardReport, shards: int = 1) -> None:
         """Count a report, which may be the sum of several shards'."""
-        super().include(replace(report, failures=()))
+        super().include(replace(report, failures=(), notes=()))
         self.shards += shards
+        self.noted += len(report.notes)
+        self.notes += report.notes[: MOST_LISTED - len(self.notes)]
         self._failed(report.failures)
 
     def quarantine(self, failure: Failure) -> None:
@@ -142,7 +146,7 @@ class Reporter:
 
     def resume(self, report: ShardReport, shards: int = 1) -> None:
         """Count shards that an earlier run has done, by their report or its sums."""
-        self.resumed.include(replace(report, failures=()), shards)
+        self.resumed.include(replace(report, failures=(), notes=()), shards)
         self.totals.include(report, shards)
 
     def done(self, result: ShardReport | Failure) -> None:
@@ -153,11 +157,12 @@ class Reporter:
             self._say("warning", "quarantined", **where, reason=result.reason)
             return
         self.totals.include(result)
-        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures")}
+        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures", "notes")}
         self._say("info", "shard", **where, **counts)
         where.pop("seconds", None)
-        for failure in result.failures:
-            self._say("warning", "failure", **where | {"key": failure.key, "reason": failure.reason})
+        for level, event, told in (("info", "note", result.notes), ("warning", "failure", result.failures)):
+            for each in told:
+                self._say(level, event, **where | {"key": each.key, "reason": each.reason})
 
     def summary(self, **more: Any) -> None:
         """Print how the job ended: sentences on a terminal, one JSON line otherwise."""
@@ -179,6 +184,14 @@ class Reporter:
             console.print(f"engines {self.busy_share:.0%} busy; of all work {shares}")
         for reason, count in totals.kept.most_common():
             console.print(f"  {count} kept as originals: {reason}", markup=False)
+        if totals.whole:
+            console.print(f"  {totals.whole} kept beside their LRs, because a restore would lack something of them")
+        for word, count in totals.lost.most_common():
+            console.print(f"  {count} restored without: {word}", markup=False)
+        for note in totals.notes[:SHOWN_FAILURES]:
+            console.print(f"  {note.shard_id} {note.key}: {note.reason}", markup=False)
+        if totals.noted > SHOWN_FAILURES:
+            console.print(f"  … and {totals.noted - SHOWN_FAILURES} more of these; with --json each has its line")
         for failure in totals.failures[:SHOWN_FAILURES]:
             console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
         if totals.failed > SHOWN_FAILURES:

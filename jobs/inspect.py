@@ -61,6 +61,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         "lr": {"width": entry.lr_width, "height": entry.lr_height, "path": entry.lr_path, "sha256": entry.lr_sha256},
         "bytes": {part: len(getattr(entry, part) or b"") for part in PARTS},
         "metadata": {name: len(getattr(entry, name) or b"") for name in ("icc", "exif", "xmp")},
+        "parts": [{"name": part.name, "bytes": len(part.data)} for part in entry.parts],
+        "lost": list(entry.lost),
         "sidecars": {name: len(data) for name, data in entry.sidecars.items()},
         "clean": entry.clean,
         "original_coding": entry.original_coding,
@@ -86,11 +88,14 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "lr_codec": settings.lr_codec,
         "verify": settings.verify,
         "effort": settings.effort,
+        "keep_if_lossy": settings.keep_if_lossy,
         "model": plan.model,
         "shards": plan.shard_count,
         "shards_done": totals.shards,
         "entries": totals.entries,
         "originals": totals.originals,
+        "kept_beside_lrs": totals.whole,
+        "lost": dict(totals.lost.most_common()),
         "failures": totals.failed,
         "pixels": totals.pixels,
         "bytes_in": totals.bytes_in,
@@ -119,7 +124,7 @@ def _entries(archive: Archive) -> Iterator[tuple[str, Entry]]:
 def _decibels(value: float | None) -> float | str | None:
     if value is None:
         return None
-    return "identical" if value == float("inf") else round(value, 3)
+    return "identical pixels" if value == float("inf") else round(value, 3)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -127,7 +132,7 @@ def _line(row: dict[str, Any]) -> str:
     if row["kind"] == "original":
         return f"{row['key']}  original  {size(source['bytes'])}  {row['reason'] or ''}"
     sizes = f"{source['width']}x{source['height']} → {lr['width']}x{lr['height']}"
-    figures = {"identical": "identical", None: "not measured"}.get(row["psnr"]) or f"{row['psnr']:.2f} dB"
+    figures = {"identical pixels": "identical pixels", None: "not measured"}.get(row["psnr"]) or f"{row['psnr']:.2f} dB"
     return f"{row['key']}  {row['tier']}  {sizes}  {size(source['bytes'])} → {size(sum(row['bytes'].values()))}  {figures}"
 
 

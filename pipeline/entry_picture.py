@@ -13,7 +13,7 @@ from pipeline.core.records import Entry, EntryKind, Pixels, Size
 from pipeline.engines.lr import decode_lr
 from pipeline.latents import latent
 from pipeline.pictures import decoding, lr_codec, originals, writing
-from pipeline.pictures.picture import Picture, is_grey, resize
+from pipeline.pictures.picture import Picture, resize_with_alpha
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:
@@ -54,7 +54,7 @@ def original_pixels(entry: Entry) -> Pixels:
     assert entry.original is not None
     try:
         size = (entry.height or 0, entry.width or 0)
-        return originals.unpack_pixels(entry.original, size=size, grey=is_grey(entry.mode))
+        return originals.unpack_pixels(entry.original, size=size, grey=bool(entry.grey))
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "original", error.detail) from None
 
@@ -74,22 +74,24 @@ def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> Pictu
     return Picture(
         pixels=restored,
         alpha=alpha,
-        grey=is_grey(entry.mode),
+        grey=bool(entry.grey),
         orientation=entry.orientation or 1,
         mode=entry.mode or "RGB",
         format=entry.format or "PNG",
         icc=entry.icc,
         exif=entry.exif,
         xmp=entry.xmp,
+        parts=entry.parts,
+        lost=entry.lost,
     )
 
 
 def resized(picture: Picture, size: Size) -> Picture:
-    """Return ``picture`` at ``size``, by antialiased bicubic filtering."""
+    """Return ``picture`` at ``size``, by antialiased bicubic filtering of colours as they are shown."""
     if size == picture.pixels.shape[:2]:
         return picture
-    alpha = None if picture.alpha is None else resize(picture.alpha, size)
-    return replace(picture, pixels=resize(picture.pixels, size), alpha=alpha)
+    pixels, alpha = resize_with_alpha(picture.pixels, picture.alpha, size)
+    return replace(picture, pixels=pixels, alpha=alpha)
 
 
 def output_format(wanted: str, picture: Picture) -> str:

@@ -10,6 +10,7 @@ Decoding and encoding run in threads ahead of and behind the engine; what is und
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,12 +32,16 @@ from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
-from pipeline.pictures.picture import Picture, size_of
+from pipeline.pictures.picture import Picture, bled, size_of
 from pipeline.stores.store import Store, open_store
-from pipeline.tiers import Draft, build_entry, clean_lr, original_entry
+from pipeline.tiers import Draft, build_entry, clean_lr, keeps_whole, original_entry
 
 VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
 """Of the entries of a lean archive, drawn by their keys, those that are restored and measured."""
+
+
+BLEED = 4
+"""How many LR pixels beyond what is shown its colours go on, before a network that knows no alpha makes the LR."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +167,9 @@ class RescaleWorker:
             size, tier = size_of(picture.pixels), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
-            effort = self.settings.effort
-            downscale = Downscale(pixels=picture.pixels, lr_size=lr_size, grey=picture.grey, effort=effort)
+            reach = math.ceil(BLEED * max(size[0] / lr_size[0], size[1] / lr_size[1]))
+            shown = bled(picture.pixels, picture.alpha, reach)
+            downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
             hides = self.engine.reaches(size, lr_size)
             if hides and not tier.keeps_latent:
                 return _Decoded(asset=asset, picture=picture, downscale=downscale)
@@ -192,12 +198,19 @@ class RescaleWorker:
     def _restore_to_measure(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
         tier = self.settings.tier
         wanted = tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        return _restore_of(decoded, draft) if wanted else None
+        return self._restore_of(decoded, draft) if wanted else None
+
+    def _restore_of(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
+        """Return what asks for the restore of a draft; None where the source is kept anyway."""
+        picture = decoded.picture
+        if draft is None or picture is None or keeps_whole(picture, self.settings):
+            return None
+        return Restore(lr=draft.lr, size=size_of(picture.pixels), grey=picture.grey, clean=draft.clean)
 
     def _restore_of_clean(self, decoded: _Decoded) -> Restore | None:
         """Return what asks for the restore of a clean LR: where a latent stands beside it, or it is measured."""
         wanted = self.settings.tier.keeps_latent or (self.settings.tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        return _restore_of(decoded, decoded.clean) if wanted else None
+        return self._restore_of(decoded, decoded.clean) if wanted else None
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])
@@ -216,6 +229,8 @@ class RescaleWorker:
         pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
         original = entry.kind is EntryKind.ORIGINAL
         tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size, reason=entry.reason)
+        whole = entry.kind is EntryKind.RESCALED and entry.tier is Tier.EXACT and self.settings.tier is not Tier.EXACT
+        tally.lacks(entry.lost, whole=whole)
         if failure is not None:
             tally.fail(shard.id, failure.key, failure.reason)
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
@@ -230,14 +245,6 @@ def _asset_weight(asset: Asset) -> int:
 def _weight(decoded: _Decoded) -> int:
     size = len(decoded.asset.data or b"") + sum(map(len, decoded.asset.sidecars.values()))
     return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
-
-
-def _restore_of(decoded: _Decoded, draft: Draft | None) -> Restore | None:
-    """Return what asks for the restore of a draft."""
-    if draft is None or decoded.picture is None:
-        return None
-    size = size_of(decoded.picture.pixels)
-    return Restore(lr=draft.lr, size=size, grey=decoded.picture.grey, clean=draft.clean)
 
 
 def _where_asked(compute: Callable[[list[Request]], list[Pixels]], requests: Sequence[Request | None]) -> list[Pixels | None]:

@@ -42,6 +42,7 @@ from pipeline.outputs.names import ShardNames
 from pipeline.outputs.outputs import Output, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
+from pipeline.stores.base import Stamp
 from pipeline.stores.store import Store, open_store
 
 STATE_PREFIX = ".iarn"
@@ -80,12 +81,17 @@ class _Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class _Written:
-    """An entry ready to be written, in the form of an ``extension`` that its key does not tell, or None in its own."""
+    """An entry ready to be written, in the form of an ``extension`` that its key does not tell, or None in its own.
+
+    ``lacks`` are the words for what its file lacks of the source's; ``note`` tells what was not done as asked.
+    """
 
     entry: Entry
     data: bytes | None
     extension: str | None = None
     error: PipelineError | None = None
+    lacks: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class RestoreWorker:
@@ -145,15 +151,19 @@ class RestoreWorker:
     def _put(self, output: Output, names: ShardNames, written: _Written, tally: Tally, shard_id: str) -> int | None:
         """Write one entry and count it; return the bytes written, None where it is a failure."""
         entry, error, size = written.entry, written.error, None
+        stamp = Stamp(modified=entry.modified, permissions=entry.permissions)
         if error is None:
             try:
                 with self.progress.stage("write"):
                     name = names.written_as(entry.key, written.extension)
-                    size = output.add(name, written.data, entry.sidecars)
+                    size = output.add(name, written.data, entry.sidecars, stamp)
             except (AlreadyExists, InvalidKey, DamagedEntry) as fault:
                 error = fault
         if error is not None:
             tally.fail(shard_id, entry.key, error)
+        elif written.note is not None:
+            tally.note(shard_id, entry.key, written.note)
+        tally.lacks(written.lacks, whole=False)
         stored = _entry_bytes(entry)
         tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=_entry_pixels(entry), bytes_in=stored)
         self.progress.add(pixels=_entry_pixels(entry), bytes_in=stored)
@@ -212,15 +222,25 @@ class RestoreWorker:
             if self.options.lr or (self._as_it_was(entry) and opened.restored is None):
                 return _Written(entry=entry, data=opened.source)
             picture = self._picture(opened)
+            asked = picture.format if self.options.format == SOURCE_FORMAT else self.options.format
             form, quality = output_format(self.options.format, picture), self.options.quality
-            if entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry):
+            exactly = entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry)
+            if exactly:
                 form, quality = writing.lossless_format(form), 100
             size = size_of(picture.pixels)
             wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
             data, form = encode_restored(resized(picture, wanted), form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
             own = form == entry.format or writing.names_format(entry.key.rpartition(".")[2], form)
-            return _Written(entry=entry, data=data, extension=None if own else writing.extension_of(form))
+            return _Written(
+                entry=entry,
+                data=data,
+                extension=None if own else writing.extension_of(form),
+                lacks=writing.lacking(picture, form),
+                note=None
+                if writing.same_format(asked, form)
+                else f"written as {form.upper()}: {asked.upper()} {_why(asked, exactly)}",
+            )
         except PipelineError as error:
             return _Written(entry=entry, data=None, error=error)
 
@@ -240,6 +260,15 @@ def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:
     if isinstance(result, DamagedEntry):
         return _Opened(entry=opened.entry, error=result)
     return replace(opened, restored=result)
+
+
+def _why(format: str, exactly: bool) -> str:
+    """Return why a file could not be of a format."""
+    if not writing.writable(format):
+        return "is not written here"
+    if exactly:
+        return "would change its pixels"
+    return "cannot hold its sides, transparency or metadata"
 
 
 def _entry_pixels(entry: Entry) -> int:

@@ -7,6 +7,7 @@ exact-pixels  the network's LR, and the image's pixels without loss
 exact         the network's LR, and the source's bytes
 
 Where the LR is smaller than the network reaches, it is a clean one in every tier.
+A file with something in it that no restore could bring back is kept beside its LR in every tier, as in ``exact``.
 
 An entry that would take more bytes than its source may, or misses its floor, is the source's bytes alone; not in the exact
 tiers, which are asked for with an LR.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,12 +37,13 @@ from pipeline.core.records import (
     Settings,
     Size,
     Tier,
+    Verification,
 )
 from pipeline.engines.measure import measure, score
 from pipeline.latents import latent
 from pipeline.latents.coefficients import FRACTION
 from pipeline.pictures import lr_codec, originals
-from pipeline.pictures.picture import Picture, resize, size_of
+from pipeline.pictures.picture import Picture, resize, resize_with_alpha, size_of
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
 """The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at
@@ -85,16 +87,18 @@ class Draft:
 
 def clean_lr(picture: Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
     """Return a draft of a picture's clean LR: bicubic, over ``span`` with the last lines repeated, and no finer than pays."""
-    pixels = picture.pixels
+    pixels, weights = picture.pixels, picture.alpha
     height, width = pixels.shape[:2]
     if span != (height, width):
-        pixels = np.pad(pixels, ((0, span[0] - height), (0, span[1] - width), (0, 0)), mode="edge")
-    lr, alpha = resize(pixels, lr_size), _lr_alpha(picture, lr_size)
+        repeated = ((0, span[0] - height), (0, span[1] - width))
+        pixels = np.pad(pixels, (*repeated, (0, 0)), mode="edge")
+        weights = None if weights is None else np.pad(weights, repeated, mode="edge")
+    (lr, _), alpha = resize_with_alpha(pixels, weights, lr_size), _lr_alpha(picture, lr_size)
     if codec is LrCodec.AUTO and lr_codec.is_moderate(lr_size):
-        data, extension = lr_codec.encode_clean_lr(lr, alpha=alpha, icc=picture.icc)
+        data, extension = lr_codec.encode_clean_lr(lr, alpha=alpha, icc=picture.profile)
     else:
         lr = rounded(lr, clean_precision((height, width), lr_size))
-        data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+        data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.profile)
     return Draft(lr=lr_codec.decode_lr(data)[0], data=data, extension=extension)
 
 
@@ -126,6 +130,10 @@ def build_entry(
     another ImageError where a codec cannot hold it without loss.
     """
     assert asset.data is not None
+    if keeps_whole(picture, settings):
+        settings = _as_exact(settings)
+        drafts = [replace(min(drafts, key=lambda draft: not draft.clean), restored=None)]
+        asset = replace(asset, note="; ".join(part for part in (kept_whole(picture.lost), asset.note) if part))
     entries = []
     for draft in drafts:
         kept = _latent(picture.pixels, draft, settings, measure)
@@ -135,11 +143,21 @@ def build_entry(
         assert settings.floor is not None
         raise DoesNotPay(f"no latent brings it to the floor of {settings.floor:g} ({settings.floor_metric})")
     entry = min(entries, key=_stored_bytes)
-    size, bound = _stored_bytes(entry), len(asset.data) * (settings.max_ratio or math.inf)
+    size, bound = _stored_bytes(entry), entry.byte_size * (settings.max_ratio or math.inf)
     if size > bound and entry.original is None:  # in the exact tiers whoever asked wants the LR beside the source
         times = "" if settings.max_ratio == 1 else f" times {settings.max_ratio:g}"
         raise DoesNotPay(f"its LR and what stands beside it take {size} bytes, the source {entry.byte_size}{times}")
     return entry
+
+
+def kept_whole(lost: Iterable[str]) -> str:
+    """Return the sentence of an entry that keeps its source beside its LR."""
+    return f"its file is kept beside its LR: a restore would lack {', '.join(lost)}"
+
+
+def keeps_whole(picture: Picture, settings: Settings) -> bool:
+    """Return whether an entry keeps its source beside its LR because its restore would lack something."""
+    return bool(picture.lost) and settings.keep_if_lossy and settings.tier is not Tier.EXACT
 
 
 def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[Entry, Failure | None]:
@@ -155,10 +173,17 @@ def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[
         byte_size=len(asset.data or b""),
         original=stored,
         original_coding=coding,
+        modified=asset.modified,
+        permissions=asset.permissions,
         sidecars=asset.sidecars,
     )
     failed = asset.data is None or isinstance(error, (UndecodableImage, DecoderDied, ImageTooLarge, UnwritableImage))
     return entry, Failure(shard_id="", key=asset.key, reason=reason) if failed else None
+
+
+def _as_exact(settings: Settings) -> Settings:
+    """Return the settings of an entry that keeps its source, whatever the others do."""
+    return replace(settings, tier=Tier.EXACT, floor=None, floor_metric=FloorMetric.PSNR, verify=Verification.FULL)
 
 
 def _packed(data: bytes, error: ImageError | None) -> tuple[bytes, OriginalCoding]:
@@ -209,6 +234,7 @@ def _entry(
         original, coding = originals.pack(asset.data)
     elif settings.tier is Tier.EXACT_PIXELS:
         original, coding = originals.pack_pixels(asset.data, picture.pixels, grey=picture.grey)
+    whole = coding not in (None, OriginalCoding.PIXELS)
     return Entry(
         key=asset.key,
         kind=EntryKind.RESCALED,
@@ -237,6 +263,11 @@ def _entry(
         icc=picture.icc,
         exif=picture.exif,
         xmp=picture.xmp,
+        grey=picture.grey,
+        parts=() if whole else picture.parts,
+        lost=() if whole else picture.lost,
+        modified=asset.modified,
+        permissions=asset.permissions,
         sidecars=asset.sidecars,
     )
 
@@ -244,7 +275,7 @@ def _entry(
 def _code_hiding(picture: Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
     """Code an LR that hides detail; raises UndecodableImage where it does not come back as it was."""
     alpha = _lr_alpha(picture, size_of(lr))
-    data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.icc)
+    data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.profile)
     if (lr_codec.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
         raise UndecodableImage(f"its LR does not come back from {extension} as it was")
     return data, extension
@@ -253,7 +284,7 @@ def _code_hiding(picture: Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, s
 def _stored_bytes(entry: Entry) -> int:
     """Return what an entry takes in the archive beyond its figures and sidecars."""
     parts = (entry.lr, entry.latent, entry.alpha, entry.original, entry.icc, entry.exif, entry.xmp)
-    return sum(len(part or b"") for part in parts)
+    return sum(len(part or b"") for part in parts) + sum(len(part.data) for part in entry.parts)
 
 
 def _sha256(data: bytes) -> str:

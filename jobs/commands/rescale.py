@@ -72,6 +72,14 @@ def rescale(
             rich_help_panel=QUALITY,
         ),
     ] = 0,
+    keep_if_lossy: Annotated[
+        bool,
+        typer.Option(
+            "--keep-if-lossy/--no-keep-if-lossy",
+            help="Keep the file itself beside its LR where a restore would lack something of it.",
+            rich_help_panel=QUALITY,
+        ),
+    ] = True,
     weights: Weights = None,
     pixel_limit: Annotated[
         int, typer.Option(help="Larger images are kept as originals.", rich_help_panel=SOURCE)
@@ -119,6 +127,7 @@ def rescale(
         verify=verify,
         effort=effort,
         all_files=all_files,
+        keep_if_lossy=keep_if_lossy,
     )
     job = RescaleJob(
         source=source,

@@ -36,7 +36,7 @@ PART_NAMES = {
     "alpha": "alpha",
     "original": "originals",
     "sidecars": "sidecars",
-    "metadata": "EXIF, ICC, XMP",
+    "metadata": "EXIF, ICC, XMP and other parts of files",
     "structure": "figures and structure",
 }
 

@@ -27,7 +27,7 @@ PARTS = {
     "alpha": ("alpha",),
     "original": ("original",),
     "sidecars": ("sidecars",),
-    "metadata": ("icc", "exif", "xmp"),
+    "metadata": ("icc", "exif", "xmp", "parts"),
 }
 """What the bytes of an archive are for, and the columns that hold it; ``structure`` is all else: figures, pages, footers."""
 

@@ -38,6 +38,8 @@ def write_report(
         "totals": _counts(totals),
         "failures_by_reason": dict(totals.reasons.most_common()),
         "originals_by_reason": dict(totals.kept.most_common()),
+        "kept_beside_lrs": totals.whole,
+        "lost": dict(totals.lost.most_common()),
         "quarantined": totals.quarantined_ids[:LISTED],
         **more,
         "this_run": {

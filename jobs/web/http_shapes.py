@@ -70,6 +70,7 @@ class Asset(BaseModel):
     """One entry. Sizes in pixels, upright; PSNR in dB.
 
     A PSNR is null for originals, where it was not measured (SSIM then is null as well), and where pixels come back exactly.
+    ``lost`` are the words for what a restore lacks of the source's file, null in lists.
     """
 
     key: str
@@ -86,6 +87,7 @@ class Asset(BaseModel):
     psnr_y: float | None
     ssim: float | None
     reason: str | None
+    lost: list[str] | None
     has_latent: bool
     has_original: bool
     shard: str

@@ -26,11 +26,20 @@ from pipeline.archives.entries import (
     from_row,
     holder_test,
     matcher,
+    there,
     to_row,
 )
-from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, NothingSelected, UnsupportedFormat
+from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, NothingSelected
 from pipeline.archives.parts import read_parts, write_parts
-from pipeline.archives.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest, shard_differences
+from pipeline.archives.plans import (
+    FORMAT_VERSION,
+    check_version,
+    decode_plan,
+    encode_plan,
+    plan_differences,
+    plan_digest,
+    shard_differences,
+)
 from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, InvalidWeights, NotFound, PlanConflict
 from pipeline.core.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
 from pipeline.stores.base import BUFFER_SIZE, local_errors
@@ -156,9 +165,9 @@ class Archive:
         the keys of a row group cannot be read either), and the row groups behind still come; else the first damage is raised.
         Raises NotFound where there is no such shard, DamagedObject, ChecksumMismatch.
         """
-        columns = columns_of(parts)
         matches = (lambda _: True) if wanted is None else matcher(wanted)
         with self._reader(shard_id, BUFFER_SIZE if wanted is None else _FIND_BUFFER) as reader:
+            columns = there(columns_of(parts), reader)
             every = ((group, None, None) for group in range(reader.num_row_groups))
             for group, low, high in every if wanted is None else candidates(reader, wanted):
                 given = 0
@@ -241,8 +250,7 @@ class Archive:
         version = reader.metadata.get("iarn.format_version")
         if version is None:
             raise DamagedShard(reader.uri, "it is a Parquet file, but no shard of an archive")
-        if version != str(FORMAT_VERSION):
-            raise UnsupportedFormat(reader.uri, version, str(FORMAT_VERSION))
+        check_version(int(version) if version.isdecimal() else version, reader.uri)
         for name, expected in (("iarn.plan", self.digest), ("iarn.shard", shard_id)):
             found = reader.metadata.get(name, "")
             if found != expected:

@@ -149,10 +149,18 @@ def encode_report(report: ShardReport) -> str:
 
 def decode_report(value: dict[str, Any]) -> ShardReport:
     """Return the report in JSON values; raises KeyError, TypeError or ValueError where it is none."""
-    failures = (Failure(shard_id=str(f["shard_id"]), key=f["key"], reason=str(f["reason"])) for f in value["failures"])
+    failures, notes = (
+        tuple(
+            Failure(shard_id=str(f["shard_id"]), key=f["key"], reason=str(f["reason"]))
+            for f in (value[name] if name == "failures" else value.get(name, ()))
+        )
+        for name in ("failures", "notes")
+    )
     counts = {name: int(value[name]) for name in ("entries", "originals", "pixels", "bytes_in", "bytes_out")}
     kept = {str(name): int(count) for name, count in value.get("kept", {}).items()}
-    return ShardReport(shard_id=str(value["shard_id"]), failures=tuple(failures), kept=kept, **counts)
+    lost = {str(name): int(count) for name, count in value.get("lost", {}).items()}
+    counts["whole"] = int(value.get("whole", 0))
+    return ShardReport(shard_id=str(value["shard_id"]), failures=failures, notes=notes, kept=kept, lost=lost, **counts)
 
 
 def _seconds(value: Any) -> float | None:

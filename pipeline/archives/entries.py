@@ -12,11 +12,12 @@ from typing import Any
 
 from pipeline.assets.names import safe_key
 from pipeline.core.errors import DamagedEntry, DamagedShard, UndecodableImage
-from pipeline.core.records import Entry, EntryKind, OriginalCoding, ShardKind, SourceShard, Tier
+from pipeline.core.records import Carried, Entry, EntryKind, OriginalCoding, ShardKind, SourceShard, Tier
 from pipeline.pictures import originals
+from pipeline.pictures.picture import is_grey
 from pipeline.tables.reader import RowReader
 
-PARTS = frozenset({"lr", "latent", "alpha", "original", "icc", "exif", "xmp", "sidecars"})
+PARTS = frozenset({"lr", "latent", "alpha", "original", "icc", "exif", "xmp", "parts", "sidecars"})
 """The fields of an entry that hold bytes, and that a reader may leave out."""
 
 Wanted = str | Collection[str] | Callable[[str], bool]
@@ -49,9 +50,17 @@ COLUMNS = {
     "latent": "binary",
     "original": "binary",
     "original_coding": "string",
+    "grey": "bool",
+    "parts": "sidecars",
+    "lost": "words",
+    "modified": "float64",
+    "permissions": "int32",
     "sidecars": "sidecars",
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
+
+_SINCE_4 = frozenset({"grey", "parts", "lost", "modified", "permissions"})
+"""Columns that shards of version 3 lack."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
 _NUMBER = re.compile(r"~\d+(?=(\.[^/]*)?$)")
@@ -103,6 +112,19 @@ def columns_of(parts: Collection[str]) -> list[str]:
     return columns if "lr" in parts else [*columns, "lr.path"]
 
 
+def size_of_part(entry: Entry, part: str) -> int:
+    """Return the bytes that one of ``PARTS`` has in an entry."""
+    value = getattr(entry, part)
+    if part == "parts":
+        return sum(len(each.data) for each in entry.parts)
+    return sum(map(len, value.values())) if part == "sidecars" else len(value or b"")
+
+
+def there(columns: Collection[str], reader: RowReader) -> list[str]:
+    """Return those columns that a shard has: one of version 3 lacks what came later."""
+    return [name for name in columns if name in reader.columns or name not in _SINCE_4]
+
+
 def matcher(wanted: Wanted) -> Callable[[str], bool]:
     """Return a test of a key."""
     if isinstance(wanted, str):
@@ -144,6 +166,8 @@ def candidates(reader: RowReader, wanted: Wanted) -> Iterator[tuple[int, Any, An
 def to_row(entry: Entry) -> dict[str, object]:
     """Return the row of an entry: its fields by name, the LR and its path in one struct."""
     row = {name: getattr(entry, name) for name in _ENTRY_FIELDS if name not in ("lr", "lr_path")}
+    row["parts"] = [{"name": part.name, "data": part.data} for part in entry.parts]
+    row["lost"] = list(entry.lost)
     row["lr"] = None if entry.lr is None else {"bytes": entry.lr, "path": entry.lr_path}
     return row
 
@@ -156,6 +180,10 @@ def from_row(row: dict[str, Any]) -> Entry:
         values["kind"], values["tier"] = EntryKind(row["kind"]), Tier(row["tier"])
         coding = row.get("original_coding")
         values["original_coding"] = None if coding is None else OriginalCoding(coding)
+        if "grey" not in row and values["kind"] is EntryKind.RESCALED:  # of version 3
+            values["grey"] = is_grey(values["mode"])
+        values["parts"] = tuple(Carried(name=each["name"], data=each["data"]) for each in row.get("parts") or ())
+        values["lost"] = tuple(row.get("lost") or ())
         values["sidecars"] = {each["name"]: each["data"] for each in row.get("sidecars") or ()}
         if missing := [name for name in _REQUIRED if values[name] is None]:
             raise ValueError(f"no {', '.join(missing)}")

@@ -1,6 +1,6 @@
 """Source shards <-> the parts of a plan: Parquet files of some 50,000 shards, a row for each object of the source.
 
-    plan/<sha256>.parquet    shard  kind  key  key_bytes  size  etag
+    plan/<sha256>.parquet    shard  kind  key  key_bytes  size  etag  modified  permissions
 
 A part is named by the SHA-256 of its bytes and plan.json lists them in order, so that planners never mix: parts that one left
 who died are taken up by the next who would write the same, and are nobody's otherwise.
@@ -33,10 +33,11 @@ PART_BYTES = 64 * 2**20
 PREFIX = "plan/"
 
 _COLUMNS = {"shard": "string", "kind": "string", "key": "string", "key_bytes": "binary", "size": "int64", "etag": "string"}
-_LATER = ("key_bytes",)  # columns that parts of earlier versions lack
+_COLUMNS |= {"modified": "float64", "permissions": "int32"}
+_LATER = ("key_bytes", "modified", "permissions")  # columns that parts of earlier versions lack
 _GROUP_ROWS = 8192
 
-_Row = tuple[str, str, str, bytes | None, int, str]
+_Row = tuple[str, str, str, bytes | None, int, str, float | None, int | None]
 
 
 def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
@@ -79,7 +80,10 @@ def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:
     rows: list[_Row] = []
     with RowWriter(path, _COLUMNS, {}) as writer:
         for shard in shards:
-            rows += [(shard.id, shard.kind.value, *_stored_key(each.key), each.size, each.etag) for each in shard.objects]
+            rows += [
+                (shard.id, shard.kind.value, *_stored_key(each.key), each.size, each.etag, each.modified, each.permissions)
+                for each in shard.objects
+            ]
             size += sum(len(each.key) + len(each.etag) for each in shard.objects)
             count, objects = count + 1, objects + len(shard.objects)
             ended = count >= PART_SHARDS or size >= PART_BYTES
@@ -127,20 +131,29 @@ def _read(store: Store, part: PlanPart) -> Iterator[SourceShard]:
     if found != part.sha256:
         raise ChecksumMismatch(uri, "SHA-256", part.sha256, found)
     try:
-        rows = RowReader(io.BytesIO(data), uri, sealed=True)
-        columns = [name for name in _COLUMNS if name in rows.columns or name not in _LATER]
-        every = (row for lists in rows.column_lists(columns) for row in zip(*lists, strict=True))
+        every = _rows(RowReader(io.BytesIO(data), uri, sealed=True))
         for shard_id, group in groupby(every, key=itemgetter(0)):
             members = list(group)
             kind = ShardKind(members[0][1])
-            objects = tuple(
-                ObjectInfo(key=own[0].decode(errors="surrogateescape") if own and own[0] else key, size=size, etag=etag)
-                for _, _, key, *own, size, etag in members
-            )
+            objects = tuple(map(_object, members))
             name = shard_id if kind is ShardKind.FILES else objects[0].key
             yield SourceShard(id=shard_id, name=name, kind=kind, objects=objects)
     except (DamagedShard, ValueError) as error:
         raise DamagedObject(uri, error.detail if isinstance(error, DamagedShard) else str(error)) from None
+
+
+def _object(row: _Row) -> ObjectInfo:
+    _, _, key, own, size, etag, modified, permissions = row
+    key = key if own is None else own.decode(errors="surrogateescape")
+    return ObjectInfo(key=key, size=size, etag=etag, modified=modified, permissions=permissions)
+
+
+def _rows(reader: RowReader) -> Iterator[_Row]:
+    """Yield the rows of a part, with None in columns that it lacks; holds one row group."""
+    columns = [name for name in _COLUMNS if name in reader.columns or name not in _LATER]
+    for lists in reader.column_lists(columns):
+        found = dict(zip(columns, lists, strict=True))
+        yield from zip(*(found.get(name) or [None] * len(lists[0]) for name in _COLUMNS), strict=True)
 
 
 def _key(part: PlanPart) -> str:

@@ -18,11 +18,14 @@ from pipeline.archives.errors import UnsupportedFormat
 from pipeline.core.errors import DamagedObject, InvalidOption
 from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier, Verification
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""
 
-_LATER = {"verify": Verification.FULL, "all_files": False, "effort": 0}
-"""Settings that a plan has where they are not the usual ones."""
+READ_VERSIONS = (3, FORMAT_VERSION)
+"""Versions that are read; what each brought is told at the end of docs/format.md."""
+
+_LATER: dict[str, Any] = {"verify": Verification.FULL, "all_files": False, "effort": 0, "keep_if_lossy": False}
+"""Settings that older plans lack, with what those plans mean; a plan has them where it means something else."""
 
 _SHOWN = 3
 
@@ -40,15 +43,20 @@ def decode_json(data: bytes, uri: str) -> dict[str, Any]:
         raise DamagedObject(uri, f"it is no JSON: {error}") from None
     if not isinstance(value, dict) or "format_version" not in value:
         raise DamagedObject(uri, "it is JSON, but has no format_version")
-    if value["format_version"] != FORMAT_VERSION or isinstance(value["format_version"], bool):
-        raise UnsupportedFormat(uri, str(value["format_version"]), str(FORMAT_VERSION))
+    check_version(value["format_version"], uri)
     return value
+
+
+def check_version(version: Any, uri: str) -> None:
+    """Raise UnsupportedFormat for a version of the format that is not read here."""
+    if version not in READ_VERSIONS or isinstance(version, bool):
+        raise UnsupportedFormat(uri, str(version), " and ".join(map(str, READ_VERSIONS)))
 
 
 def encode_plan(plan: Plan) -> bytes:
     """Return ``plan.json``: the same plan gives the same bytes."""
     value = asdict(plan)
-    for name, usual in _LATER.items():  # as plans said it before there was a choice: the same bytes and digest
+    for name, usual in _LATER.items():  # as plans said it before there was a choice
         if value["settings"][name] == usual:
             del value["settings"][name]
     return encode_json({"format_version": FORMAT_VERSION, **value})
@@ -112,9 +120,10 @@ def _settings(value: dict[str, Any]) -> Settings:
         raise ValueError("not exactly one target size")
     if missing := {field.name for field in fields(Settings)} - value.keys() - _LATER.keys():
         raise ValueError(f"settings without {', '.join(sorted(missing))}")
+    value = {**_LATER, **value}
     words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
-    if odd := [name for name, usual in _LATER.items() if type(rest.get(name, usual)) is not type(usual)]:  # a bool is no count
+    if odd := [name for name, usual in _LATER.items() if type(rest[name]) is not type(usual)]:  # a bool is no count
         raise TypeError(f"{', '.join(odd)} of another type")
     return Settings(target=TargetSize(**target), **rest)
 

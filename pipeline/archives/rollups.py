@@ -40,8 +40,8 @@ PREFIX = "rollups/"
 LEAST_SHARDS = 32
 """Fewer commits than these are read as fast as a rollup of them would be."""
 
-MOST_FAILURES = 10_000
-"""A group with more is not rolled up: what holds them would be no small object."""
+MOST_LISTED = 10_000
+"""A group with more failures and notes is not rolled up: what holds them would be no small object."""
 
 OPEN_GROUPS = 8
 """Groups whose shards are under way, in a driver's memory; the earliest is written when there are more."""
@@ -120,6 +120,11 @@ class _Group:
     members: int = 0
     tally: Tally = field(default_factory=Tally)
 
+    @property
+    def listed(self) -> int:
+        """How many failures and notes there are."""
+        return len(self.tally.failures) + len(self.tally.notes)
+
 
 class RollupWriter:
     """Collects the reports that a driver hears of, and writes them group by group; nothing of a job depends on it."""
@@ -141,7 +146,7 @@ class RollupWriter:
         begun = self._open.setdefault(group, _Group())
         begun.members |= members
         begun.tally.include(report)
-        if begun.members.bit_count() == GROUP_SHARDS or len(begun.tally.failures) > MOST_FAILURES:
+        if begun.members.bit_count() == GROUP_SHARDS or begun.listed > MOST_LISTED:
             self._write(group)
         if len(self._open) > OPEN_GROUPS:
             self._write(min(self._open))
@@ -159,7 +164,7 @@ class RollupWriter:
 
     def _write(self, group: str) -> None:
         found = self._open.pop(group)
-        if found.members.bit_count() < LEAST_SHARDS or len(found.tally.failures) > MOST_FAILURES:
+        if found.members.bit_count() < LEAST_SHARDS or found.listed > MOST_LISTED:
             return
         with suppress(StoreError):  # the job is well without it; what keeps it from being written will be told by a commit
             value = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import reduce
+from operator import and_
 
 from pipeline.assets.names import UniqueNames, has_image_name, is_of_another_kind, safe_key, safe_suffix, split_stem
 from pipeline.core.records import Asset, ObjectInfo
+from pipeline.stores.base import UNSTAMPED, Stamp
 from pipeline.stores.store import Store
 
 SNIFFED = 64
@@ -80,11 +83,19 @@ def named_asset(
     note: str | None,
     *,
     unique_sidecars: bool = True,
+    stamp: Stamp = UNSTAMPED,
 ) -> Asset:
     """Return an asset under a safe key of its own; the notes on its name come first."""
     safe, changed = safe_key(name)
     key, renamed = names.claim(safe, sidecars if unique_sidecars else ())
-    return Asset(key=key, data=data, sidecars=sidecars, note="; ".join(filter(None, (changed, renamed, note))) or None)
+    note = "; ".join(filter(None, (changed, renamed, note))) or None
+    return Asset(key=key, data=data, sidecars=sidecars, note=note, modified=stamp.modified, permissions=stamp.permissions)
+
+
+def common_stamp(main: ObjectInfo | Stamp, *others: ObjectInfo | Stamp) -> Stamp:
+    """Return the time of a sample's main file, and permissions that are wider than no file's of the sample."""
+    known = [each.permissions for each in (main, *others) if each.permissions is not None]
+    return Stamp(modified=main.modified, permissions=reduce(and_, known) if known else None)
 
 
 def uri_of(store: Store, info: ObjectInfo) -> str:

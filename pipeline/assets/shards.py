@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.assets.folders import loose_samples
 from pipeline.assets.names import UniqueNames, has_image_name, is_of_another_kind, safe_key, safe_suffix, split_stem
-from pipeline.assets.samples import SNIFFED, is_image, named_asset, sidecar_suffix
+from pipeline.assets.samples import SNIFFED, common_stamp, is_image, named_asset, sidecar_suffix
 from pipeline.assets.tar_members import LARGEST_MEMBER
 from pipeline.assets.tars import read_tar
 from pipeline.core.errors import InvalidKey, NotFound
@@ -72,17 +72,19 @@ def _file_asset(store: Store, names: UniqueNames, info: ObjectInfo, sidecars: li
             notes.append(f"its sidecar {safe_key(each.key)[0]} was left out: {fault}")
     data, fault = _read_object(store, info)
     notes += [fault] if fault is not None else []
-    return named_asset(names, info.key, data, contents, "; ".join(notes) or None)
+    return named_asset(names, info.key, data, contents, "; ".join(notes) or None, stamp=common_stamp(info, *sidecars))
 
 
 def _other_asset(store: Store, names: UniqueNames, info: ObjectInfo, *, kept: bool) -> Asset:
     """Return the asset of a file that is no image and beside none."""
     data, fault = _read_object(store, info)
+    stamp = common_stamp(info)
     if data is None:
-        return named_asset(names, info.key, None, {}, fault)
+        return named_asset(names, info.key, None, {}, fault, stamp=stamp)
     if kept:
-        return replace(named_asset(names, info.key, data, {}, KEPT), kept=True)
-    return named_asset(names, info.key, None, {safe_suffix(split_stem(info.key)[1]): data}, "no image beside this file")
+        return replace(named_asset(names, info.key, data, {}, KEPT, stamp=stamp), kept=True)
+    contents = {safe_suffix(split_stem(info.key)[1]): data}
+    return named_asset(names, info.key, None, contents, "no image beside this file", stamp=stamp)
 
 
 def _read_object(store: Store, info: ObjectInfo, size: int | None = None) -> tuple[bytes | None, str | None]:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from pipeline.assets.names import is_litter, safe_key
-from pipeline.assets.samples import uri_of
+from pipeline.assets.samples import common_stamp, uri_of
 from pipeline.core.errors import DamagedShard, UnsupportedShard
 from pipeline.core.records import ObjectInfo
-from pipeline.stores.base import local_errors
+from pipeline.stores.base import UNSTAMPED, Stamp, local_errors
 from pipeline.stores.store import Store
 
 LARGEST_MEMBER = 2**31 - 1
@@ -48,6 +48,7 @@ class Member:
     name: str
     data: bytes | None
     note: str | None = None
+    stamp: Stamp = UNSTAMPED
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -151,7 +152,12 @@ def _member(tar: tarfile.TarFile, header: tarfile.TarInfo, name: str, stored: in
     if stored is not None and not header.issparse() and header.size > stored:  # told before a buffer is filled in vain
         raise tarfile.ReadError(f"cut off inside {safe_key(name)[0]}: {max(stored, 0)} of its {header.size} bytes are there")
     links.passed(header)
-    return Member(name=name, data=_bytes_of(tar, header, name))
+    return Member(name=name, data=_bytes_of(tar, header, name), stamp=_stamp(header))
+
+
+def _stamp(header: tarfile.TarInfo) -> Stamp:
+    # No mode at all is one that was not told: programs fill in what they know.
+    return Stamp(modified=float(header.mtime), permissions=header.mode & 0o777 or None)
 
 
 def _too_large(name: str, header: tarfile.TarInfo) -> Member:
@@ -197,7 +203,10 @@ class _Links:
             note = f"the tar holds a hard link here, to {safe_key(target)[0]}, which is no file before it in the tar"
             return Member(name=name, data=None, note=note)
         self._by_name[name] = place
-        return Member(name=name, data=_bytes_of(tar, self._header(tar, place), name))
+        header = self._header(tar, place)
+        # Most writers tell of a link what they tell of its file; some leave all of it out.
+        stamp = common_stamp(_stamp(link), _stamp(header)) if link.mtime else _stamp(header)
+        return Member(name=name, data=_bytes_of(tar, header, name), stamp=stamp)
 
     def close(self) -> None:
         """Let go of the second reading, and of what was unpacked."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.assets.folders import owner_of
 from pipeline.assets.names import UniqueNames, safe_suffix, split_stem
-from pipeline.assets.samples import SNIFFED, is_image, named_asset
+from pipeline.assets.samples import SNIFFED, common_stamp, is_image, named_asset
 from pipeline.assets.tar_members import LARGEST_MEMBER, Member, tar_members
 from pipeline.core.errors import DamagedShard
 from pipeline.core.records import Asset, ObjectInfo
@@ -62,7 +62,9 @@ def _sample_assets(names: UniqueNames, sample: _Sample, note: str | None = None)
     if not sample.images:
         note = "no image beside these members; members of one sample must be adjacent in the tar"
         sidecars = {suffix: member.data for suffix, member in sample.members.items() if member.data is not None}
-        yield named_asset(names, next(iter(sample.members.values())).name, None, sidecars, note)
+        first, *others = sample.members.values()
+        stamp = common_stamp(first.stamp, *(member.stamp for member in others))
+        yield named_asset(names, first.name, None, sidecars, note, stamp=stamp)
         return
     # What belongs to none by name goes with the one that WebDataset takes for the sample's image: jpg before seg.png.
     images = {sample.members[suffix].name: suffix for suffix in sorted(sample.images, key=lambda suffix: "." in suffix)}
@@ -73,4 +75,6 @@ def _sample_assets(names: UniqueNames, sample: _Sample, note: str | None = None)
             owned[images[owner]][suffix] = member.data
     for suffix, sidecars in owned.items():
         chosen = sample.members[suffix]
-        yield named_asset(names, chosen.name, chosen.data, sidecars, note if suffix == sample.images[-1] else None)
+        stamp = common_stamp(chosen.stamp, *(sample.members[each].stamp for each in sidecars))
+        own_note = note if suffix == sample.images[-1] else None
+        yield named_asset(names, chosen.name, chosen.data, sidecars, own_note, stamp=stamp)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -11,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.core.errors import InvalidOption, SizeNotReachable
+from pipeline.core.option_values import parse_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,11 +92,13 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
 class ObjectInfo:
-    """One object of a store: key below the store's prefix, bytes, ETag."""
+    """One object of a store; ``modified`` is in seconds since 1970 (UTC), ``permissions`` a POSIX mode, where it tells them."""
 
     key: str
     size: int
     etag: str
+    modified: float | None = field(default=None, compare=False)
+    permissions: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +116,14 @@ class SourceShard:
     objects: tuple[ObjectInfo, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """A part of a source's file that a restored one of its format gets back as it was; ``name`` is the format's own."""
+
+    name: str
+    data: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asset:
     """One source image as its shard holds it.
@@ -121,6 +131,8 @@ class Asset:
     ``key`` is its name within the source, extension included, made safe as a relative path. ``sidecars`` map the suffix of
     another member of the sample (``txt``, ``seg.png``) to its bytes. ``data`` is None for a sample that has no image.
     ``note`` is a sentence about something odd in how it was found. ``kept`` says that it is no image and carried as it is.
+    ``modified`` (seconds since 1970, UTC) and ``permissions`` (the nine bits of a POSIX mode) are its file's, where the source
+    tells.
     """
 
     key: str
@@ -128,6 +140,8 @@ class Asset:
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
     note: str | None = None
     kept: bool = False
+    modified: float | None = field(default=None, compare=False)
+    permissions: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,21 +170,7 @@ class TargetSize:
 
         Raises InvalidOption where not exactly one is given or its value makes no sense.
         """
-        options = {"--scale": scale, "--max-side": max_side, "--max-pixels": max_pixels, "--size": size}
-        given = [name for name, value in options.items() if value is not None]
-        if len(given) != 1:
-            raise InvalidOption("target size", " ".join(given) or "missing", f"give one of {', '.join(options)}.")
-        if scale is not None:
-            return cls(scale=_parse_scale(scale))
-        if max_side is not None:
-            return cls(max_side=_parse_count("--max-side", max_side))
-        if max_pixels is not None:
-            return cls(max_pixels=_parse_count("--max-pixels", max_pixels))
-        assert size is not None
-        match = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", size)
-        if match is None:
-            raise InvalidOption("--size", size, "give width x height in pixels, as in 640x480.")
-        return cls(size=(int(match[2]), int(match[1])))
+        return cls(**parse_target(scale=scale, max_side=max_side, max_pixels=max_pixels, size=size))
 
     def resolve(self, image: Size) -> Size:
         """Return the LR size (height, width) for an image of ``image`` (height, width).
@@ -206,23 +206,6 @@ class TargetSize:
         return f"max-side {self.max_side}" if self.max_side is not None else f"max-pixels {self.max_pixels}"
 
 
-def _parse_scale(text: str) -> tuple[float, float]:
-    advice = "give a number from 1, as in 2.5, or height x width, as in 2x3; a scale below 1 would enlarge."
-    parts = text.split("x")
-    values = [float(part) for part in parts if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", part)]
-    if len(values) != len(parts) or len(values) > 2 or min(values) < 1:
-        raise InvalidOption("--scale", text, advice)
-    return values[0], values[-1]
-
-
-def _parse_count(option: str, text: str) -> int:
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([kMG]?)", text)
-    count = Fraction(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]] if match else Fraction(0)
-    if count < 1 or count.denominator != 1:
-        raise InvalidOption(option, text, "give a count of pixels from 1, as in 1024, 500k or 1.5M.")
-    return int(count)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """How close a restore is to its image: PSNR over RGB and of the luma in dB (infinite where equal), SSIM of the luma."""
@@ -244,6 +227,7 @@ class Settings:
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
     ``verify`` says which entries are measured (all where the tier needs the restore); ``all_files`` carries other files too.
     ``effort`` is how many steps of descent make an LR that hides detail better than the network's forward pass does.
+    ``keep_if_lossy`` keeps the source beside the LR where a restore would lack something of it.
     """
 
     target: TargetSize
@@ -257,6 +241,7 @@ class Settings:
     verify: Verification = Verification.FULL
     all_files: bool = False
     effort: int = 0
+    keep_if_lossy: bool = True
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -349,6 +334,11 @@ class Entry:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    grey: bool | None = None
+    parts: tuple[Carried, ...] = ()
+    lost: tuple[str, ...] = ()
+    modified: float | None = None
+    permissions: int | None = None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -365,7 +355,8 @@ class Failure:
 class ShardReport:
     """What became of one source shard; ``kept`` counts its originals by class of reason.
 
-    ``compared`` counts restores measured against the source when verifying.
+    ``lost`` counts entries whose restore lacks something, by what that is, and ``whole`` those whose source is kept for it;
+    ``notes`` tell what was done otherwise than asked and is no failure. ``compared`` counts restores measured by a verify.
     """
 
     shard_id: str
@@ -376,6 +367,9 @@ class ShardReport:
     bytes_out: int
     failures: tuple[Failure, ...] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    whole: int = 0
+    notes: tuple[Failure, ...] = ()
     compared: int = 0
 
 

@@ -20,6 +20,9 @@ class Tally:
     bytes_in: int = 0
     bytes_out: int = 0
     kept: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
+    notes: list[Failure] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     compared: int = 0
 
@@ -32,9 +35,18 @@ class Tally:
         self.pixels += pixels
         self.bytes_in += bytes_in
 
+    def lacks(self, lost: Iterable[str], *, whole: bool) -> None:
+        """Count what an entry's restore lacks, or that it lacks nothing because its source is kept for it."""
+        self.whole += whole
+        self.lost.update(lost)
+
     def fail(self, shard_id: str, key: str | None, reason: object) -> None:
         """Note what did not go as asked."""
         self.failures.append(Failure(shard_id=shard_id, key=key, reason=str(reason)))
+
+    def note(self, shard_id: str, key: str, reason: str) -> None:
+        """Note what was done otherwise than asked, and is no failure."""
+        self.notes.append(Failure(shard_id=shard_id, key=key, reason=reason))
 
     def include(self, report: ShardReport) -> None:
         """Count a report, which may itself be the sum of several: each of its fields adds to the one of that name here."""
@@ -59,6 +71,9 @@ class Tally:
             bytes_out=self.bytes_out,
             failures=tuple(self.failures),
             kept=dict(sorted(self.kept.items())),
+            lost=dict(sorted(self.lost.items())),
+            whole=self.whole,
+            notes=tuple(self.notes),
             compared=self.compared,
         )
 

@@ -9,7 +9,7 @@ from pipeline.core.errors import DamagedEntry, SizeNotReachable, UndecodableImag
 from pipeline.core.records import Entry, Pixels
 from pipeline.engines.engine import Engine, Restore
 from pipeline.pictures import lr_codec
-from pipeline.pictures.picture import is_grey, size_of
+from pipeline.pictures.picture import size_of
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,4 @@ def _request(engine: Engine, entry: Entry, lr: Pixels) -> Restore | DamagedEntry
         engine.check_size(size, lr_size)
     except SizeNotReachable as error:
         return DamagedEntry(entry.key, "size", str(error))
-    return Restore(lr=lr, size=size, grey=is_grey(entry.mode), clean=bool(entry.clean))
+    return Restore(lr=lr, size=size, grey=bool(entry.grey), clean=bool(entry.clean))

@@ -22,7 +22,7 @@ from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
 from pipeline.core.options import OutputKind
 from pipeline.core.records import ShardKind, SourceShard
 from pipeline.outputs.names import MemberNames
-from pipeline.stores.base import local_errors
+from pipeline.stores.base import UNSTAMPED, Stamp, local_errors
 from pipeline.stores.store import Store
 from pipeline.tables.writer import RowWriter
 
@@ -38,8 +38,10 @@ class Output(Protocol):
     name: str
     """What the image of the last asset is called there."""
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         """Take one asset under its (possibly new) name ``key`` and its sidecars; return the bytes written.
+
+        Files, and members of a tar, get time and mode of ``stamp``, all of the asset's alike.
 
         ``data`` is None for a sample that never had an image. Where another asset of the shard has the name (a.jpg and a.png,
         both as PNG) it gets another, and its sidecars with it. Raises AlreadyExists where the store has another file of the
@@ -141,14 +143,14 @@ class _Files:
         self._store, self.place, self._names = store, folder, names
         self.name = ""
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         written = 0
         fault: AlreadyExists | InvalidKey | None = None
         members = self._names.members(key, data, sidecars)
         self.name = key if data is None else members[0][0]
         for name, content in members:
             try:
-                create_or_confirm(self._store, self.place + name, content)
+                create_or_confirm(self._store, self.place + name, content, stamp)
                 written += len(content)
             except (AlreadyExists, InvalidKey) as error:
                 fault = fault or error
@@ -164,7 +166,7 @@ class _Files:
 
 
 class _Tar:
-    """A deterministic tar: members in order, no times, owners or modes but 0644."""
+    """A deterministic tar: members in order, without owners; times and modes as they are told, 1970 and 0644 where not."""
 
     def __init__(self, store: Store, key: str, path: Path, names: MemberNames) -> None:
         self._store, self._key, self._path, self._names = store, key, path, names
@@ -172,12 +174,14 @@ class _Tar:
         with local_errors(str(path)):
             self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         members = self._names.members(key, data, sidecars)
         self.name = key if data is None else members[0][0]
         for name, content in members:
             header = tarfile.TarInfo(name)
             header.size = len(content)
+            header.mtime = int(stamp.modified or 0)
+            header.mode = header.mode if stamp.permissions is None else stamp.permissions
             with local_errors(str(self._path)):
                 self._tar.addfile(header, io.BytesIO(content))
         self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has written
@@ -217,7 +221,7 @@ class _Parquet(_Rows):
         super().__init__(store, key, path, RowWriter(path, columns, {}))
         self._names = UniqueNames()
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:  # noqa: ARG002
         name = self.name = self._names.claim(safe_key(key)[0])[0]
         self._rows.append({"key": name, "image": {"bytes": data, "path": name}, "sidecars": dict(sidecars)})
         return 0
@@ -230,16 +234,16 @@ class _SourceParquet(_Rows):
         super().__init__(store, key, path, RowWriter.from_schema(path, schema))
         self._image_column = image_column
 
-    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes]) -> int:
+    def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:  # noqa: ARG002
         self.name = key
         self._rows.append(source_row(self._rows.columns, self._image_column, data, sidecars))
         return 0
 
 
-def create_or_confirm(store: Store, key: str, data: bytes | Path) -> None:
+def create_or_confirm(store: Store, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
     """Create an object; where it exists, accept it if its bytes are the same, and raise AlreadyExists if not."""
     try:
-        store.create(key, data)
+        store.create(key, data, stamp)
     except AlreadyExists:
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
         try:

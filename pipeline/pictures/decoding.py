@@ -6,6 +6,7 @@ changed in silence. Colours are never converted: the numbers stay, and their pro
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from pipeline.containers import headers
+from pipeline.containers.account import account
+from pipeline.containers.foreign import kind_of
+from pipeline.containers.psd import is_flat
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
-from pipeline.pictures import headers
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
 from pipeline.pictures.picture import Picture, is_grey
-from pipeline.pictures.pillow import admit, open_header, translated
-from pipeline.pictures.tags import NESTED, keep_descriptive
+from pipeline.pictures.pillow import admit, inner_size, open_header, translated
+from pipeline.pictures.tags import NESTED, keep_descriptive, keep_text
 
 # A fixed list decides alike in every process, whatever else is registered with Pillow, and keeps out what is no photograph
 # or starts other programs (EPS runs Ghostscript). TGA has no signature, so it is tried last.
@@ -57,11 +61,27 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
     Raises UndecodableImage (damaged, truncated, empty, no image), ImageTooLarge (over ``pixel_limit``, told before anything is
     decoded) and UnsupportedImage (several frames, over 8 bits per channel, CMYK, floating point, 1-bit, Lab and the like).
     """
+    try:
+        return _decode(data, pixel_limit)
+    except UndecodableImage as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):  # a picture inside, larger than the file's header says
+            width, height = inner_size(error.__cause__)
+            raise ImageTooLarge(width, height, pixel_limit) from None
+        if kind := kind_of(data, error.detail):
+            raise UnsupportedImage(kind) from None
+        raise
+
+
+def _decode(data: bytes, pixel_limit: int) -> Picture:
     with translated():
         admit(pixel_limit)
         image = open_header(data, _FORMATS)
-        if image.width * image.height > pixel_limit:
-            raise ImageTooLarge(image.width, image.height, pixel_limit)
+        sizes: list[tuple[int, int]] = [
+            (image.width, image.height),
+            *(headers.icon_sizes(data) if image.format == "ICO" else ()),
+        ]
+        if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
+            raise ImageTooLarge(largest[0], largest[1], pixel_limit)
         _refuse_unfaithful(image, data)
         mode, format_name, info = image.mode, image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
@@ -73,18 +93,31 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
         icc = headers.jpeg2000_profile(data) if format_name == "JPEG2000" else info.get("icc_profile")
-        orientation = orientation_of(exif)
-        pixels, alpha = _unpack(_plain(image), 1 if tiff else orientation)
+        xmp = xmp if isinstance(xmp, bytes) and xmp else None
+        orientation = orientation_of(exif, None if format_name == "AVIF" else xmp)  # whose own boxes are all that counts
+        turned = tiff and orientation_of(exif) == orientation
+        pixels, alpha = _unpack(_plain(image), 1 if turned else orientation)
+    found = account(data, format_name)
     return Picture(
         pixels=pixels,
         alpha=alpha,
-        grey=is_grey(mode),
+        grey=is_grey(mode) or _is_grey_throughout(pixels),
         orientation=orientation,
         mode=mode,
         format=format_name,
         icc=icc or None,
         exif=exif,
-        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+        xmp=xmp,
+        parts=found.carried,
+        lost=found.lost,
+    )
+
+
+def _is_grey_throughout(pixels: Pixels) -> bool:
+    """Return whether all channels are equal; most pictures of colour are told by a few of their pixels."""
+    return all(
+        np.array_equal(some[..., 0], some[..., 1]) and np.array_equal(some[..., 1], some[..., 2])
+        for some in (pixels[::37, ::41], pixels)
     )
 
 
@@ -97,6 +130,12 @@ def _refuse_unfaithful(image: ImageFile.ImageFile, data: bytes) -> None:
     bits = _sample_bits(image, data)
     if bits > 8 and image.mode not in {"F", "CMYK"}:
         raise UnsupportedImage(f"it has {bits} bits per channel")
+    if image.format == "PSD" and not is_flat(data):
+        raise UnsupportedImage("it has layers or further channels")
+    if image.format == "JPEG2000" and headers.has_palette(data):
+        raise UnsupportedImage("it is JPEG 2000 with a palette")
+    if image.format == "AVIF" and headers.is_cropped(data):
+        raise UnsupportedImage("its container crops or stretches it")
     if image.mode not in _SUPPORTED_MODES:
         raise UnsupportedImage(f"it is {_MODE_NAMES.get(image.mode, image.mode)}")
 
@@ -141,6 +180,7 @@ def _tiff_exif(image: ImageFile.ImageFile) -> bytes | None:
     keep_descriptive(exif)
     for tag in NESTED & set(exif):
         exif.get_ifd(tag)
+    keep_text(exif)
     exif.bigtiff = False  # an EXIF block never is
     return exif.tobytes().removeprefix(JPEG_PREFIX) if len(exif) else None
 

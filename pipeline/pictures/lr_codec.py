@@ -12,12 +12,12 @@ from PIL import Image, ImageCms
 from pipeline.core.errors import UndecodableImage
 from pipeline.core.records import LrCodec, Pixels, Size
 from pipeline.pictures import codecs
+from pipeline.pictures.colour import fitting, is_for_grey
 from pipeline.pictures.picture import size_of
 from pipeline.pictures.pillow import (
     LR_WEBP,
     PNG_OPTIONS,
     WEBP_MAX_SIDE,
-    fitting_profile,
     open_header,
     saved,
     stacked,
@@ -46,17 +46,16 @@ def encode_lr(pixels: Pixels, *, codec: LrCodec, grey: bool, alpha: Pixels | Non
     if codec is LrCodec.JXL and (icc is None or _is_srgb(icc)):
         return codecs.encode_jxl_lossless(stacked(pixels, alpha, grey=grey)), "jxl"
     if codec is not LrCodec.PNG and is_moderate(size_of(pixels)):
-        profile = fitting_profile(icc, grey=False)
+        profile = fitting(icc, grey=False)
         return saved("WEBP", stacked(pixels, alpha, grey=False), {**LR_WEBP, "icc_profile": profile}), "webp"
-    return saved(
-        "PNG", stacked(pixels, alpha, grey=grey), {**PNG_OPTIONS, "icc_profile": fitting_profile(icc, grey=grey)}
-    ), "png"
+    grey = grey and is_for_grey(icc)
+    return saved("PNG", stacked(pixels, alpha, grey=grey), {**PNG_OPTIONS, "icc_profile": fitting(icc, grey=grey)}), "png"
 
 
 def encode_clean_lr(pixels: Pixels, *, alpha: Pixels | None, icc: bytes | None) -> tuple[bytes, str]:
     """Code a moderate LR that hides nothing, (h, w, 3) and alpha (h, w), as AVIF of about 41 dB; return bytes and extension."""
     array = stacked(pixels, alpha, grey=False)
-    return saved("AVIF", array, {**_LR_AVIF, "icc_profile": fitting_profile(icc, grey=False)}), "avif"
+    return saved("AVIF", array, {**_LR_AVIF, "icc_profile": fitting(icc, grey=False)}), "avif"
 
 
 def is_moderate(lr_size: Size) -> bool:

@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.core.records import Pixels, Size
+from pipeline.core.records import Carried, Pixels, Size
+from pipeline.pictures import colour
+
+_UNWEIGHTED = 2.0
+"""Alpha, of 255, by which colours count unweighted: what is hardly shown keeps smooth colours, which code well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A decoded source: ``pixels`` (H, W, 3) RGB and ``alpha`` (H, W) or None, uint8, both upright.
 
-    ``grey`` says that the source had no colour channels (the three are equal). ``orientation`` (1 to 8), ``mode`` and
+    ``grey`` says that the three channels are equal, whatever the file's are. ``orientation`` (1 to 8), ``mode`` and
     ``format`` (Pillow's names) are the source file's, ``icc`` and ``xmp`` its bytes. ``exif`` is its EXIF block with its
     orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are, gets a block of them.
+    ``parts`` are what a file of the same format gets back as it was, and ``lost``
+    the words for what no file written from this picture will have.
     """
 
     pixels: Pixels
@@ -28,6 +35,13 @@ class Picture:
     icc: bytes | None
     exif: bytes | None
     xmp: bytes | None
+    parts: tuple[Carried, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def profile(self) -> bytes | None:
+        """The colour profile, or one that means what the source says of its colours in another way; None for sRGB."""
+        return self.icc or colour.profile_of(self.parts)
 
 
 def is_grey(mode: str | None) -> bool:
@@ -43,6 +57,49 @@ def size_of(pixels: Pixels) -> Size:
 def resize(pixels: Pixels, size: Size) -> Pixels:
     """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5)."""
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size) -> tuple[Pixels, Pixels | None]:
+    """Return pixels and alpha as ``resize`` does, colours weighted by alpha, so that hidden ones do not reach the edges.
+
+    Where nothing is shown the colours are those of ``resize``.
+    """
+    plain = resize(pixels, size)
+    if alpha is None or alpha.min() == 255:
+        return plain, None if alpha is None else resize(alpha, size)
+    weights = alpha.astype(np.float32)
+    shown = np.maximum(_resize_plane(weights, size), 0)
+    for channel in range(3):
+        weighted = _resize_plane(pixels[..., channel] * weights, size)
+        colour = (weighted + _UNWEIGHTED * plain[..., channel]) / (shown + _UNWEIGHTED)
+        plain[..., channel] = np.clip(np.rint(colour), 0, 255)
+    return plain, resize(alpha, size)
+
+
+def bled(pixels: Pixels, alpha: Pixels | None, reach: int) -> Pixels:
+    """Return pixels whose hidden colours, where alpha is 0 and within some ``reach`` pixels of what is shown, go on from it.
+
+    For resizing that knows no alpha.
+    """
+    if alpha is None or alpha.min() > 0:
+        return pixels
+    height, width = alpha.shape
+    small = (max(1, height // max(1, reach)), max(1, width // max(1, reach)))
+    weights = alpha.astype(np.float32)
+    shown = _resize_plane(_resize_plane(weights, small, Image.Resampling.BOX), (height, width), Image.Resampling.BILINEAR)
+    hidden = (alpha == 0) & (shown > 0)
+    found = pixels.copy()
+    for channel in range(3):
+        weighted = _resize_plane(pixels[..., channel] * weights, small, Image.Resampling.BOX)
+        weighted = _resize_plane(weighted, (height, width), Image.Resampling.BILINEAR)
+        found[..., channel][hidden] = np.clip(np.rint(weighted[hidden] / shown[hidden]), 0, 255)
+    return found
+
+
+def _resize_plane(
+    plane: NDArray[np.float32], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC
+) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(plane.astype(np.float32, copy=False)).resize((size[1], size[0]), by), np.float32)
 
 
 def label(pixels: Pixels, text: str, *, left: int, top: int, size: int = 14, grey: int = 0) -> Pixels:

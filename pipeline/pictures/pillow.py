@@ -89,6 +89,12 @@ def admit(pixel_limit: int) -> None:
             Image.MAX_IMAGE_PIXELS = wanted
 
 
+def inner_size(error: Image.DecompressionBombError) -> tuple[int, int]:
+    """Return a width and height of as many pixels as Pillow's guard tells that it refused."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    return (int(found[1]) if found else 0), 1
+
+
 def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
     """Read a header with the first of ``formats`` that takes it; raises UndecodableImage.
 
@@ -104,6 +110,8 @@ def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
             if verdict and not isinstance(verdict, str):  # a string says why a plugin cannot work
                 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # or each decoder would start as many as there are cores
                 return factory(BytesIO(data), "")
+        except Image.DecompressionBombError:
+            raise  # it is in this format, and no other need be asked
         except _PILLOW_RAISES as error:
             reason = reason if accept is None else f"{name}: {_short_reason(error)}"
     raise UndecodableImage(reason)
@@ -126,8 +134,3 @@ def saved(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
     except _PILLOW_RAISES as error:
         raise UnwritableImage(format, _short_reason(error)) from error
     return file.getvalue()
-
-
-def fitting_profile(icc: bytes | None, *, grey: bool) -> bytes | None:
-    """Return a profile unless it is for grey and the pixels are written as RGB, where it would make the file invalid."""
-    return None if icc is not None and not grey and icc[16:20] == b"GRAY" else icc

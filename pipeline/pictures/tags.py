@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from PIL import ExifTags, Image
 
+from pipeline.containers.tiff import DESCRIPTIVE
+
 NESTED = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 """Tags whose values are tables of tags."""
-
-_TIFF_EXIF_TAGS = NESTED | {
-    ExifTags.Base.DocumentName, ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model,
-    ExifTags.Base.Orientation, ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit,
-    ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.HostComputer,
-    ExifTags.Base.Copyright, ExifTags.Base.Rating, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject,
-}  # fmt: skip
 
 
 def keep_descriptive(exif: Image.Exif) -> None:
     """Remove from the tags of a TIFF those that describe its layout."""
-    for tag in set(exif) - _TIFF_EXIF_TAGS:
+    for tag in set(exif) - DESCRIPTIVE:
         del exif[tag]
+
+
+def keep_text(exif: Image.Exif) -> None:
+    """Have text written byte for byte: Pillow reads it as Latin-1 and writes ASCII, with question marks for the rest."""
+    for tags in (exif, *(exif.get_ifd(tag) for tag in NESTED & set(exif))):
+        for tag, value in list(tags.items()):
+            if isinstance(value, str) and not value.isascii():
+                tags[tag] = value.encode("latin-1")

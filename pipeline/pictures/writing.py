@@ -8,11 +8,16 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from pipeline.containers.account import put_back
 from pipeline.core.errors import UnwritableImage
-from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
-from pipeline.pictures.picture import Picture
-from pipeline.pictures.pillow import LR_WEBP, PNG_OPTIONS, fitting_profile, saved, stacked
-from pipeline.pictures.tags import NESTED, keep_descriptive
+from pipeline.pictures.colour import fitting
+from pipeline.pictures.orientation import JPEG_PREFIX, as_stored
+from pipeline.pictures.picture import Picture, is_grey
+from pipeline.pictures.pillow import LR_WEBP, PNG_OPTIONS, saved, stacked
+from pipeline.pictures.tags import NESTED, keep_descriptive, keep_text
+
+LOSSLESS = "VP8L"
+"""The part of a WebP that says how its pixels were coded."""
 
 _PNG_XMP = "XML:com.adobe.xmp"
 _TIFF_XMP = 700
@@ -79,23 +84,39 @@ def encode(picture: Picture, *, format: str, quality: int) -> bytes:
 
     ``quality``, 1 to 100, is for JPEG (at 4:4:4), WebP (100 is lossless) and AVIF.
     EXIF is written with its orientation tag, and the pixels turned to suit it; ICC, XMP and alpha where the format holds them.
-    A format without EXIF gets upright pixels. Raises UnwritableImage for alpha, sides or metadata that the format cannot hold.
+    A format without EXIF gets upright pixels. In the source's own format the parts that were carried are put back, and what
+    was coded without loss is so again; in others colours that were told in another way are told by a profile. Raises
+    UnwritableImage for alpha, sides or metadata that the format cannot hold.
     """
     name = _canonical(format)
     writer = _WRITERS[name]
     if picture.alpha is not None and "RGBA" not in writer.modes:
         raise UnwritableImage(name, "it holds no transparency")
-    grey = picture.grey and ("L" if picture.alpha is None else "LA") in writer.modes
+    own = same_format(name, picture.format)
+    grey = is_grey(picture.mode) and ("L" if picture.alpha is None else "LA") in writer.modes
     array = stacked(picture.pixels, picture.alpha, grey=grey)
     options = {**writer.options, "quality": quality} if writer.has_quality else dict(writer.options)
-    if name == "WEBP" and quality == 100:
+    if name == "WEBP" and (quality == 100 or (own and any(part.name == LOSSLESS for part in picture.parts))):
         options |= {"lossless": True, "quality": LR_WEBP["quality"], "method": LR_WEBP["method"]}
     if name == "AVIF" and grey:
         options["subsampling"] = "4:0:0"  # a file of grey alone
     if writer.metadata:
-        array = as_stored(array, orientation_of(picture.exif))
-        options |= _metadata(name, exif=picture.exif, xmp=picture.xmp, icc=fitting_profile(picture.icc, grey=grey))
-    return saved(name, array, options)
+        array = as_stored(array, picture.orientation)
+        icc = fitting(picture.icc if own else picture.profile, grey=grey)
+        options |= _metadata(name, exif=picture.exif, xmp=picture.xmp, icc=icc)
+    data = saved(name, array, options)
+    return put_back(data, name, picture.parts) if own else data
+
+
+def same_format(one: str, other: str) -> bool:
+    """Return whether two names, of any case, are of one format."""
+    return _canonical(one) == _canonical(other)
+
+
+def lacking(picture: Picture, format: str) -> tuple[str, ...]:
+    """Return the words for what a file of a picture in ``format`` lacks of its source: no parts are put into another format."""
+    kept_back = () if same_format(format, picture.format) else (part.name for part in picture.parts if part.data)
+    return tuple(sorted({*picture.lost, *kept_back}))
 
 
 def _canonical(format: str) -> str:
@@ -110,6 +131,7 @@ def _metadata(format: str, *, exif: bytes | None, xmp: bytes | None, icc: bytes 
         if exif is not None:
             tags.load(exif)
             keep_descriptive(tags)
+            keep_text(tags)
         if xmp is not None:
             tags[_TIFF_XMP] = xmp
         # libtiff, which compresses, cannot write the nested tables that Pillow's own writer can.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from pipeline.archives.entries import columns_of, from_row
+from pipeline.archives.entries import columns_of, from_row, there
 from pipeline.reading.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.tables.reader import RowReader
 
@@ -102,7 +102,7 @@ class _OpenShard:
     def row(self, number: int, columns: list[str]) -> dict[str, Any]:
         group = bisect_right(self._ends, number)
         if group != self._group:
-            self._rows, self._group = self._reader.row_group(group, columns), group
+            self._rows, self._group = self._reader.row_group(group, there(columns, self._reader)), group
         return dict(self._rows[number - (self._ends[group - 1] if group else 0)])
 
     def close(self) -> None:

@@ -18,8 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.archives.archive import Archive
-from pipeline.archives.catalogue import FIGURES, Catalogue, Filter, Listed
-from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, source_bytes
+from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, size_of_part, source_bytes, there
 from pipeline.archives.keys import KeyIndex
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
@@ -29,6 +28,7 @@ from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
 from pipeline.pictures.picture import size_of
+from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import ArchiveReader, open_archive
 
@@ -172,12 +172,13 @@ class Shelf:
     def asset(self, place: EntryPlace) -> dict[str, Any]:
         """Return all that is known of an entry, as plain values; reads its row group."""
         entry = _entry(self.reader.archive, place, PARTS)
-        sizes = {part: len(getattr(entry, part) or b"") or None for part in _LISTED_PARTS}
-        other = sum(len(part or b"") for part in (entry.icc, entry.exif, entry.xmp, *entry.sidecars.values()))
+        sizes = {part: size_of_part(entry, part) or None for part in _LISTED_PARTS}
+        other = sum(size_of_part(entry, part) for part in PARTS - set(_LISTED_PARTS))
         figures = {name: getattr(entry, name) for name in FIGURES}
         described = _described(figures, entry.latent is not None, place.shard)
         described["bytes"] = {**sizes, "other": other or None}
         described["stored_bytes"] = sum(size or 0 for size in described["bytes"].values())
+        described["lost"] = list(entry.lost)
         return described
 
     def list(self, wanted: Filter, *, after: str, limit: int, seconds: float) -> dict[str, Any]:
@@ -276,7 +277,7 @@ class Restorer:
 def _entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:
     """Return the entry at a place with ``parts`` of its bytes; raises NoSuchEntry, DamagedObject, StoreError."""
     with archive.shard_rows(place.shard) as reader:
-        for row in reader.rows(columns_of(parts), [place.group]):
+        for row in reader.rows(there(columns_of(parts), reader), [place.group]):
             if row["key"] == place.key:
                 return from_row(row)
     raise NoSuchEntry(archive.store.uri, place.key)
@@ -289,6 +290,7 @@ def _listed(listed: Listed) -> dict[str, Any]:
     described = _described(figures, has_latent, listed.shard)
     described["bytes"] = dict.fromkeys((*_LISTED_PARTS, "other"))
     described["stored_bytes"] = None
+    described["lost"] = None
     described["holders"] = listed.holders
     return described
 

@@ -8,11 +8,31 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
 from pipeline.core.errors import AccessDenied, InvalidKey, NotFound, PipelineError, SourceChanged, StoreUnavailable
 from pipeline.core.records import ObjectInfo
+
+_FURTHEST = 2.0**34
+"""Seconds before and after 1970, to the year 2514, that a file's time may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What a written file gets beside its bytes, where that is known: its time, and who may read it."""
+
+    modified: float | None = None
+    permissions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.modified is not None and not abs(self.modified) < _FURTHEST:  # not a number, or beyond what a disk can tell
+            object.__setattr__(self, "modified", None)
+
+
+UNSTAMPED = Stamp()
+"""A file as it is made: of now, and as wide as its maker's umask lets it."""
 
 BUFFER_SIZE = 4 * 2**20
 """Bytes that ``Store.open`` fetches at a time unless told."""
@@ -50,8 +70,10 @@ class Store(Protocol):
         Raises NotFound.
         """
 
-    def create(self, key: str, data: bytes | Path) -> None:
+    def create(self, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
         """Write bytes, or a local file's contents, as a new object; of several writers one succeeds.
+
+        A store whose files have times and modes of their own gives it those of ``stamp``.
 
         Raises AlreadyExists (and leaves the object as it was), NotFound for a local file that is missing.
         """

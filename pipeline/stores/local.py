@@ -19,6 +19,8 @@ from pipeline.stores.base import (
     BUFFER_SIZE,
     ERRNO_MEANS_ABSENT,
     PART_NAME,
+    UNSTAMPED,
+    Stamp,
     check_new_key,
     check_path,
     check_range,
@@ -115,13 +117,13 @@ class LocalStore:
     def open(self, key: str, etag: str | None = None, buffer_size: int = BUFFER_SIZE) -> BinaryIO:
         return open_ranged(self, key, etag, buffer_size)
 
-    def create(self, key: str, data: bytes | Path) -> None:
+    def create(self, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
         path = self._target(key)
         uri = f"{self.uri}/{key}"
         with self._errors(key):
             if os.path.lexists(path):
                 raise AlreadyExists(uri)
-            with self._written(path, data) as part:
+            with self._written(path, data, stamp) as part:
                 try:
                     os.link(part, path)
                 except FileExistsError:
@@ -187,15 +189,20 @@ class LocalStore:
         return path
 
     @contextlib.contextmanager
-    def _written(self, path: Path, data: bytes | Path) -> Iterator[Path]:
+    def _written(self, path: Path, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> Iterator[Path]:
         """Give a file beside ``path`` that holds the data, safely on the disk; gone at the end, whatever happens."""
         part = path.with_name(f".iarn-{secrets.token_hex(8)}.part")
         with opened_source(data) as (source, _):
             try:
                 with part.open("xb") as file:
+                    if stamp.permissions is not None:  # before its first byte
+                        with contextlib.suppress(PermissionError):  # FAT has no such modes
+                            part.chmod(stamp.permissions)
                     shutil.copyfileobj(source, file, 2**20)
                     file.flush()
                     os.fsync(file.fileno())
+                if stamp.modified is not None:
+                    os.utime(part, (stamp.modified, stamp.modified))
                 yield part
             finally:
                 part.unlink(missing_ok=True)
@@ -210,7 +217,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _info_of(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key=key, size=status.st_size, etag=f"{status.st_size:x}-{status.st_mtime_ns:x}")
+    return ObjectInfo(
+        key=key,
+        size=status.st_size,
+        etag=f"{status.st_size:x}-{status.st_mtime_ns:x}",
+        modified=status.st_mtime,
+        permissions=status.st_mode & 0o777,
+    )
 
 
 def _rename_if_absent(part: Path, path: Path, uri: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +29,8 @@ from pipeline.core.errors import (
 from pipeline.core.records import ObjectInfo
 from pipeline.stores.base import (
     BUFFER_SIZE,
+    UNSTAMPED,
+    Stamp,
     check_new_key,
     check_path,
     check_range,
@@ -85,6 +87,13 @@ _REFUSED_CODES = {
 # The last one: the object was removed between the condition and the write.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchKey"}
 _VENDOR_ERRORS = (vendor.BotoCoreError, vendor.ClientError, urllib3.exceptions.HTTPError)
+
+
+def _info(key: str, size: int, told: Mapping[str, Any]) -> ObjectInfo:
+    modified = told.get("LastModified")
+    return ObjectInfo(
+        key=key, size=size, etag=told.get("ETag", "").strip('"'), modified=None if modified is None else modified.timestamp()
+    )
 
 
 def _from_vendor_error(error: Exception, uri: str, bucket_uri: str) -> PipelineError:
@@ -180,7 +189,7 @@ class S3Store:
             if page is None:
                 break
             infos = [
-                ObjectInfo(key=found["Key"][len(self._base) :], size=found["Size"], etag=found.get("ETag", "").strip('"'))
+                _info(found["Key"][len(self._base) :], found["Size"], found)
                 for found in page.get("Contents", ())
                 # The empty object that some tools make for a folder is nobody's asset.
                 if found["Key"].startswith(wanted) and not (found["Key"].endswith("/") and found["Size"] == 0)
@@ -204,7 +213,7 @@ class S3Store:
         except AccessDenied:
             self._ask_why(key)
             raise
-        return ObjectInfo(key=key, size=head["ContentLength"], etag=head.get("ETag", "").strip('"'))
+        return _info(key, head["ContentLength"], head)
 
     def exists(self, key: str) -> bool:
         try:
@@ -249,7 +258,7 @@ class S3Store:
     def open(self, key: str, etag: str | None = None, buffer_size: int = BUFFER_SIZE) -> BinaryIO:
         return open_ranged(self, key, etag, buffer_size)
 
-    def create(self, key: str, data: bytes | Path) -> None:
+    def create(self, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:  # noqa: ARG002 - none are kept
         check_new_key(self.uri, key)
         uri = f"{self.uri}/{key}"
         # Tells an object written by a request of ours whose answer was lost from another writer's, even of the same bytes.

@@ -17,6 +17,7 @@ WORDS: dict[str, Any] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "binary": pa.binary(),
+    "words": pa.list_(pa.string()),
     "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     # Not map<string, binary>: Hugging Face `datasets` refuses a file with a map column (its issue 5612).
     "sidecars": pa.list_(pa.struct([("name", pa.string()), ("data", pa.binary())])),
@@ -25,6 +26,7 @@ WORDS: dict[str, Any] = {
 
 FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
+    "words": [{"dtype": "string", "_type": "Value"}],
     "sidecars": [{"name": {"dtype": "string", "_type": "Value"}, "data": {"dtype": "binary", "_type": "Value"}}],
 }
 """What Hugging Face calls the columns that are not of one plain value."""

@@ -29,10 +29,10 @@ GROUP_ROWS = 32
 class RowWriter:
     """Write rows to a Parquet file with bounded memory; the same rows give the same bytes.
 
-    ``columns`` map a name to one of ``string bool int32 int64 float64 binary image sidecars``; ``image`` is the Hugging Face
-    struct ``{bytes, path}``, ``sidecars`` a mapping of names to bytes. ``metadata`` goes into the footer, which gets a check
-    sum. Only ``key`` has statistics. Used as a context manager, an exception removes the file. Raises StoreUnavailable where
-    the disk cannot be written.
+    ``columns`` map a name to one of ``string bool int32 int64 float64 binary words image sidecars``; ``image`` is the Hugging
+    Face struct ``{bytes, path}``, ``sidecars`` a mapping of names to bytes. ``metadata`` goes into the footer, which gets a
+    check sum. Only ``key`` has statistics. Used as a context manager, an exception removes the file. Raises StoreUnavailable
+    where the disk cannot be written.
     """
 
     def __init__(self, path: Path, columns: Mapping[str, str], metadata: Mapping[str, str], *, key: str = "key") -> None:
@@ -80,8 +80,11 @@ class RowWriter:
             self._writer = pq.ParquetWriter(
                 str(path),
                 schema,
-                # Pictures, latents and originals are coded already; zstd on them costs time and gains nothing.
-                compression={leaf: "none" if is_binary(kind) else "zstd" for leaf, kind in leaves.items()},
+                # Pictures, latents and originals are coded already; zstd on them costs time and gains nothing. What stands in
+                # lists, captions and parts of files, is not.
+                compression={
+                    leaf: "none" if is_binary(kind) and ".list." not in leaf else "zstd" for leaf, kind in leaves.items()
+                },
                 use_dictionary=False,  # groups are too short for it to pay
                 write_statistics=statistics or False,
                 write_page_checksum=True,

@@ -44,7 +44,7 @@ SURFACE = {
             "--tier",
             "--verify",
         ],
-        *["--effort", "--floor", "--floor-metric", "--max-ratio", "--weights"],
+        *["--effort", "--floor", "--floor-metric", "--keep-if-lossy", "--max-ratio", "--no-keep-if-lossy", "--weights"],
     ],
     "restore": [
         "archive",

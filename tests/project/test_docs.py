@@ -93,7 +93,7 @@ def test_named_files_exist(path: Path) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     """Protects readers of docs/: index.md leads to each page."""
-    linked = set(re.findall(r"\]\((\w+\.md)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
     assert linked == {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
 
 

@@ -30,7 +30,8 @@ LAW = {
     "cluster": "pictures core",
     "assets": "pictures stores tables core",
     "latents": "core",
-    "pictures": "core",
+    "pictures": "containers core",
+    "containers": "core",
     "stores": "core",
     "tables": "core",
     "core": "",
@@ -67,6 +68,7 @@ EVERYWHERE = {"numpy"}
 TORCH = {
     "pipeline/engines/engine.py",
     "pipeline/engines/effort.py",
+    "pipeline/engines/measure.py",
     "pipeline/engines/pieces.py",
     "pipeline/reading/dataset.py",
     "jobs/training/train.py",
@@ -75,7 +77,7 @@ TORCH = {
 }
 """Files outside iarn that know torch: the engine, the dataset of an archive, training and measuring."""
 
-NETWORK = {f"pipeline/engines/{name}.py" for name in ("engine", "effort", "pieces", "tiles")}
+NETWORK = {f"pipeline/engines/{name}.py" for name in ("engine", "effort", "measure", "pieces", "tiles")}
 """Files of the pipeline that know iarn: the engine and its parts, and the tiles that are cut along its lattice."""
 
 

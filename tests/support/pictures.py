@@ -113,6 +113,16 @@ def png(
     )
 
 
+def jpeg2000(pixels: NDArray[np.uint8], icc: bytes) -> bytes:
+    """Return a JP2 with a profile, put together by hand (ISO/IEC 15444-1, I.5.3.3): Pillow writes none."""
+    plain = saved(pixels, "JPEG2000")
+    outer, inner = plain.index(b"jp2h") - 4, plain.index(b"colr") - 4
+    old = int.from_bytes(plain[inner : inner + 4], "big")
+    colr = (11 + len(icc)).to_bytes(4, "big") + b"colr\2\0\0" + icc
+    size = int.from_bytes(plain[outer : outer + 4], "big") - old + len(colr)
+    return plain[:outer] + size.to_bytes(4, "big") + plain[outer + 4 : inner] + colr + plain[inner + old :]
+
+
 def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
     """Return a PNG of a few dozen bytes whose header announces a huge picture."""
     return png(width, height, depth=8, colour=2, rows=b"\0")

@@ -4,7 +4,7 @@ import { bytes, decibels, element, name, share, side } from "./figures.js";
 import { source } from "./pictures.js";
 
 const $ = (id) => document.getElementById(id);
-const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original", other: "EXIF, ICC, XMP, sidecars" };
+const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original", other: "metadata, sidecars" };
 
 export function showFigures(asset) {
   const rescaled = asset.kind === "lr";
@@ -14,6 +14,7 @@ export function showFigures(asset) {
   if (rescaled) about.push(["Tier", asset.tier]);
   if (asset.width) about.push(["Size", `${side(asset.width, asset.height)} pixels`]);
   if (asset.lr_width) about.push(["LR", `${side(asset.lr_width, asset.lr_height)} pixels`]);
+  if (asset.lost?.length) about.push(["Restored without", asset.lost.join(", ")]);
   $("figures").replaceChildren(...about.map(pair));
   $("reason").hidden = !asset.reason;
   $("reason").textContent = asset.reason ?? "";

@@ -15,7 +15,7 @@ from pipeline.archives.archive import PARTS, Archive, check_entry
 from pipeline.archives.commits import create_commit
 from pipeline.archives.errors import NothingSelected
 from pipeline.core.errors import DamagedEntry
-from pipeline.core.records import Entry, EntryKind, Tier
+from pipeline.core.records import Carried, Entry, EntryKind, Tier
 from pipeline.stores.store import LocalStore
 from tests.support.archives import ENTRIES, SHARDS, begin, entry, original, report, write
 
@@ -64,6 +64,11 @@ ANY_ENTRIES = st.lists(
         latent=BLOBS,
         original=BLOBS,
         xmp=BLOBS,
+        grey=st.none() | st.booleans(),
+        parts=st.lists(st.builds(Carried, name=NAMES, data=st.binary(max_size=3)), max_size=2).map(tuple),
+        lost=st.lists(NAMES, max_size=2).map(tuple),
+        modified=st.none() | st.floats(allow_nan=False),
+        permissions=st.none() | st.integers(0, 0o777),
         sidecars=st.dictionaries(NAMES, st.binary(max_size=3), max_size=2),
     ).flatmap(lambda each: BLOBS.map(lambda lr: replace(each, lr=lr, lr_path=None if lr is None else "a.webp"))),
     max_size=40,
@@ -81,7 +86,7 @@ def test_any_entries_come_back_whole_in_parts_and_by_key(
     write(archive, entries, tmp_path_factory.mktemp("spool"))
     assert list(archive.entries(SHARDS[0].id)) == entries
     parts = data.draw(st.sets(st.sampled_from(sorted(PARTS))))
-    left_out = {name: {} if name == "sidecars" else None for name in PARTS - parts}
+    left_out = {name: {"sidecars": {}, "parts": ()}.get(name) for name in PARTS - parts}
     assert list(archive.entries(SHARDS[0].id, parts=parts)) == [replace(each, **left_out) for each in entries]
     keys = data.draw(st.sets(st.sampled_from([each.key for each in entries] or ["none"])))
     assert list(archive.entries(SHARDS[0].id, keys)) == [each for each in entries if each.key in keys]

@@ -74,6 +74,16 @@ def test_keys_that_are_no_text_come_back(store: LocalStore) -> None:
         ]
 
 
+def test_times_and_modes_come_back(store: LocalStore) -> None:
+    """Protects dates and privacy in the plan, with which files come back; two plans do not differ by them."""
+    known = ObjectInfo(key="a.jpg", size=1, etag="e", modified=981_173_106.25, permissions=0o640)
+    objects = (known, ObjectInfo(key="b.jpg", size=1, etag="e"))
+    shard = SourceShard(id="000000000-x", name="000000000-x", kind=ShardKind.FILES, objects=objects)
+    (found,) = read_parts(store, write_parts(store, [shard]))
+    assert [(each.modified, each.permissions) for each in found.objects] == [(981_173_106.25, 0o640), (None, None)]
+    assert objects[1] == ObjectInfo(key="b.jpg", size=1, etag="e", modified=1.0, permissions=0o600)
+
+
 def files(store: LocalStore) -> dict[str, bytes]:
     """Return every object of a store."""
     return {info.key: store.read(info.key) for info in store.list()}

@@ -38,6 +38,8 @@ SETTINGS = st.builds(
     lr_codec=st.sampled_from(LrCodec),
     pixel_limit=st.integers(1, 10**10),
     image_column=st.none() | TEXT,
+    all_files=st.booleans(),
+    keep_if_lossy=st.booleans(),
 )
 SETTINGS |= st.builds(Settings, target=TARGETS, tier=st.just(Tier.LEAN), verify=st.sampled_from(Verification))
 PARTS_OF_PLANS = st.builds(
@@ -59,9 +61,9 @@ def test_the_plan_is_canonical_json() -> None:
     odd = replace(PLAN, source="/\udce4/ü")
     assert decode_plan(encode_plan(odd), "plan") == odd
     value = json.loads(encode_plan(PLAN))
-    assert value["format_version"] == FORMAT_VERSION == 3
+    assert value["format_version"] == FORMAT_VERSION == 4
     assert list(value) == sorted(value)
-    assert plan_digest(encode_plan(PLAN)) == "d4da90958009564124129698afb7951a30194196bffa8ccbf7ebaf70f7c5f4e7"
+    assert plan_digest(encode_plan(PLAN)) == "af34f30d95c97ee1527e23b0fa52543c56690ffaba98e4d2fa3bd77f3b1ecc04"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def test_changed_fields_make_no_plan() -> None:
         {"settings": {name: part for name, part in value["settings"].items() if name != "max_ratio"}},
         {"settings": {**value["settings"], "floor": 40.0}},
         {"settings": {**value["settings"], "tier": "rich"}},
+        {"settings": {**value["settings"], "keep_if_lossy": "yes"}},
         {"settings": {**value["settings"], "target": {"scale": None}}},
         {"parts": [{**value["parts"][0], "shards": 0}]},
         {"parts": [{**value["parts"][0], "sha256": "../../evil"}]},

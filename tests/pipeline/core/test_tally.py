@@ -16,6 +16,9 @@ ONE = ShardReport(
     bytes_out=30,
     failures=(Failure(shard_id="000000000-a", key="a.png", reason="cut off"),),
     kept={"undecodable": 2},
+    lost={"trailer": 1},
+    whole=4,
+    notes=(Failure(shard_id="000000000-a", key="b.jpg", reason="written as PNG"),),
     compared=3,
 )
 
@@ -26,7 +29,8 @@ def test_a_sum_has_every_field_of_a_report() -> None:
     both = summed("all", [ONE, ONE])
     assert both.shard_id == "all"
     assert both.failures == ONE.failures * 2
-    assert both.kept == {"undecodable": 4}
+    assert (both.kept, both.lost) == ({"undecodable": 4}, {"trailer": 2})
+    assert both.notes == ONE.notes * 2
     for each in fields(ONE):
         value = getattr(ONE, each.name)
         if isinstance(value, int):

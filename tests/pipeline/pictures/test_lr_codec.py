@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.core.errors import UndecodableImage
 from pipeline.core.records import LrCodec
@@ -83,14 +83,18 @@ def test_a_profile_that_says_srgb_does_not_change_the_codec() -> None:
         assert lr_codec.encode_lr(pictures.photo(6, 7), codec=LrCodec.JXL, grey=False, alpha=None, icc=icc)[1] == "jxl"
 
 
-def test_a_grey_profile_is_left_out_of_rgb() -> None:
-    """A grey profile inside an RGB file makes it invalid: a grey LR in WebP does without, in PNG it keeps both."""
+def test_a_grey_profile_becomes_one_of_rgb() -> None:
+    """A grey profile inside an RGB file makes it invalid: a grey LR in WebP has one of RGB that shows the same."""
     grey = np.repeat(pictures.photo(6, 7)[..., :1], 3, axis=2)
-    for codec, found in ((LrCodec.WEBP, None), (LrCodec.PNG, pictures.grey_profile())):
-        data, _ = lr_codec.encode_lr(grey, codec=codec, grey=True, alpha=None, icc=pictures.grey_profile())
+    srgb, shown = ImageCms.createProfile("sRGB"), []
+    for codec, mode in ((LrCodec.WEBP, "RGB"), (LrCodec.PNG, "L")):
+        data, _ = lr_codec.encode_lr(grey, codec=codec, grey=True, alpha=None, icc=pictures.grey_profile(1.8))
         with Image.open(BytesIO(data)) as lr:
-            assert lr.info.get("icc_profile") == found
-            assert lr.mode == ("RGB" if codec is LrCodec.WEBP else "L")
+            assert lr.mode == mode
+            profile = ImageCms.ImageCmsProfile(BytesIO(lr.info["icc_profile"]))
+            shown.append(np.asarray(ImageCms.profileToProfile(lr, profile, srgb, outputMode="RGB")).astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 1
+    assert np.abs(shown[0] - grey).max() > 5
 
 
 def test_sides_beyond_webp_fall_back_to_png() -> None:

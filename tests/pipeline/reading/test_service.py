@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.archives.catalogue import Filter
 from pipeline.core.errors import ArchiveError, InvalidOption, SizeNotReachable, UndecodableImage
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Tier
 from pipeline.pictures import writing
+from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
 from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer, Shelf
@@ -154,8 +154,9 @@ def test_figures_are_those_of_the_entry(odd: Served) -> None:
         for part in ("lr", "latent", "alpha", "original"):
             assert asset["bytes"][part] == (len(getattr(entry, part) or b"") or None)
         assert asset["stored_bytes"] == sum(size or 0 for size in asset["bytes"].values())
+        assert (asset["lost"], entry.lost) == ([], ())
         (listed,) = odd.shelf.list(Filter(prefix=entry.key), after="", limit=5, seconds=GUARD)["assets"]
-        told = {name: value for name, value in listed.items() if name not in ("bytes", "stored_bytes", "holders")}
+        told = {name: value for name, value in listed.items() if name not in ("bytes", "stored_bytes", "lost", "holders")}
         assert told == {name: asset[name] for name in told}
 
 

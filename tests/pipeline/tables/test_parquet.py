@@ -140,7 +140,6 @@ def test_only_text_is_compressed(tmp_path: Path) -> None:
     assert {name for name, codec in found.items() if codec == "UNCOMPRESSED"} == {
         "data",
         "lr.bytes",
-        "sidecars.list.element.data",
     }
     assert set(found.values()) == {"UNCOMPRESSED", "ZSTD"}
 

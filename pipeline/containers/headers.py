@@ -1,8 +1,10 @@
-"""What Pillow does not tell of a file and an archive must know, read from the bytes: sample depth, a JP2's profile."""
+"""What Pillow does not tell of a file and an archive must know: sample depth, crops, palettes, a JP2's profile."""
 
 from __future__ import annotations
 
 import struct
+
+from pipeline.containers import avif, jpeg2000
 
 _SIZ = b"\xff\x4f\xff\x51"
 
@@ -29,6 +31,27 @@ def jpeg2000_bits(data: bytes) -> int:
     except (struct.error, IndexError):
         return 8
     return max((16 if depth & 0x80 else depth + 1 for depth in depths), default=8)
+
+
+def icon_sizes(data: bytes) -> list[tuple[int, int]]:
+    """Return width and height of the PNGs inside an ICO, whose directory may tell others; Microsoft, ICONDIRENTRY."""
+    (count,) = struct.unpack_from("<H", data, 4)
+    starts = (struct.unpack_from("<I", data, 6 + 16 * index + 12)[0] for index in range(count))
+    return [struct.unpack_from(">II", data, at + 16) for at in starts if data[at + 1 : at + 4] == b"PNG"]
+
+
+def has_palette(data: bytes) -> bool:
+    """Return whether a JPEG 2000 file looks its colours up, which Pillow gets wrong. Source: ISO/IEC 15444-1, I.5.3.4."""
+    return any(part.name == "pclr" for part in jpeg2000.walk(data))
+
+
+def is_cropped(data: bytes) -> bool:
+    """Return whether an AVIF file is shown cut (clap) or stretched (pasp), which Pillow passes over; ISO/IEC 23008-12, 6.5."""
+    for part in avif.walk(data):
+        body = data[part.start + 8 : part.end]
+        if part.name == "clap" or (part.name == "pasp" and body[:4] != body[4:8]):
+            return True
+    return False
 
 
 def jpeg2000_profile(data: bytes) -> bytes | None:

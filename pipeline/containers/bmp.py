@@ -1,0 +1,40 @@
+"""BMP: headers, palette, pixels. Source: Microsoft, BITMAPFILEHEADER, BITMAPINFOHEADER, BITMAPV5HEADER."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.core.records import Carried
+
+_DENSITY = slice(38, 46)
+_UNCOMPRESSED = {0, 3, 6}
+_SRGB = {b"BGRs", b" niW", bytes(4)}
+_PLAIN_DENSITY = struct.pack("<ii", 3780, 3780)  # 96 dpi, which is written where nothing is said
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a BMP file, in order and without gaps."""
+    size, pixels, header = struct.unpack_from("<I4xII", data, 2)
+    yield Part("header", 0, 14, Fate.UNDERSTOOD)
+    end = 14 + header
+    if header >= 40:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+        plain = data[_DENSITY] in (bytes(8), _PLAIN_DENSITY)
+        yield Part("header", 14, 38, Fate.UNDERSTOOD)
+        yield Part("density", 38, 46, Fate.UNDERSTOOD if plain else Fate.CARRIED)
+        yield Part("header", 46, min(end, 70), Fate.UNDERSTOOD)
+        if end > 70:  # primaries, gamma, profile: versions 4 and 5
+            yield Part("colour", 70, end, Fate.UNDERSTOOD if data[70:74] in _SRGB else Fate.LOST)
+        size = pixels + (width * bits + 31) // 32 * 4 * abs(height) if compression in _UNCOMPRESSED else size
+    stop = max(pixels, min(len(data), size))
+    yield Part("palette", end, pixels, Fate.UNDERSTOOD)
+    yield Part("pixels", pixels, stop, Fate.UNDERSTOOD)
+    yield from behind(data, stop, Fate.CARRIED)
+
+
+def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
+    """Return a newly written BMP with the density and the trailer that its source had."""
+    density = b"".join(part.data for part in carried if part.name == "density") or data[_DENSITY]
+    return data[: _DENSITY.start] + density + data[_DENSITY.stop :] + trailers(carried)

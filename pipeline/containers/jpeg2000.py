@@ -1,0 +1,38 @@
+"""JPEG 2000: boxes. Source: ISO/IEC 15444-1, Annex I. Nothing is carried: what is written again has pixels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.containers.avif import boxes
+from pipeline.containers.parts import Fate, Part, behind
+
+_UNDERSTOOD = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"cdef", b"pclr", b"cmap"}
+_WRITTEN = {b"\0\0\0\x10", b"\0\0\0\x11"}  # sRGB and grey, which is all that a written file says of its colours
+_CODESTREAM = b"\xff\x4f\xff\x51"
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a JPEG 2000 file, in order and without gaps."""
+    if data.startswith(_CODESTREAM):
+        yield Part("jp2c", 0, len(data), Fate.UNDERSTOOD)
+        return
+    end = 0
+    for kind, start, body, end in boxes(data, 0, len(data)):
+        if kind == b"jp2h":
+            yield Part("jp2h", start, body, Fate.UNDERSTOOD)
+            yield from (_header(data, *box) for box in boxes(data, body, end))
+        else:
+            yield _named(kind, start, end)
+    yield from behind(data, end, Fate.LOST)
+
+
+def _header(data: bytes, kind: bytes, start: int, body: int, end: int) -> Part:
+    if kind != b"colr":
+        return _named(kind, start, end)
+    plain = data[body : body + 1] == b"\1" and data[body + 3 : body + 7] in _WRITTEN
+    return Part("colr" if plain else "colours", start, end, Fate.UNDERSTOOD if plain else Fate.LOST)
+
+
+def _named(kind: bytes, start: int, end: int) -> Part:
+    return Part(kind.decode("latin-1").strip(), start, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)

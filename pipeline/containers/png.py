@@ -1,0 +1,50 @@
+"""PNG: chunks. Source: W3C PNG (third edition), 4.9 and 11; Extensions 1.5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.core.records import Carried
+
+_HEAD = 8
+_UNDERSTOOD = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"eXIf", b"iDOT"}  # iDOT: where rows begin, for Apple
+_CARRIED = {b"cICP", b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI", b"tIME", b"sTER", b"oFFs", b"pCAL", b"sCAL"}
+_BY_COLOUR_TYPE = {b"bKGD", b"sBIT"}  # whose meaning hangs on colour type and depth
+_XMP = b"XML:com.adobe.xmp\0"
+_RAW_EXIF = b"Raw profile type exif\0"
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield type, start and end of each chunk, up to and with IEND."""
+    position, kind = _HEAD, b""
+    while kind != b"IEND" and position + 8 <= len(data):
+        end = min(len(data), position + 12 + int.from_bytes(data[position : position + 4], "big"))
+        kind = data[position + 4 : position + 8]
+        yield kind, position, end
+        position = end
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a PNG file, in order and without gaps."""
+    found = list(chunks(data))
+    kinds = {kind for kind, _, _ in found}
+    same = data[24:25] == b"\x08" and data[25:26] != b"\x03" and b"tRNS" not in kinds  # 8 bits, no palette: written so again
+    yield Part("signature", 0, _HEAD, Fate.UNDERSTOOD)
+    end = _HEAD
+    for kind, start, end in found:
+        name = kind.decode("latin-1")
+        text = data[start + 8 : start + 8 + len(_RAW_EXIF)]
+        if kind in _UNDERSTOOD or (kind == b"iTXt" and text.startswith(_XMP)) or (text == _RAW_EXIF and b"eXIf" not in kinds):
+            yield Part(name, start, end, Fate.UNDERSTOOD)
+        elif kind in _CARRIED or (kind in _BY_COLOUR_TYPE and same) or (kind[:1].islower() and kind[3:].islower()):
+            yield Part(name, start, end, Fate.CARRIED)
+        else:  # by its name it is not to be copied where the pixels are others: offsets, signatures, frames
+            yield Part(name, start, end, Fate.LOST)
+    yield from behind(data, end, Fate.CARRIED)
+
+
+def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
+    """Return a newly written PNG with chunks and trailer that its source had, the chunks behind its header."""
+    (_, _, head), *_ = chunks(data)
+    return b"".join((data[:head], *(part.data for part in carried if part.name != "trailer"), data[head:], trailers(carried)))

@@ -1,0 +1,58 @@
+"""PSD: five sections. Source: Adobe, Photoshop File Formats Specification. It is never written again, so nothing is carried."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from pipeline.containers.parts import Fate, Part
+
+_UNDERSTOOD = {1039}  # the ICC profile
+_NAMES = {1005: "density", 1028: "iptc", 1033: "thumbnail", 1036: "thumbnail", 1058: "exif", 1059: "exif", 1060: "xmp"}
+CHANNELS = {0: 1, 1: 1, 2: 1, 3: 3, 4: 4, 9: 3}
+"""Channels of each colour mode: bitmap, grey, indexed, RGB, CMYK, Lab."""
+
+
+def sections(data: bytes) -> tuple[int, int, int]:
+    """Return where the image resources, the layers and the pixels begin."""
+    (palette,) = struct.unpack_from(">I", data, 26)
+    resources = 30 + palette
+    layers = resources + 4 + struct.unpack_from(">I", data, resources)[0]
+    return resources, layers, layers + 4 + struct.unpack_from(">I", data, layers)[0]
+
+
+def is_flat(data: bytes) -> bool:
+    """Return whether a PSD has no layers and no channels but its mode's own."""
+    channels, mode = struct.unpack_from(">H", data, 12)[0], struct.unpack_from(">H", data, 24)[0]
+    _, layers, pixels = sections(data)
+    return bool(channels == CHANNELS.get(mode) and not any(data[layers + 4 : pixels]))
+
+
+def is_whole(data: bytes) -> bool:
+    """Return whether all pixels of a PSD are there, plain or in runs."""
+    channels, height, width, depth = struct.unpack_from(">HIIH", data, 12)
+    _, _, start = sections(data)
+    (compression,) = struct.unpack_from(">H", data, start)
+    size = channels * height * -(-width * depth // 8)
+    if compression == 1:
+        size = 2 * channels * height + sum(struct.unpack_from(f">{channels * height}H", data, start + 2))
+    return bool(compression > 1 or start + 2 + size <= len(data))
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a PSD file, in order and without gaps."""
+    position, layers, pixels = sections(data)
+    yield Part("header", 0, position + 4, Fate.UNDERSTOOD)
+    position += 4
+    while position + 12 <= layers:
+        number, length = struct.unpack_from(">4xHB", data, position)
+        at = position + 7 + length + (1 + length) % 2  # names are padded to an even length
+        (size,) = struct.unpack_from(">I", data, at)
+        end = min(layers, at + 4 + size + size % 2)
+        fate = Fate.UNDERSTOOD if number in _UNDERSTOOD else Fate.LOST
+        yield Part(_NAMES.get(number, "resources"), position, end, fate)
+        position = end
+    yield Part("padding", position, layers, Fate.UNDERSTOOD)
+    layered = any(data[layers + 4 : pixels])
+    yield Part("layers" if layered else "padding", layers, pixels, Fate.LOST if layered else Fate.UNDERSTOOD)
+    yield Part("pixels", pixels, len(data), Fate.UNDERSTOOD)

@@ -1,0 +1,35 @@
+"""WebP: RIFF chunks. Source: RFC 9649, 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.core.records import Carried
+
+_UNDERSTOOD = {b"VP8X", b"VP8 ", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
+
+_LOSSLESS = b"VP8L"
+"""Pixels coded without loss: that they were is carried, and the restored ones are coded so."""
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a WebP file, in order and without gaps."""
+    whole = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    yield Part("header", 0, 12, Fate.UNDERSTOOD)
+    position = 12
+    while position + 8 <= whole:
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        end, kind = min(len(data), position + 8 + size + size % 2), data[position : position + 4]
+        name = kind.decode("latin-1").strip()
+        if kind == _LOSSLESS:
+            yield Part(name, position, end, Fate.CARRIED, b"")
+        else:
+            yield Part(name, position, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
+        position = end
+    yield from behind(data, position, Fate.CARRIED)
+
+
+def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
+    """Return a newly written WebP with the trailer that its source had."""
+    return data + trailers(carried)

@@ -1,0 +1,79 @@
+"""Every byte of a file is accounted for: it is understood, carried into the restored file as it was, or named as lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.containers.account import WALKERS, account, put_back
+from pipeline.pictures import decoding, writing
+from tests.support import containers
+from tests.support.containers import CARRIED, FILM, LOST, PLAIN
+
+
+def decoded(data: bytes) -> decoding.Picture:
+    """Return the picture in a file."""
+    return decoding.decode(data, pixel_limit=10**6)
+
+
+@pytest.mark.parametrize("what", [*CARRIED, *LOST, *PLAIN])
+def test_parts_cover_the_file(what: str) -> None:
+    """Protects the account: there is no byte of a file that belongs to no part."""
+    data = (CARRIED | LOST)[what][0] if what in CARRIED or what in LOST else PLAIN[what]
+    walk = WALKERS.get(decoded(data).format)
+    if walk is None:
+        pytest.skip("a format without a walker is kept whole")
+    end = 0
+    for part in walk(data):
+        assert part.start <= end
+        end = max(end, part.end)
+    assert end == len(data)
+
+
+@pytest.mark.parametrize("what", CARRIED)
+def test_what_is_carried_comes_back(what: str) -> None:
+    """Protects credits, texts, places, films: the restored file has the part as it was, and is a sound file."""
+    data, names = CARRIED[what]
+    picture = decoded(data)
+    assert ([part.name for part in picture.parts], picture.lost) == (names, ())
+    again = decoded(writing.encode(picture, format=picture.format, quality=95))
+    assert sorted((part.name, part.data) for part in again.parts) == sorted((part.name, part.data) for part in picture.parts)
+    assert (again.pixels.shape, again.icc, again.lost) == (picture.pixels.shape, picture.icc, ())
+
+
+@pytest.mark.parametrize("what", CARRIED)
+def test_another_format_is_said_to_lack_them(what: str) -> None:
+    """Protects whoever asks for another format: what only the source's own could hold is told by name."""
+    picture = decoded(CARRIED[what][0])
+    other = "WEBP" if picture.format != "WEBP" else "PNG"
+    assert writing.lacking(picture, other) == tuple(sorted({part.name for part in picture.parts}))
+    assert writing.lacking(picture, picture.format) == ()
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_what_cannot_be_carried_is_named(what: str) -> None:
+    """Protects against silence: offsets, signatures, layers, comments of formats that are not written are named as lost."""
+    data, words = LOST[what]
+    assert decoded(data).lost == tuple(sorted(words))
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_plain_files_lose_nothing(what: str) -> None:
+    """Protects bytes: a file of pixels, EXIF, ICC and XMP carries nothing and is not kept."""
+    picture = decoded(PLAIN[what])
+    assert (picture.parts, picture.lost) == ((), ())
+
+
+@given(data=st.binary(max_size=300), name=st.sampled_from(sorted(WALKERS)), keep=st.integers(0, 400))
+def test_walkers_take_anything(data: bytes, name: str, keep: int) -> None:
+    """Protects the worker: damaged containers are unknown, never an exception, and never parts outside the file."""
+    start = PLAIN.get(name, PLAIN["JPEG"])[:keep]
+    for file in (data, start + data):
+        found = account(file, name)
+        assert all(len(part.data) <= len(file) + 8 for part in found.carried)
+
+
+def test_nothing_is_put_into_a_format_that_is_not_written() -> None:
+    """Protects files: what is put back goes into a file of its own format alone."""
+    assert put_back(b"x", "GIF", decoded(containers.jpeg(behind=FILM)).parts) == b"x"

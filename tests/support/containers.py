@@ -1,0 +1,169 @@
+"""Files with more in them than a picture: a part put into a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or PSD."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from tests.support.pictures import XMP, exif, jpeg2000, photo, saved, srgb_profile, with_metadata
+from tests.support.pictures import tiff as hand_made_tiff
+
+IPTC = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x10\x1c\x02\x50\0\x0bMara Quill!"
+"""What an APP13 segment holds: a by-line."""
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """Return a JPEG segment."""
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def jpeg(*segments: bytes, behind: bytes = b"", seed: int = 0, **options: object) -> bytes:
+    """Return a small JPEG with segments put behind its JFIF segment, and bytes behind its end."""
+    data = saved(photo(40, 56, seed=seed), "JPEG", **options)
+    return data[:20] + b"".join(segments) + data[20:] + behind
+
+
+def with_density(jpeg: bytes, unit: int, x: int, y: int) -> bytes:
+    """Return a JPEG whose JFIF segment tells a density."""
+    return jpeg[:13] + struct.pack(">BHH", unit, x, y) + jpeg[18:]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG chunk."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(*chunks: bytes, behind: bytes = b"", last: bytes = b"", channels: int = 3) -> bytes:
+    """Return a small PNG with chunks put behind its header, ``last`` ones before its end, and bytes behind it."""
+    data = saved(photo(40, 56, channels), "PNG")
+    return data[:33] + b"".join(chunks) + data[33:-12] + last + data[-12:] + behind
+
+
+def webp(*chunks: tuple[bytes, bytes], behind: bytes = b"", **options: object) -> bytes:
+    """Return a small WebP with further chunks at its end, and bytes behind it."""
+    data = saved(photo(40, 56), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", **options)
+    body = data[12:] + b"".join(
+        kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2) for kind, content in chunks
+    )
+    return data[:4] + struct.pack("<I", 4 + len(body)) + b"WEBP" + body + behind
+
+
+def tiff(tags: dict[int, tuple[int, object]], *, big_endian: bool = False, channels: int = 3) -> bytes:
+    """Return a small TIFF with tags, each of a type and its values."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"MM\0*\0\0\0\0" if big_endian else b"II*\0\0\0\0\0")
+    for tag, (kind, value) in tags.items():
+        directory.tagtype[tag] = kind
+        directory[tag] = value
+    file = BytesIO()
+    Image.fromarray(photo(40, 56, channels)).save(file, "TIFF", tiffinfo=directory)
+    return file.getvalue()
+
+
+def bmp(*, density: tuple[int, int] | None = None, behind: bytes = b"") -> bytes:
+    """Return a small BMP with a density in pixels a metre, and bytes behind its end."""
+    data = saved(photo(40, 56), "BMP")
+    return (data if density is None else data[:38] + struct.pack("<ii", *density) + data[46:]) + behind
+
+
+def gif(*, comment: bytes | None = None, behind: bytes = b"") -> bytes:
+    """Return a small GIF with a comment, and bytes behind its end."""
+    image = Image.fromarray(photo(40, 56)).quantize(64)
+    return saved(image, "GIF", **({} if comment is None else {"comment": comment})) + behind
+
+
+def avif(*, code_points: tuple[int, int] | None = None, behind: bytes = b"", icc: bytes | None = None) -> bytes:
+    """Return a small AVIF whose ``nclx`` tells code points of primaries and transfer, and bytes behind its end."""
+    data = saved(photo(40, 56), "AVIF", quality=90, icc_profile=icc)
+    if code_points is not None:
+        at = data.index(b"colrnclx") + 8
+        data = data[:at] + struct.pack(">HH", *code_points) + data[at + 4 :]
+    return data + behind
+
+
+def psd(*, channels: int = 3, layers: bytes = b"", resources: bytes = b"") -> bytes:
+    """Return a small uncompressed PSD of RGB and further channels."""
+    pixels = photo(40, 56)
+    planes = [pixels[..., min(index, 2)] for index in range(channels)]
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, 40, 56, 8, 3)
+    sections = (struct.pack(">I", len(part)) + part for part in (b"", resources, layers))
+    return head + b"".join(sections) + bytes(2) + np.stack(planes).tobytes()
+
+
+FILM = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(range(256)) * 4
+GEO = {33550: (12, (0.5, 0.5, 0.0)), 34735: (3, (1, 1, 0, 1, 1024, 0, 1, 2)), 42112: (2, "<GDALMetadata/>")}
+EXTENSION = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + bytes(8) + b"depth"
+
+CARRIED: dict[str, tuple[bytes, list[str]]] = {
+    "JPEG with credits, a comment, a density": (
+        with_density(jpeg(segment(0xED, IPTC), segment(0xFE, b"scan 117")), 1, 300, 300),
+        ["JFIF", "APP13", "COM"],
+    ),
+    "JPEG with a film behind its end": (jpeg(behind=FILM), ["trailer"]),
+    "JPEG with a heat map and a depth map": (
+        jpeg(segment(0xE1, b"FLIR\0" + bytes(40)), segment(0xE1, EXTENSION), segment(0xE1, EXTENSION)),
+        ["APP1", "XMP-extension", "XMP-extension"],
+    ),
+    "progressive JPEG with a comment": (jpeg(segment(0xFE, b"a"), progressive=True), ["COM"]),
+    "PNG with texts, a density, a date": (
+        png(
+            chunk(b"tEXt", b"parameters\0Steps: 30"),
+            chunk(b"zTXt", b"Comment\0\0x\x9c\x03\0\0\0\0\x01"),
+            chunk(b"iTXt", b"Title\0\0\0de\0Titel\0\xc3\x84"),
+            chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
+            last=chunk(b"tIME", struct.pack(">H5B", 2001, 2, 3, 4, 5, 6)),
+        ),
+        ["tEXt", "zTXt", "iTXt", "pHYs", "tIME"],
+    ),
+    "PNG with colours in numbers": (
+        png(
+            chunk(b"gAMA", struct.pack(">I", 100_000)),
+            chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        ),
+        ["gAMA", "cHRM"],
+    ),
+    "PNG with a chunk that nobody knows": (png(chunk(b"prVt", b"?"), behind=FILM), ["prVt", "trailer"]),
+    "PNG with a background": (png(chunk(b"bKGD", struct.pack(">3H", 255, 0, 9))), ["bKGD"]),
+    "WebP with bytes behind its end": (webp(behind=FILM), ["trailer"]),
+    "TIFF with a place": (tiff(GEO), [f"tag-{tag}" for tag in GEO]),
+    "big-endian TIFF with a place": (tiff(GEO, big_endian=True), [f"tag-{tag}" for tag in GEO]),
+    "BMP with a density": (bmp(density=(11811, 11811)), ["density"]),
+    "AVIF of Display P3": (avif(code_points=(12, 13)), ["nclx"]),
+}
+"""Files by what is in them, with the names of the parts that are carried."""
+
+LOST: dict[str, tuple[bytes, list[str]]] = {
+    "JPEG with an index of pictures": (jpeg(segment(0xE2, b"MPF\0" + bytes(20)), behind=FILM), ["mpf", "trailer"]),
+    "JPEG with a signature": (jpeg(segment(0xEB, b"JP\0\1" + bytes(20))), ["jumbf"]),
+    "PNG with a chunk that is not to be copied": (png(chunk(b"prVT", b"?")), ["prVT"]),
+    "PNG with a signature": (png(chunk(b"caBX", b"?")), ["caBX"]),
+    "WebP with a chunk that nobody knows": (webp((b"abcd", b"x")), ["abcd"]),
+    "TIFF with layers": (tiff({37724: (7, b"Adobe Photoshop Document Data Block\0")}), ["layers"]),
+    "TIFF with a channel that is no alpha": (
+        hand_made_tiff(9, 8, bits=8, samples=4, photometric=2, body=bytes(9 * 8 * 4)), ["channels"]
+    ),
+    "GIF with a comment": (gif(comment=b"hello"), ["comment"]),
+    "GIF with bytes behind its end": (gif(behind=FILM), ["trailer"]),
+    "AVIF with bytes behind its end": (avif(behind=b"\0\0\0\x10mpvdabcdefgh"), ["mpvd"]),
+    "PSD with resources": (psd(resources=b"8BIM\x04\x04\0\0\0\0\0\4abcd"), ["iptc"]),
+    "JPEG 2000 with a profile": (jpeg2000(photo(24, 31), srgb_profile()), ["colours"]),
+    "PPM with a comment": (b"P6 # by hand\n2 1 255\n" + bytes(6), ["comment"]),
+    "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
+}  # fmt: skip
+"""Files by what is in them, with the words for what a restore would lack."""
+
+PLAIN: dict[str, bytes] = {
+    name: saved(photo(24, 31), name) for name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "TGA")
+} | {
+    "GIF": gif(),
+    "PSD": psd(),
+    "JPEG with metadata": with_metadata(photo(8, 9), "JPEG", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "PNG with metadata": with_metadata(photo(8, 9), "PNG", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "TIFF with metadata": with_metadata(photo(8, 9), "TIFF", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "AVIF with metadata": with_metadata(photo(8, 9), "AVIF", exif=exif(), icc=srgb_profile(), xmp=XMP),
+    "WebP with metadata": with_metadata(photo(8, 9, 4), "WEBP", exif=exif(), icc=srgb_profile(), xmp=XMP),
+}
+"""Files of pixels, EXIF, ICC profile and XMP."""
