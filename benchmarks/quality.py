@@ -21,6 +21,7 @@ from safetensors.torch import load
 
 from benchmarks.quality_page.bench import Bench
 from benchmarks.quality_page.curve import curve_section
+from benchmarks.quality_page.effort import effort_section
 from benchmarks.quality_page.pictures import drawings_section, lr_section
 from benchmarks.quality_page.scores import cycles_section, quality_section, set_scores, smooth_section
 from benchmarks.support.page import place, table
@@ -77,6 +78,7 @@ def write(bench: Bench, made_by: str) -> None:
         heading(bench, made_by),
         quality_section(bench, scores),
         curve_section(bench),
+        effort_section(bench),
         cycles_section(scores),
         smooth_section(bench, scores),
         drawings_section(bench),

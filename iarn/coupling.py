@@ -12,9 +12,10 @@ Rescaling", ECCV 2020, equations 3 to 5; there H and G are two subnetworks (docs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,8 @@ class Coupling(nn.Module):
 
 def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e: Encoding) -> Tensor:
     """Return ``change(x, changes)``, the changes being the subnetwork's for ``seen``; on a CPU, unless it trains, in parts."""
+    if torch.is_grad_enabled() and (x.requires_grad or seen.requires_grad) and not _learns(subnetwork):
+        return cast(Tensor, _Recomputed.apply(x, seen, change, subnetwork, e))  # type: ignore[no-untyped-call]
     first = subnetwork.told(e)
     height, width = x.shape[-2:]
     if not _used_on_a_cpu(x):
@@ -138,6 +141,68 @@ def _changed(x: Tensor, change: Change, subnetwork: Subnetwork, seen: Tensor, e:
 
     side_by_side(compute, _parts(height, width))
     return result
+
+
+class _Recomputed(torch.autograd.Function):
+    """:func:`_changed` of a network that does not learn, for gradients of what it was given.
+
+    What lies between a subnetwork's convolutions is not kept for the way back but computed again, on a CPU in parts, each by
+    one thread. So gradients take the memory of the branches alone, and are the same on any number of threads.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: Tensor, change: Change, subnetwork: Subnetwork, e: Encoding) -> Tensor:
+        ctx.save_for_backward(x, seen)
+        ctx.change, ctx.subnetwork, ctx.e = change, subnetwork, e
+        kind = x.device.type
+        ctx.autocast = partial(torch.autocast, kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind))
+        return _changed(x, change, subnetwork, seen, e)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, seen = ctx.saved_tensors
+        whole = (slice(0, x.shape[-2]), slice(0, x.shape[-1]))
+        parts = _parts(*x.shape[-2:]) if x.device.type == "cpu" else [whole]
+        found = [(x, seen)] * len(parts)
+        with ctx.autocast():
+            first = ctx.subnetwork.told(ctx.e)
+
+        def compute(number: int) -> None:
+            part, around = parts[number], _around(parts[number])
+            inner = tuple(slice(at.start - wide.start, at.stop - wide.start) for at, wide in zip(part, around, strict=True))
+            own, near = (each.detach().requires_grad_() for each in (x[..., *part], seen[..., *around]))
+            with torch.enable_grad(), ctx.autocast():
+                surround = _surround(near, _cut_out(ctx.e, around), ctx.subnetwork.centre, (inner[0], inner[1]))
+                result = ctx.change(own, ctx.subnetwork(surround, first))
+            by_own, by_near = torch.autograd.grad(result, (own, near), gradients[0][..., *part])
+            found[number] = by_own, by_near
+
+        side_by_side(compute, range(len(parts)))
+        by_x, by_seen = torch.empty_like(x), torch.zeros_like(seen)
+        for part, (by_own, by_near) in zip(parts, found, strict=True):  # in this order: whoever was first, sums are the same
+            by_x[..., *part] = by_own
+            by_seen[..., *_around(part)] += by_near
+        return by_x, by_seen, None, None, None
+
+
+def _around(part: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Return ``part`` and RADIUS more around it, which may end beyond the picture."""
+    rows, columns = (slice(max(0, at.start - Subnetwork.RADIUS), at.stop + Subnetwork.RADIUS) for at in part)
+    return rows, columns
+
+
+def _learns(subnetwork: Subnetwork) -> bool:
+    """Whether gradients may be wanted of the subnetwork's weights."""
+    return subnetwork.training or subnetwork.first.weight.requires_grad
+
+
+def _cut_out(e: Encoding, part: tuple[slice, slice]) -> Encoding:
+    """Return what ``part`` of the pictures is told."""
+    phases = e.phases if e.even else e.phases[..., *part]
+    if e.sides is None:
+        return replace(e, phases=phases)
+    down, across = ((side - at.start).clamp(min=1) for side, at in zip(e.sides, part, strict=True))
+    return replace(e, phases=phases, sides=(down, across))
 
 
 def _used_on_a_cpu(x: Tensor) -> bool:

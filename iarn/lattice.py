@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,23 +75,53 @@ class Band:
         on_cpu = x.device.type == "cpu"
         rows = CPU_BLOCK_ROWS if on_cpu else BLOCK_ROWS
         blocks = [(row, min(row + rows, stop)) for row in range(start, stop, rows)]
-        if not on_cpu or torch.is_grad_enabled():
-            return torch.cat([self._block(x, dim, origin, *block) for block in blocks], dim)
-        result = x.new_empty(_widened(x, dim, stop - start))
+        if not on_cpu:
+            return torch.cat([self.block(x, dim, origin, *block) for block in blocks], dim)
+        return cast(Tensor, _ByBlocks.apply(x, self, dim, origin, blocks))  # type: ignore[no-untyped-call]
 
-        def compute(block: tuple[int, int]) -> None:
-            result.narrow(dim, block[0] - start, block[1] - block[0]).copy_(self._block(x, dim, origin, *block))
-
-        side_by_side(compute, blocks)  # each by one thread: several sum one product in an order that depends on their number
-        return result
-
-    def _block(self, x: Tensor, dim: int, origin: int, start: int, stop: int) -> Tensor:
+    def block(self, x: Tensor, dim: int, origin: int, start: int, stop: int) -> Tensor:
         """Give a few rows of :meth:`apply`, as a product of their dense matrix."""
         low, high, matrix = self.dense(start, stop)
         weights = torch.from_numpy(matrix.astype(np.float32)).to(x.device)
         x = x.narrow(dim, low - origin, high - low)
         with torch.autocast(x.device.type, enabled=False):  # half precision would cost more than the LR's 8 bits do
             return x @ weights.T if dim == -1 else weights @ x
+
+
+class _ByBlocks(torch.autograd.Function):
+    """Rows of a band times ``x``, and the gradient, by blocks of rows.
+
+    Each is computed by one thread: several sum one product in an order that depends on their number.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, band: Band, dim: int, origin: int, blocks: list[tuple[int, int]]) -> Tensor:
+        ctx.band, ctx.dim, ctx.origin, ctx.blocks, ctx.shape = band, dim, origin, blocks, x.shape
+        result = x.new_empty(_widened(x, dim, blocks[-1][1] - blocks[0][0]))
+
+        def compute(block: tuple[int, int]) -> None:
+            result.narrow(dim, block[0] - blocks[0][0], block[1] - block[0]).copy_(band.block(x, dim, origin, *block))
+
+        side_by_side(compute, blocks)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), blocks, dim = gradients, ctx.blocks, ctx.dim
+        parts: list[tuple[int, Tensor]] = [(0, gradient)] * len(blocks)
+
+        def compute(number: int) -> None:
+            start, stop = blocks[number]
+            low, _, matrix = ctx.band.dense(start, stop)
+            weights = torch.from_numpy(matrix.astype(np.float32))
+            of_block = gradient.narrow(dim, start - blocks[0][0], stop - start)
+            parts[number] = low - ctx.origin, of_block @ weights if dim == -1 else weights.T @ of_block
+
+        side_by_side(compute, range(len(blocks)))
+        result = gradient.new_zeros(ctx.shape)
+        for first, part in parts:
+            result.narrow(dim, first, part.shape[dim]).add_(part)
+        return result, None, None, None, None
 
 
 @dataclass(frozen=True)

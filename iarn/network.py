@@ -96,6 +96,11 @@ class Cost:
     downscale: float
     restore: float
 
+    @property
+    def step(self) -> float:
+        """Those of a step of effort (:mod:`iarn.effort`): a restore, the same again on the way back, as many for gradients."""
+        return 3 * self.restore
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:

@@ -88,6 +88,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "lr_codec": settings.lr_codec,
         "verify": settings.verify,
         "keep_if_lossy": settings.keep_if_lossy,
+        "effort": settings.effort,
         "model": plan.model,
         "shards": plan.shard_count,
         "shards_done": totals.shards,

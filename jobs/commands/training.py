@@ -88,6 +88,10 @@ def evaluate(
             help="Rescale and restore so often as well, and say what it costs; 5 is usual.", rich_help_panel=EVALUATION
         ),
     ] = 0,
+    effort: Annotated[
+        int,
+        typer.Option(help="Steps of descent for a better LR, as `iarn rescale` takes them.", rich_help_panel=EVALUATION),
+    ] = 0,
     weights: Weights = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.", rich_help_panel=OUTPUT)] = False,
@@ -103,10 +107,10 @@ def evaluate(
     engine, network = Engine(data, choose_device(device)), unpack(data)
     found = []
     for uri in images:
-        scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles)
+        scores = evaluate(engine, [pixels for _, pixels in load_images(uri)], wanted, cycles=cycles, effort=effort)
         costs = [cost_at(network, scale) for scale in wanted]
-        rows = zip(scores, costs, strict=True)
-        found += [{"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost)} for score, cost in rows]
+        for score, cost in zip(scores, costs, strict=True):
+            found.append({"source": uri, **asdict(score), "mac_per_source_pixel": asdict(cost) | {"step": cost.step}})
         if not as_json:
             title = f"{uri}\n\n" if len(images) > 1 else ""
             gap = "\n" if uri != images[-1] else ""

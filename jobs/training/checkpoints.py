@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from iarn.training import Trainer, TrainingConfig
+from iarn.recipe import TrainingConfig
+from iarn.training import Trainer
 from iarn.weights import WeightsError, pack, unpack
 from pipeline.core.errors import InvalidOption, InvalidWeights, PlanConflict
 

@@ -50,7 +50,7 @@ class Cycled:
 class Score:
     """Means over the images of a folder at one scale: PSNR in dB, of luma, of RGB and of the LR; SSIM of luma.
 
-    ``low_texture`` has the worst blocks of all images; ``cycled`` is None unless asked for.
+    ``low_texture`` has the worst blocks of all images; ``cycled`` is None unless asked for; ``effort`` is that of the LRs.
     """
 
     scale: str
@@ -61,6 +61,7 @@ class Score:
     lr_psnr: float
     low_texture: BlockErrors
     cycled: Cycled | None = None
+    effort: int = 0
 
 
 def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
@@ -82,12 +83,12 @@ def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
 
 
 def evaluate(
-    engine: Engine, images: Iterable[Pixels], scales: Iterable[tuple[float, float]], *, cycles: int = 0
+    engine: Engine, images: Iterable[Pixels], scales: Iterable[tuple[float, float]], *, cycles: int = 0, effort: int = 0
 ) -> list[Score]:
     """Return a score for each scale, over all ``images`` that are large enough (12 x 12 pixels up to scale 5).
 
-    ``cycles`` above 0 measures that many rounds as well. Raises InvalidOption where no image is large enough, a scale is
-    beyond the network's, or ``cycles`` is negative.
+    ``cycles`` above 0 measures that many rounds as well; LRs are made with ``effort`` steps of descent. Raises InvalidOption
+    where no image is large enough, a scale is beyond the network's, or ``cycles`` or ``effort`` is negative.
     """
     cropped = [crop(image) for image in images]
     wanted = list(scales)
@@ -96,11 +97,13 @@ def evaluate(
         raise InvalidOption("--scales", f"{largest:g}", f"{engine.largest_scale} is the largest scale of this network.")
     if cycles < 0:
         raise InvalidOption("--cycles", str(cycles), "give the number of rounds, or 0 for none.")
+    if effort < 0:
+        raise InvalidOption("--effort", str(effort), "give a count of steps, or 0 for none.")
     smallest = max(CROP, 2 * math.ceil(largest) + 1)
     cropped = [image for image in cropped if min(image.shape[:2]) >= smallest]
     if not cropped:
         raise InvalidOption("images", "too small", f"give at least one of {smallest} x {smallest} pixels.")
-    return [_score(engine, cropped, scale, cycles) for scale in wanted]
+    return [_score(engine, cropped, scale, cycles, effort) for scale in wanted]
 
 
 def cost_at(network: Rescaler, scale: tuple[float, float]) -> Cost:
@@ -137,6 +140,8 @@ def name_of(scale: tuple[float, float]) -> str:
 def table(scores: Sequence[Score], costs: Sequence[Cost]) -> str:
     """Return a Markdown table of ``scores``, the cost at each of them beside; the worst block is in 8-bit levels."""
     headings = ["scale", "images", "PSNR-Y", "PSNR-RGB", "SSIM", "LR PSNR", "worst low-texture block", "MAC per source pixel"]
+    effort = scores[0].effort if scores else 0
+    headings += [f"MAC of each of {effort} steps of effort"] if effort else []
     rounds = scores[0].cycled.rounds if scores and scores[0].cycled else 0
     if rounds:
         headings += [f"PSNR-Y after {rounds}", f"PSNR-RGB after {rounds}", "drop (Y, RGB)"]
@@ -146,6 +151,7 @@ def table(scores: Sequence[Score], costs: Sequence[Cost]) -> str:
         figures += [f"{score.ssim:.4f}", f"{score.lr_psnr:.2f}"]
         figures += [f"{score.low_texture.error:.2f}" if score.low_texture.blocks else "none"]
         figures += [f"{cost.downscale / 1000:.1f} k / {cost.restore / 1000:.1f} k"]
+        figures += [f"{cost.step / 1000:.1f} k"] if effort else []
         if score.cycled:
             cycled = score.cycled
             figures += [f"{cycled.psnr_y:.2f}", f"{cycled.psnr_rgb:.2f}", f"{cycled.drop_y:.2f}, {cycled.drop_rgb:.2f}"]
@@ -163,8 +169,8 @@ def worst(measured: Sequence[BlockErrors]) -> BlockErrors:
     )
 
 
-def _score(engine: Engine, images: list[Pixels], scale: tuple[float, float], cycles: int) -> Score:
-    measured = [_measure(engine, image, scale, cycles) for image in images]
+def _score(engine: Engine, images: list[Pixels], scale: tuple[float, float], cycles: int, effort: int) -> Score:
+    measured = [_measure(engine, image, scale, cycles, effort) for image in images]
     psnr_y, psnr_rgb, similarity, lr_psnr, last_y, last_rgb = (
         np.array([figures for figures, _ in measured]).mean(axis=0).tolist()
     )
@@ -180,19 +186,20 @@ def _score(engine: Engine, images: list[Pixels], scale: tuple[float, float], cyc
         lr_psnr=lr_psnr,
         low_texture=worst([blocks for _, blocks in measured]),
         cycled=again if cycles else None,
+        effort=effort,
     )
 
 
 def _measure(
-    engine: Engine, image: Pixels, scale: tuple[float, float], cycles: int
+    engine: Engine, image: Pixels, scale: tuple[float, float], cycles: int, effort: int
 ) -> tuple[tuple[float, float, float, float, float, float], BlockErrors]:
     """Return PSNR-Y, PSNR-RGB, SSIM, LR PSNR, PSNR-Y and PSNR-RGB after the last round, and the low-texture blocks' errors."""
     size = size_of(image)
     lr_size = lr_size_at(size, scale)
-    lr = engine.downscale(image, lr_size)
+    lr = engine.downscale(image, lr_size, effort=effort)
     restored = again = engine.restore(lr, size)
     for _ in range(cycles - 1):
-        again = engine.restore(engine.downscale(again, lr_size), size)
+        again = engine.restore(engine.downscale(again, lr_size, effort=effort), size)
     x, y = _tensor(image), _tensor(lr)
     reference = bicubic_lr(x, engine.axes(size, lr_size)).mul(255).round() / 255
     first = fidelity(image, restored, scale)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iarn.network import NetworkConfig
-from iarn.training import TrainingConfig
+from iarn.recipe import TrainingConfig
 from pipeline.core.errors import InvalidOption
 
 

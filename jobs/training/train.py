@@ -29,7 +29,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from iarn.training import StepReport, Trainer, TrainingConfig, Use, computes_in_bfloat16
+from iarn.recipe import TrainingConfig
+from iarn.sampling import Use
+from iarn.training import StepReport, Trainer, computes_in_bfloat16
 from iarn.weights import pack
 from jobs.training.checkpoints import LOG, WEIGHTS, load, save, start_from
 from jobs.training.evaluate import evaluate, load_images

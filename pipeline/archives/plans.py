@@ -24,7 +24,7 @@ FORMAT_VERSION = 4
 READ_VERSIONS = (3, FORMAT_VERSION)
 """Versions that are read; what each brought is told at the end of docs/format.md."""
 
-_LATER: dict[str, Any] = {"verify": Verification.FULL, "all_files": False, "keep_if_lossy": False}
+_LATER: dict[str, Any] = {"verify": Verification.FULL, "all_files": False, "keep_if_lossy": False, "effort": 0}
 """Settings that older plans lack, with what those plans mean; a plan has them where it means something else."""
 
 _SHOWN = 3
@@ -123,9 +123,8 @@ def _settings(value: dict[str, Any]) -> Settings:
     value = {**_LATER, **value}
     words: dict[str, Any] = {"tier": Tier, "lr_codec": LrCodec, "floor_metric": FloorMetric, "verify": Verification}
     rest = {name: words[name](part) if name in words else part for name, part in value.items() if name != "target"}
-    for name in ("all_files", "keep_if_lossy"):
-        if not isinstance(rest[name], bool):
-            raise TypeError(f"{name} is no truth value")
+    if odd := [name for name, usual in _LATER.items() if type(rest[name]) is not type(usual)]:  # a bool is no count
+        raise TypeError(f"{', '.join(odd)} of another type")
     return Settings(target=TargetSize(**target), **rest)
 
 

@@ -227,6 +227,7 @@ class Settings:
     that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
     ``verify`` says which entries are measured (all where the tier needs the restore); ``all_files`` carries other files too.
     ``keep_if_lossy`` keeps the source beside the LR where a restore would lack something of it.
+    ``effort`` is how many steps of descent make an LR that hides detail better than the network's forward pass does.
     """
 
     target: TargetSize
@@ -240,6 +241,7 @@ class Settings:
     verify: Verification = Verification.FULL
     all_files: bool = False
     keep_if_lossy: bool = True
+    effort: int = 0
 
     def __post_init__(self) -> None:
         for name in ("floor", "max_ratio"):  # 40 and 40.0 are one setting, and have to be in the plan's bytes
@@ -262,6 +264,9 @@ class Settings:
             why = "makes its latents of the restore" if self.tier.keeps_latent else "comes back exactly and is not restored"
             advice = f"give it with --tier lean; {self.tier} {why}."
             raise InvalidOption("--verify", self.verify, advice)
+        if self.effort < 0 or (self.effort and self.tier in (Tier.BALANCED, Tier.HIGH)):
+            advice = "give a count of steps with a tier whose LRs hide detail: lean, floor, exact-pixels or exact."
+            raise InvalidOption("--effort", str(self.effort), advice)
 
     def differences(self, other: Settings) -> tuple[str, ...]:
         """Return a sentence for each setting in which ``other`` is not the same."""

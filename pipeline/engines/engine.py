@@ -7,18 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iarn.encoding import CLEAN_STEP, Place, Window, budget_of
+from iarn.encoding import CLEAN_STEP, Place, budget_of
 from iarn.lattice import Axis
 from iarn.metrics import luma, psnr_of, ssim_map
 from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import FloorMetric, Pixels, Quality, Size
+from pipeline.engines.effort import DESCENT_POINTS, Sought
+from pipeline.engines.pieces import Piece, filled_up, framed
 from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
 
 FRAMES = (8, 4, 2)
@@ -81,11 +83,15 @@ def largest_scale(data: bytes) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Downscale:
-    """An image (H, W, 3), uint8, and the size (height, width) that its LR shall have; that of a ``grey`` one is grey."""
+    """An image (H, W, 3), uint8, and the size (height, width) that its LR shall have; that of a ``grey`` one is grey.
+
+    ``effort`` is how many steps of descent make the LR better than the forward pass does (:mod:`iarn.effort`).
+    """
 
     pixels: Pixels
     lr_size: Size
     grey: bool = False
+    effort: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +107,7 @@ class Restore:
     clean: bool = False
 
 
-Request = TypeVar("Request", Downscale, Restore)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Piece(Generic[Request]):
-    """A tile of the image of a request, and the shape in LR pixels at which it is computed."""
-
-    request: Request
-    place: Place
-    tile: Tile
-    shape: Size
-    result: Pixels
-
-    @property
-    def stride(self) -> int:
-        return self.place.axes[0].stride
+Request = TypeVar("Request", Downscale, Restore, Sought)
 
 
 class Engine:
@@ -178,12 +169,12 @@ class Engine:
         rows, columns = self.axes(size, lr_size)
         return rows.span, columns.span
 
-    def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False) -> Pixels:
+    def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False, effort: int = 0) -> Pixels:
         """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
 
-        The LR of a ``grey`` image is grey: its three channels are equal.
+        The LR of a ``grey`` image is grey: its three channels are equal. ``effort`` is that of :class:`Downscale`.
         """
-        return self.downscale_many([Downscale(pixels=pixels, lr_size=lr_size, grey=grey)])[0]
+        return self.downscale_many([Downscale(pixels=pixels, lr_size=lr_size, grey=grey, effort=effort)])[0]
 
     def restore(self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False) -> Pixels:
         """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent.
@@ -192,18 +183,21 @@ class Engine:
         """
         return self.restore_many([Restore(lr=lr, size=size, grey=grey, clean=clean)])[0]
 
-    @torch.inference_mode()
     def downscale_many(self, requests: Sequence[Downscale]) -> list[Pixels]:
         """Return the LR of each request, uint8."""
         results = [np.empty((*request.lr_size, 3), np.uint8) for request in requests]
-        pieces = []
+        pieces, sought = [], []
         for request, result in zip(requests, results, strict=True):
             place = Place(axes=self._network.axes(request.pixels.shape[:2], request.lr_size))
-            pieces += self._pieces(request, place, lr_tiles, result)
+            if request.effort and place.axes[0].stride > 1:  # nothing is hidden at scale 1
+                sought.append(Sought(request.pixels, result, place, self.device, effort=request.effort, grey=request.grey))
+            else:
+                pieces += self._pieces(request, place, lr_tiles, result)
         self._run(pieces, self._downscaled)
+        for together in [sought] if self._frames else [[one] for one in sought]:
+            self._seek(together)
         return results
 
-    @torch.inference_mode()
     def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
         """Return the image of each request, uint8."""
         results = [np.empty((*request.size, 3), np.uint8) for request in requests]
@@ -215,26 +209,67 @@ class Engine:
         self._run(pieces, self._restored)
         return results
 
-    def _pieces(self, request: Request, place: Place, cut: Cut, result: Pixels) -> list[_Piece[Request]]:
+    @torch.no_grad()
+    def _seek(self, sought: Sequence[Sought]) -> None:
+        """Descend to the LRs that are sought, all in step."""
+        most = min(self._tile_points, DESCENT_POINTS)
+        forward = [piece for one in sought for piece in self._pieces(one, one.place, lr_tiles, one.result)]
+        for batch in self._batches(forward):
+            with self._autocast():
+                for piece, lr in zip(batch, self._downscaled(batch), strict=True):
+                    piece.request.put(piece.tile, lr)
+        for one in sought:
+            one.begin()
+        while left := [one for one in sought if not one.over]:
+            pieces = [piece for one in left for piece in self._pieces(one, one.place, image_tiles, one.result, most)]
+            for batch in self._batches(pieces, most):
+                self._tell(batch)
+            for one in left:
+                one.step()
+        _give_back(one.place for one in sought)
+
+    def _tell(self, batch: list[Piece[Sought]]) -> None:
+        """Restore a batch of the LRs that are sought, and tell them what that misses, and the gradient of it."""
+        lr = framed([piece.request.window(piece.tile) for piece in batch], batch[0].shape)
+        last = all(piece.request.last for piece in batch)
+        with torch.set_grad_enabled(not last), self._autocast():
+            restored = list(self._recovered(batch, lr.requires_grad_(not last)))
+        gradients = []
+        for piece, x in zip(batch, restored, strict=True):
+            rows, columns = piece.tile.rows, piece.tile.columns
+            image = self._load(piece.request.pixels[rows.start : rows.stop, columns.start : columns.stop])[0]
+            gradients.append(piece.request.missed(image, x.detach()))
+        if not last:
+            (gradient,) = torch.autograd.grad(restored, lr, gradients)
+            for piece, part in zip(batch, gradient, strict=True):
+                piece.request.add(piece.tile, part)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+
+    def _pieces(
+        self, request: Request, place: Place, cut: Cut, result: Pixels, most: int | None = None
+    ) -> list[Piece[Request]]:
         """Cut an image into tiles; where shapes are fixed, into those of the shape that computes the least for it."""
         stride = place.axes[0].stride
         halo = self._network.halo(place.axes)
         tilings = []
-        for points in self._frames or [self._tile_points]:
+        for points in self._frames or [most or self._tile_points]:
             least = points // stride if self._frames else 0
-            tilings.append([(tile, _filled_up(tile.window, least)) for tile in cut(place.axes, halo, points)])
+            tilings.append([(tile, filled_up(tile.window, least)) for tile in cut(place.axes, halo, points)])
         square = [each for each in tilings if all(height == width for _, (height, width) in each)]  # room for the halo
         tiling = min(square or tilings, key=lambda each: sum(height * width for _, (height, width) in each))
         return [
-            _Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
+            Piece(request=request, place=replace(place, window=tile.window), tile=tile, shape=shape, result=result)
             for tile, shape in tiling
         ]
 
-    def _run(self, pieces: Sequence[_Piece[Request]], compute: Callable[[list[_Piece[Request]]], Iterable[Tensor]]) -> None:
+    @torch.inference_mode()
+    def _run(self, pieces: Sequence[Piece[Request]], compute: Callable[[list[Piece[Request]]], Iterable[Tensor]]) -> None:
         """Compute all pieces, batch by batch; a GPU goes on with the next batch while pixels of the last are on their way."""
-        way: deque[tuple[list[_Piece[Request]], list[Tensor], torch.cuda.Event | None]] = deque()
+        way: deque[tuple[list[Piece[Request]], list[Tensor], torch.cuda.Event | None]] = deque()
         for batch in self._batches(pieces):
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+            with self._autocast():
                 computed = [self._leave(x, grey=piece.request.grey) for piece, x in zip(batch, compute(batch), strict=True)]
             way.append(
                 (batch, computed, torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None)
@@ -243,22 +278,22 @@ class Engine:
                 _arrive(*way.popleft())
         while way:
             _arrive(*way.popleft())
-        if any(max(axis.points for axis in piece.place.axes) > LARGE_POINTS for piece in pieces):
-            _give_back()
+        _give_back(piece.place for piece in pieces)
 
-    def _batches(self, pieces: Iterable[_Piece[Request]]) -> Iterator[list[_Piece[Request]]]:
+    def _batches(self, pieces: Iterable[Piece[Request]], most: int | None = None) -> Iterator[list[Piece[Request]]]:
         """Put pieces of one path and shape together, up to the points of the largest tile; without fixed shapes one by one."""
-        waiting: dict[tuple[object, Size], list[_Piece[Request]]] = {}
+        most = most or self._tile_points
+        waiting: dict[tuple[object, Size], list[Piece[Request]]] = {}
         for piece in pieces:
             alike = (self._network.config.path(piece.place.axes), piece.shape)
             batch = waiting.setdefault(alike, [])
             batch.append(piece)
             points = piece.stride**2 * piece.shape[0] * piece.shape[1]
-            if not self._frames or (len(batch) + 1) * points > self._tile_points**2:
+            if not self._frames or (len(batch) + 1) * points > most**2:
                 yield waiting.pop(alike)
         yield from waiting.values()
 
-    def _downscaled(self, batch: list[_Piece[Downscale]]) -> Iterator[Tensor]:
+    def _downscaled(self, batch: Sequence[Piece[Downscale | Sought]]) -> Iterator[Tensor]:
         lattices = []
         for piece in batch:
             (vertical, horizontal), stride = piece.place.axes, piece.stride
@@ -267,21 +302,25 @@ class Engine:
             x = self._load(piece.request.pixels[slice(*rows), slice(*columns)])
             x = vertical.interpolate(x, -2, origin=rows[0], start=top, stop=bottom)
             lattices.append(horizontal.interpolate(x, -1, origin=columns[0], start=left, stop=right))
-        lattice = _framed(lattices, tuple(side * batch[0].stride for side in batch[0].shape))
+        lattice = framed(lattices, tuple(side * batch[0].stride for side in batch[0].shape))
         y = self._network.analyse_lr(lattice, [piece.place for piece in batch])
         for piece, lr in zip(batch, y, strict=True):
             inner = [slice(span.start - span.first, span.stop - span.first) for span in (piece.tile.rows, piece.tile.columns)]
             yield lr[:, *inner]
 
-    def _restored(self, batch: list[_Piece[Restore]]) -> Iterator[Tensor]:
-        windows = [piece.tile.window for piece in batch]
+    def _restored(self, batch: list[Piece[Restore]]) -> Iterator[Tensor]:
         lrs = []
-        for piece, (top, bottom, left, right) in zip(batch, windows, strict=True):
+        for piece in batch:
+            top, bottom, left, right = piece.tile.window
             lrs.append(self._load(piece.request.lr[top:bottom, left:right]))
-        lattice = self._network.synthesise(_framed(lrs, batch[0].shape), None, [piece.place for piece in batch])
-        for piece, (top, _, left, _), x in zip(batch, windows, lattice, strict=True):
+        return self._recovered(batch, framed(lrs, batch[0].shape))
+
+    def _recovered(self, batch: list[Piece[Request]], lr: Tensor) -> Iterator[Tensor]:
+        """Return what the tiles of a batch yield, (3, h, w) each, of what they see of LRs, (B, 3, h, w)."""
+        lattice = self._network.synthesise(lr, None, [piece.place for piece in batch])
+        for piece, x in zip(batch, lattice, strict=True):
             (vertical, horizontal), stride = piece.place.axes, piece.stride
-            rows, columns = piece.tile.rows, piece.tile.columns
+            (top, _, left, _), rows, columns = piece.tile.window, piece.tile.rows, piece.tile.columns
             x = vertical.recover(x, -2, origin=top * stride, start=rows.start, stop=rows.stop)
             yield horizontal.recover(x, -1, origin=left * stride, start=columns.start, stop=columns.stop)
 
@@ -299,23 +338,7 @@ class Engine:
         return torch.empty(x.shape, dtype=torch.uint8, pin_memory=True).copy_(x, non_blocking=True)
 
 
-def _filled_up(window: Window, least: int) -> Size:
-    """Return the shape of a window that has at least ``least`` rows and columns."""
-    top, bottom, left, right = window
-    return max(bottom - top, least), max(right - left, least)
-
-
-def _framed(pictures: list[Tensor], shape: Sequence[int]) -> Tensor:
-    """Make a batch of ``pictures`` (1, 3, h, w), filled up to ``shape``."""
-    if len(pictures) == 1 and pictures[0].shape[-2:] == tuple(shape):
-        return pictures[0]
-    batch = pictures[0].new_zeros(len(pictures), *shape, 3).permute(0, 3, 1, 2)
-    for place, picture in zip(batch, pictures, strict=True):
-        place[:, : picture.shape[-2], : picture.shape[-1]] = picture[0]
-    return batch
-
-
-def _arrive(batch: Sequence[_Piece[Request]], computed: list[Tensor], done: torch.cuda.Event | None) -> None:
+def _arrive(batch: Sequence[Piece[Request]], computed: list[Tensor], done: torch.cuda.Event | None) -> None:
     """Put what was computed for a batch into the results, as soon as it is there."""
     if done is not None:
         done.synchronize()
@@ -324,10 +347,11 @@ def _arrive(batch: Sequence[_Piece[Request]], computed: list[Tensor], done: torc
         piece.result[rows.start : rows.stop, columns.start : columns.stop] = pixels.numpy()
 
 
-def _give_back() -> None:
-    """Return the memory of the tiles of a large image to the system; glibc would keep some 500 MB of it."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+def _give_back(places: Iterable[Place]) -> None:
+    """Return the memory of the tiles of large images to the system; glibc would keep some 500 MB of it."""
+    if any(max(axis.points for axis in place.axes) > LARGE_POINTS for place in places):
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:

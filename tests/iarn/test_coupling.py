@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -113,3 +113,24 @@ def test_what_is_trained_is_what_is_used(way: str) -> None:
         used = getattr(coupling, way)(u, v, e)
     for one, other in zip(trained, used, strict=True):
         torch.testing.assert_close(one.detach(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [None, (9, 11)], ids=["whole", "filled up"])
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_gradients_of_a_network_that_does_not_learn_are_those_of_one_that_does(way: str, sides: tuple[int, int] | None) -> None:
+    """Protects effort: computed again part by part, a gradient is what autograd gives that keeps everything in between."""
+    coupling, height, width = Coupling(3, 9, 8, 1.0), PART[0] + 3, PART[1] + 5
+    draw(coupling, seed=3)
+    e = encoding(height, width)
+    if sides is not None:
+        e = replace(e, sides=(torch.tensor([height - sides[0]]), torch.tensor([width - sides[1]])))
+    towards = [noise(1, 3, height, width, seed=4), noise(1, 9, height, width, seed=5)]
+    for part in towards if sides is not None else ():
+        part[..., height - sides[0] :, :], part[..., width - sides[1] :] = 0, 0  # nobody asks for what is filling
+    found = []
+    for learns in (True, False):
+        coupling.train(learns).requires_grad_(learns)
+        parts = [noise(1, 3, height, width).requires_grad_(), noise(1, 9, height, width, seed=1).requires_grad_()]
+        found.append(torch.autograd.grad(getattr(coupling, way)(*parts, e), parts, towards))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)

@@ -136,6 +136,21 @@ def test_gradients_pass_through_resampling() -> None:
     torch.testing.assert_close(x.grad, 2 * x.detach(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dim", [-2, -1])
+def test_gradients_by_blocks_are_those_of_the_product(dim: int) -> None:
+    """Protects effort and training: the gradient of a part of a band, cut to blocks, is that of one product."""
+    axis = Axis(300, 150, 3)
+    for rows, apply in (((20, 290), axis.recover), ((31, 400), axis.interpolate)):
+        needed = (axis.point_range if apply == axis.recover else axis.source_range)(*rows)
+        x = noise(1, 2, needed[1] - needed[0], needed[1] - needed[0]).requires_grad_()
+        found = apply(x, dim, origin=needed[0], start=rows[0], stop=rows[1])
+        towards = noise(*found.shape, seed=1)
+        (gradient,) = torch.autograd.grad(found, x, towards)
+        matrix = apply(torch.eye(len(x[0, 0])), -2, origin=needed[0], start=rows[0], stop=rows[1])
+        expected = matrix.T @ towards if dim == -2 else towards @ matrix
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-4)
+
+
 @given(st.tuples(st.integers(1, 500), st.integers(1, 500)), st.sampled_from([POWERS_OF_TWO, (1, 2, 3, 4, 6, 8, 32)]), st.data())
 def test_the_stride_is_the_smallest_that_reaches(size: tuple[int, int], strides: tuple[int, ...], data: st.DataObject) -> None:
     """Protects cost: the lattice is as coarse as both scales allow, and never coarser than the image."""

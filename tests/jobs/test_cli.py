@@ -44,7 +44,7 @@ SURFACE = {
             "--tier",
             "--verify",
         ],
-        *["--floor", "--floor-metric", "--keep-if-lossy", "--max-ratio", "--no-keep-if-lossy", "--weights"],
+        *["--effort", "--floor", "--floor-metric", "--keep-if-lossy", "--max-ratio", "--no-keep-if-lossy", "--weights"],
     ],
     "restore": [
         "archive",
@@ -83,7 +83,7 @@ SURFACE = {
         "--steps",
         "--workers",
     ],
-    "evaluate": ["images", "--cycles", "--device", "--json", "--scales", "--weights"],
+    "evaluate": ["images", "--cycles", "--device", "--effort", "--json", "--scales", "--weights"],
 }
 
 

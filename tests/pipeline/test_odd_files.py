@@ -260,6 +260,7 @@ NAMES = {
 """By format, the entries that come back under another name than their own."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", NAMES)
 @pytest.mark.parametrize("kind", ["files", "tar"])
 def test_a_name_that_an_entry_has_by_itself_is_given_to_no_other(tmp_path: Path, kind: str, form: str) -> None:

@@ -248,6 +248,7 @@ def little_samples(draw: st.DrawFn) -> list[Sample]:
     return found
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     samples=little_samples(),

@@ -21,6 +21,7 @@ from tests.support import pictures, workshop
 from tests.support.workshop import Arrays, Sample, batch_on_the_cpu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["damaged", "tiny"])
 def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects memory: assets without pixels, or of next to none, fill a window by their bytes and their number."""
@@ -42,6 +43,7 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, content: str, monkeypatch
     assert max(most) <= 2 * bound + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [False, True])
 def test_large_pictures_go_one_at_a_time(tmp_path: Path, batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects memory: of pictures above the window one is under way and at most one more not yet let go of."""

@@ -52,6 +52,7 @@ def test_a_foreign_object_in_a_shards_place_is_left_alone(tmp_path: Path) -> Non
     assert other.entries
 
 
+@pytest.mark.slow
 def test_a_worker_runs_two_shards_at_once(tmp_path: Path) -> None:
     """Protects the window of shards: side by side the same bytes come out as one after the other, and all is counted."""
     for index in range(4):

@@ -82,6 +82,7 @@ def test_a_clean_lr_as_avif_stays_close() -> None:
         assert len(lossy.data) < 0.6 * len(plain.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "floor"), [(FloorMetric.PSNR, 41.0), (FloorMetric.PSNR_Y, 43.0), (FloorMetric.SSIM, 0.985)], ids=str
 )

@@ -43,6 +43,7 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", list(Tier))
 def test_a_whole_archive_passes(tmp_path: Path, tier: Tier) -> None:
     """Protects against false alarms: a fresh archive has no failure, and all its restores agree with its source."""

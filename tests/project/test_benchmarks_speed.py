@@ -40,6 +40,7 @@ def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: 
         assert row["peak_mb"] > 0
 
 
+@pytest.mark.slow
 def test_it_needs_no_ray() -> None:
     """Protects the benchmark on a machine that has the GPU and no Ray, and the main path in a debugger."""
     blocked = "import sys; sys.modules['ray'] = None; sys.path.insert(0, '.'); import benchmarks.whole_job, benchmarks.single"

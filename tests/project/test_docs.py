@@ -187,6 +187,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_page_on_python_runs() -> None:
     """Protects docs/python.md: its examples run one after the other (DataLoader's workers are for test_dataset.py)."""

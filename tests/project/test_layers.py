@@ -67,6 +67,8 @@ HOMES = {
 EVERYWHERE = {"numpy"}
 TORCH = {
     "pipeline/engines/engine.py",
+    "pipeline/engines/effort.py",
+    "pipeline/engines/pieces.py",
     "pipeline/reading/dataset.py",
     "jobs/training/train.py",
     "jobs/training/checkpoints.py",
@@ -74,8 +76,8 @@ TORCH = {
 }
 """Files outside iarn that know torch: the engine, the dataset of an archive, training and measuring."""
 
-NETWORK = {"pipeline/engines/engine.py", "pipeline/engines/tiles.py"}
-"""Files of the pipeline that know iarn: the engine, and the tiles that are cut along its lattice."""
+NETWORK = {f"pipeline/engines/{name}.py" for name in ("engine", "effort", "pieces", "tiles")}
+"""Files of the pipeline that know iarn: the engine and its parts, and the tiles that are cut along its lattice."""
 
 
 def name_of(path: Path) -> str:

@@ -41,6 +41,7 @@ def test_planning_asks_for_pages(measure: str) -> None:
     assert asked["put"] == 4
 
 
+@pytest.mark.slow
 def test_a_driven_job_ends_with_every_shard_done_once() -> None:
     """Protects the driver: every shard of the plan reaches an actor once, and the totals of the archive are all reports."""
     store = SimulatedStore(2500)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ JPEG = b"\xff\xd8\xff\xe0 a jpeg"
 PNG = b"\x89PNG\r\n\x1a\n a png"
 
 
+def make_tar(members: list[tuple[str, bytes]], format_: int = tarfile.PAX_FORMAT) -> bytes:
+    """Return a tar of regular files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format_) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def shard_of(folder: Path, kind: ShardKind, files: dict[str, bytes]) -> tuple[Store, SourceShard]:
     """Write files to a folder, and return them as one shard."""
     for key, data in files.items():
@@ -23,6 +36,11 @@ def shard_of(folder: Path, kind: ShardKind, files: dict[str, bytes]) -> tuple[St
     store = open_store(str(folder))
     objects = tuple(store.stat(key) for key in sorted(files))
     return store, SourceShard(id="000000000-x", name=objects[0].key, kind=kind, objects=objects)
+
+
+def read_tar(folder: Path, data: bytes) -> list[Asset]:
+    """Return all assets of a tar."""
+    return list(read_assets(*shard_of(folder, ShardKind.TAR, {"x.tar": data})))
 
 
 def read_damaged(store: Store, shard: SourceShard) -> tuple[list[Asset], DamagedShard]:

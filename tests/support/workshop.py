@@ -199,6 +199,7 @@ def begin(
     all_files: bool = False,
     anew: bool = False,
     keep_if_lossy: bool = True,
+    effort: int = 0,
 ) -> Archive:
     """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
     if tier is Tier.FLOOR and floor is None:
@@ -215,6 +216,7 @@ def begin(
         verify=verify,
         all_files=all_files,
         keep_if_lossy=keep_if_lossy,
+        effort=effort,
     )
     model = archive.parent / "tiny.safetensors"
     if not model.exists():

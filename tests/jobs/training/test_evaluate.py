@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from iarn.encoding import Place
 from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors
 from iarn.network import Cost, NetworkConfig, Rescaler
+from iarn.weights import shipped
 from jobs.cli import app
 from jobs.training.evaluate import Score, cost_at, crop, evaluate, fidelity, lr_size_at, name_of, table, worst
 from jobs.training.scales import parse_scales
@@ -179,6 +180,19 @@ def test_the_table_has_every_figure() -> None:
     score = Score(scale="2", images=5, psnr_y=40.123, psnr_rgb=38, ssim=0.98765, lr_psnr=41, low_texture=blocks)
     row = table([score], [Cost(downscale=54321, restore=60000)]).splitlines()[2]
     assert row == "| x2 | 5 | 40.12 | 38.00 | 0.9877 | 41.00 | none | 54.3 k / 60.0 k |"
+    heading, _, row = table([replace(score, effort=3)], [Cost(downscale=54321, restore=60000)]).splitlines()
+    assert "each of 3 steps" in heading
+    assert row.endswith("| 54.3 k / 60.0 k | 180.0 k |")
+
+
+def test_effort_is_measured() -> None:
+    """Protects `iarn evaluate --effort`: figures are of LRs made with it, which restore better, and a score says so."""
+    engine = Engine(shipped(), torch.device("cpu"))
+    (without,), (score,) = (evaluate(engine, pictures(), [(2, 2)], effort=effort) for effort in (0, 2))
+    assert (without.effort, score.effort) == (0, 2)
+    assert score.psnr_rgb > without.psnr_rgb
+    with pytest.raises(InvalidOption, match="--effort -1"):
+        evaluate(engine, pictures(), [(2, 2)], effort=-1)
 
 
 def test_the_command_has_a_table_for_each_folder(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from iarn.training import Trainer, TrainingConfig
+from iarn.recipe import TrainingConfig
+from iarn.training import Trainer
 from iarn.weights import pack, read_metadata, unpack
 from jobs.training import train as training
 from jobs.training.checkpoints import save

@@ -14,7 +14,7 @@ from tests.support import workshop
 
 TRAIN = Path(__file__).parents[4] / "shared" / "data" / "train" / "train-00.tar"
 
-PART = 48
+PART = 24
 """Members that the tiers which compute most have."""
 
 pytestmark = [

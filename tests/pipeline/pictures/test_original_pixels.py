@@ -21,6 +21,7 @@ from tests.support.pictures import harmed, photo, saved, tiff
 BYTES, PIXELS = OriginalCoding.BYTES, OriginalCoding.PIXELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [False, True], ids=["RGB", "grey"])
 def test_damaged_pixels_are_refused_or_of_the_right_shape(grey: bool) -> None:
     """Protects readers of damaged archives in tier exact-pixels: one error, or pixels of the expected shape; never a crash."""

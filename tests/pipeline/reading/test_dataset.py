@@ -47,6 +47,7 @@ def test_every_rescaled_entry_once(uri: str) -> None:
             dataset[index]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12 about forks, which DataLoader makes
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_read_for_themselves(uri: str, start: str) -> None:

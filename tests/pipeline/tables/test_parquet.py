@@ -347,6 +347,7 @@ with open(sys.argv[1], "rb") as file:
 """
 
 
+@pytest.mark.slow
 def test_one_huge_row_group_is_streamed(tmp_path: Path) -> None:
     """Protects bounded memory on sources that others wrote as a single row group."""
     image = pa.array([os.urandom(2**20)] * 200)
