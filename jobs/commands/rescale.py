@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import QUALITY, SIZE, SOURCE, STORE, Device, JsonLines, Weights, with_pool
+from jobs.commands.options import QUALITY, SIZE, SOURCE, STORE, Device, JsonLines, SourceAccess, Weights, with_pool
 from jobs.requests import RescaleJob
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
+from pipeline.stores.base import Access
 
 
 @with_pool
@@ -88,6 +89,7 @@ def rescale(
             rich_help_panel=SOURCE,
         ),
     ] = None,
+    source_access: SourceAccess = Access.SIGNED,
     anew: Annotated[
         bool,
         typer.Option("--anew", help="Give up the plan of an archive in which nothing was written yet, for these settings."),
@@ -113,6 +115,7 @@ def rescale(
         archive=archive,
         settings=settings,
         weights=weights,
+        source_access=source_access,
         device=device,
         pool=pool,
         json_lines=json_lines or None,

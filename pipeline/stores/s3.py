@@ -12,12 +12,14 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import boto3
 import urllib3.exceptions
+from botocore import UNSIGNED
 from botocore import exceptions as vendor
 from botocore.config import Config
 
 from pipeline.core.errors import (
     AccessDenied,
     AlreadyExists,
+    CredentialsMissing,
     CredentialsRefused,
     InvalidKey,
     InvalidOption,
@@ -29,6 +31,7 @@ from pipeline.core.errors import (
 from pipeline.core.records import ObjectInfo
 from pipeline.stores.base import (
     BUFFER_SIZE,
+    Access,
     check_new_key,
     check_path,
     check_range,
@@ -42,20 +45,12 @@ from pipeline.stores.base import (
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-# NoCredentialsError and its kin: what was tried is not shown, as it may hold a secret.
+# Of these what was tried is not shown, as it may hold a secret.
+_MISSING = (vendor.NoCredentialsError, vendor.PartialCredentialsError, vendor.UnknownCredentialError, vendor.NoAuthTokenError)
 _DENIED = (
-    vendor.NoCredentialsError,
-    vendor.PartialCredentialsError,
-    vendor.CredentialRetrievalError,
-    vendor.UnknownCredentialError,
-    vendor.NoAuthTokenError,
-    vendor.TokenRetrievalError,
-    vendor.UnknownTokenProviderError,
-    vendor.RefreshWithMFAUnsupportedError,
-    vendor.MetadataRetrievalError,
-    vendor.SSOError,
-    vendor.LoginError,
-)
+    vendor.CredentialRetrievalError, vendor.TokenRetrievalError, vendor.UnknownTokenProviderError,
+    vendor.RefreshWithMFAUnsupportedError, vendor.MetadataRetrievalError, vendor.SSOError, vendor.LoginError,
+)  # fmt: skip
 _MISCONFIGURED = (
     vendor.ProfileNotFound,
     vendor.ConfigNotFound,
@@ -92,8 +87,10 @@ def _from_vendor_error(error: Exception, uri: str, bucket_uri: str) -> PipelineE
     if isinstance(error, vendor.ClientError):
         return _from_client_error(error, uri, bucket_uri)
     name = type(error).__name__
+    if isinstance(error, _MISSING):
+        return CredentialsMissing(uri, name)
     if isinstance(error, _DENIED):
-        return CredentialsRefused(uri, f"{name}: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        return CredentialsRefused(uri, f"{name}: they could not be got; log in again, or name others by AWS_PROFILE")
     detail = without_secrets(str(error))
     if isinstance(error, _MISCONFIGURED):
         return InvalidOption("AWS configuration", name, detail)
@@ -129,7 +126,8 @@ class S3Store:
     """A bucket, or a prefix in one, as a store, on any server that honours If-Match and If-None-Match.
 
     Credentials, region and endpoint come by boto3's own means (environment, profiles, roles, AWS_ENDPOINT_URL) in the process
-    that uses the store; none of them is pickled. The client is made at the first use, and anew after refused credentials.
+    that uses the store; none of them is pickled, only the ``access``, which says whether credentials are used at all and who
+    pays. The client is made at the first use, and anew after refused credentials.
     """
 
     LIST_PAGE = 1000
@@ -148,8 +146,8 @@ class S3Store:
     ORDERED_SERVERS = ("AmazonS3",)
     """Servers that list in byte order, as S3 documents; SeaweedFS lists a folder before its siblings."""
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._bucket, self._prefix = bucket, prefix
+    def __init__(self, bucket: str, prefix: str = "", access: Access = Access.SIGNED) -> None:
+        self._bucket, self._prefix, self._access = bucket, prefix, access
         self._bucket_uri = f"s3://{bucket}"
         self._base = f"{prefix}/" if prefix else ""
         self.uri = f"{self._bucket_uri}/{prefix}" if prefix else self._bucket_uri
@@ -157,8 +155,8 @@ class S3Store:
         self._made: S3Client | None = None
         self._bucket_seen = False
 
-    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
-        return type(self), (self._bucket, self._prefix)
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str, Access]]:
+        return type(self), (self._bucket, self._prefix, self._access)
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
@@ -367,8 +365,10 @@ class S3Store:
             yield self._client()
         except _VENDOR_ERRORS as error:
             found = _from_vendor_error(error, uri, self._bucket_uri)
-            if isinstance(found, CredentialsRefused):
+            if isinstance(found, CredentialsMissing | CredentialsRefused):
                 self._made = None  # the next use reads them anew, where a file or a role may have others by then
+            if isinstance(found, AccessDenied) and self._access is Access.UNSIGNED:
+                found = AccessDenied(uri, f"{found.detail}, asked without credentials")
             raise found from None
 
     def _client(self) -> S3Client:
@@ -381,9 +381,17 @@ class S3Store:
                     max_pool_connections=self.CONNECTIONS,
                     connect_timeout=self.CONNECT_TIMEOUT,
                     read_timeout=self.READ_TIMEOUT,
+                    signature_version=UNSIGNED if self._access is Access.UNSIGNED else None,
                 )
                 try:
-                    client = self._made = boto3.session.Session().client("s3", config=config)
+                    client = boto3.session.Session().client("s3", config=config)
                 except ValueError as error:  # botocore's word for an endpoint that is no URL
                     raise InvalidOption("AWS configuration", "endpoint", without_secrets(str(error))) from None
+                if self._access is Access.REQUESTER_PAYS:  # on every request there is, before it is signed
+                    client.meta.events.register("before-call.s3", _offer_to_pay)
+                self._made = client
             return client
+
+
+def _offer_to_pay(params: dict[str, Any], **_: object) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"

@@ -48,6 +48,7 @@ HOMES = {
     "pyarrow": {"pipeline/tables/"},
     "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/serve.py"},
     "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
+    "grpc": {"pipeline/cluster/room.py"},  # what Ray speaks
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py", "jobs/commands/"},

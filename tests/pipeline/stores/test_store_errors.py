@@ -12,6 +12,7 @@ from botocore import exceptions as vendor
 
 from pipeline.core.errors import (
     AccessDenied,
+    CredentialsMissing,
     CredentialsRefused,
     InvalidKey,
     InvalidOption,
@@ -60,8 +61,8 @@ def test_answers_of_s3_are_translated(code: str, status: int, expected: Pipeline
 
 
 _EXPECTED = {
-    vendor.NoCredentialsError: CredentialsRefused,
-    vendor.PartialCredentialsError: CredentialsRefused,
+    vendor.NoCredentialsError: CredentialsMissing,
+    vendor.PartialCredentialsError: CredentialsMissing,
     vendor.CredentialRetrievalError: CredentialsRefused,
     vendor.TokenRetrievalError: CredentialsRefused,
     vendor.UnauthorizedSSOTokenError: CredentialsRefused,
