@@ -14,14 +14,14 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.errors import NothingSelected
 from pipeline.archives.rollups import survey
 from pipeline.core.records import Commit, Entry, SourceShard
-from pipeline.stores.store import open_store
+from pipeline.stores.store import Access, open_store
 
 PARTS = ("lr", "latent", "alpha", "original")
 
 
-def inspect(uri: str, key: str | None, *, entries: bool, shards: bool, as_json: bool) -> int:
+def inspect(uri: str, key: str | None, *, entries: bool, shards: bool, as_json: bool, access: Access = Access.SIGNED) -> int:
     """Print an archive's plan and state, its shards or entries, or one entry; raises NothingSelected for an unknown key."""
-    archive = Archive.open(open_store(uri))
+    archive = Archive.open(open_store(uri, access=access))
     if key is not None:
         found = [{"shard": shard_id, **describe(entry)} for shard_id, entry in archive.find((key,))]
         if not found:

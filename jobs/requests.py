@@ -9,12 +9,14 @@ from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Settings
+from pipeline.stores.base import Access
 
 
 @dataclass(frozen=True, kw_only=True)
 class RescaleJob:
     """What one ``iarn rescale`` was asked for; ``weights`` None takes those that ship with the package.
 
+    ``source_access`` and ``archive_access``, here and below, are how their buckets are asked; no part of the plan.
     ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones. ``anew``
     gives up another plan that stands in the archive, where no shard of it was written: no other job may be at work there.
     ``json_lines`` here and below: True for JSON lines, False for people, None by whether standard error is a terminal.
@@ -24,6 +26,7 @@ class RescaleJob:
     archive: str
     settings: Settings
     weights: Path | None = None
+    source_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
     pool: PoolOptions = field(default_factory=PoolOptions)
@@ -39,6 +42,7 @@ class RestoreJob:
     archive: str
     destination: str
     options: RestoreOptions
+    archive_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
     pool: PoolOptions = field(default_factory=PoolOptions)
@@ -52,6 +56,8 @@ class VerifyJob:
     archive: str
     sample: float = 0.05
     seed: int = 0
+    archive_access: Access = Access.SIGNED
+    source_access: Access = Access.SIGNED
     device: str = "auto"
     pool: PoolOptions = field(default_factory=PoolOptions)
     json_lines: bool | None = None
@@ -70,6 +76,8 @@ class ReportJob:
     as_json: bool = False
     sample: int | None = None
     worst: int = 12
+    archive_access: Access = Access.SIGNED
+    source_access: Access = Access.SIGNED
     device: str = "auto"
 
     def __post_init__(self) -> None:

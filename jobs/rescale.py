@@ -38,7 +38,7 @@ def rescale(job: RescaleJob) -> int:
     archive = open_archive(job)
     count = archive.plan.shard_count
     reporter = Reporter("rescale", count, json_lines=job.json_lines)
-    work = RescaleWork(archive=archive.store.uri, device=job.device, threads=job.threads)
+    work = RescaleWork(archive=archive.store.uri, source_access=job.source_access, device=job.device, threads=job.threads)
     with RollupWriter(archive.store, archive.digest) as rollups:
         done = resume(reporter, rollups, survey(archive.store, archive.digest, count))
         left = (shard for shard in archive.shards() if shard.id not in done)
@@ -91,7 +91,11 @@ def _begin(job: RescaleJob, model: bytes) -> Archive:
     with spool() as directory, LeftOutList(directory / LEFT_OUT) as left_out:
         settings = job.settings
         listing = Listing(
-            sniff=job.sniff, image_column=settings.image_column, all_files=settings.all_files, left_out=left_out.add
+            sniff=job.sniff,
+            image_column=settings.image_column,
+            all_files=settings.all_files,
+            access=job.source_access,
+            left_out=left_out.add,
         )
         found = find_source(job.source, listing)
         store = open_store(job.archive, create=True)

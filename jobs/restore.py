@@ -29,7 +29,7 @@ def restore(job: RestoreJob) -> int:
 
     Raises UsageError, StoreError, ArchiveError, EngineError or PoolError where the job itself cannot run.
     """
-    archive = Archive.open(open_store(job.archive))
+    archive = Archive.open(open_store(job.archive, access=job.archive_access))
     destination = open_store(job.destination, create=True)
     if destination.uri == archive.store.uri:
         raise InvalidOption("destination", job.destination, "it is the archive itself; give a folder of its own.")
@@ -40,7 +40,12 @@ def restore(job: RestoreJob) -> int:
     wanted = _count_wanted(archive, committed, job.options)
     reporter = Reporter("restore", wanted, json_lines=job.json_lines)
     work = RestoreWork(
-        archive=archive.store.uri, destination=destination.uri, options=job.options, device=job.device, threads=job.threads
+        archive=archive.store.uri,
+        archive_access=job.archive_access,
+        destination=destination.uri,
+        options=job.options,
+        device=job.device,
+        threads=job.threads,
     )
     with RollupWriter(state, digest) as rollups:
         finished = resume(reporter, rollups, survey(state, digest, count))

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import aiohttp
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from jobs.submission import Submission
-from pipeline.cluster.errors import ClusterUnavailable
-from pipeline.cluster.room import SUBMISSION_VARIABLE, first_line
+from pipeline.cluster.errors import ClusterUnavailable, TokenWanted
+from pipeline.cluster.room import SUBMISSION_VARIABLE, first_line, first_sentence
 from pipeline.stores.base import without_secrets
 
 MARK = "iarn"
@@ -32,7 +33,7 @@ Write = Callable[[str], None]
 
 
 def submit(submission: Submission, address: str) -> str:
-    """Submit a job to the cluster whose dashboard is at ``address``; return its id. Raises ClusterUnavailable."""
+    """Submit a job to the cluster whose dashboard is at ``address``; return its id. Raises ClusterUnavailable, TokenWanted."""
     own = f"iarn-{submission.verb}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     environment = dict(submission.runtime_env)
     environment["env_vars"] = dict(environment.get("env_vars", {})) | {SUBMISSION_VARIABLE: own}
@@ -125,7 +126,9 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
         client = JobSubmissionClient(address)
         logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)  # it tells of every connection
         yield client
-    except (RuntimeError, OSError, ValueError) as error:  # no server, a refused token, no such job
+    except AuthenticationError as error:
+        raise TokenWanted(address, first_sentence(error)) from None
+    except (RuntimeError, OSError, ValueError) as error:  # no server, no such job
         raise ClusterUnavailable(address, without_secrets(first_line(error))) from None
 
 

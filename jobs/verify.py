@@ -12,13 +12,20 @@ from pipeline.verify import VerifyWork
 
 def verify(job: VerifyJob) -> int:
     """Check an archive; return 0 where it is whole and complete, 1 where anything is damaged or missing."""
-    archive = Archive.open(open_store(job.archive))
+    archive = Archive.open(open_store(job.archive, access=job.archive_access))
     archive.model_bytes()
     count = archive.plan.shard_count
     committed = archive.done()
     reporter = Reporter("verify", len(committed), json_lines=job.json_lines)
     shards = (shard for shard in archive.shards() if shard.id in committed)
-    work = VerifyWork(archive=archive.store.uri, sample=job.sample, seed=job.seed, device=job.device)
+    work = VerifyWork(
+        archive=archive.store.uri,
+        archive_access=job.archive_access,
+        source_access=job.source_access,
+        sample=job.sample,
+        seed=job.seed,
+        device=job.device,
+    )
     with reporter.running():
         if committed:
             for result in pool.run(work, shards, job.pool, reporter.snapshot, reporter.notice):

@@ -33,7 +33,7 @@ from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
 from pipeline.pictures.picture import Picture, bled, size_of
-from pipeline.stores.store import Store, open_store
+from pipeline.stores.store import Access, Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, keeps_whole, original_entry
 
 VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
@@ -48,10 +48,12 @@ BLEED = 4
 class RescaleWork:
     """What a worker needs to rescale shards of one archive; small, picklable, free of credentials.
 
-    ``halvings`` is how often tiles and windows are halved, where memory was too small for all of them.
+    ``source_access`` is how the source's bucket is asked. ``halvings`` is how often tiles and windows are halved, where memory
+    was too small for all of them.
     """
 
     archive: str
+    source_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
     halvings: int = 0
@@ -88,7 +90,7 @@ class RescaleWorker:
 
     def __init__(self, work: RescaleWork) -> None:
         self.archive = Archive.open(open_store(work.archive))
-        self.source: Store = open_store(self.archive.plan.source)
+        self.source: Store = open_store(self.archive.plan.source, access=work.source_access)
         self.settings = self.archive.plan.settings
         points = halved(TILE_POINTS, work.halvings)
         self._one = OneThread("engine")

@@ -43,7 +43,7 @@ from pipeline.outputs.outputs import Output, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.base import Stamp
-from pipeline.stores.store import Store, open_store
+from pipeline.stores.store import Access, Store, open_store
 
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source."""
@@ -53,12 +53,14 @@ STATE_PREFIX = ".iarn"
 class RestoreWork:
     """What a worker needs to restore shards of one archive; small, picklable, free of credentials.
 
-    ``halvings`` is how often tiles and windows are halved, where memory was too small for all of them.
+    ``archive_access`` is how the archive's bucket is asked. ``halvings`` is how often tiles and windows are halved, where
+    memory was too small for all of them.
     """
 
     archive: str
     destination: str
     options: RestoreOptions
+    archive_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
     halvings: int = 0
@@ -98,7 +100,7 @@ class RestoreWorker:
     """Restores shards of one archive with one engine."""
 
     def __init__(self, work: RestoreWork) -> None:
-        self.archive = Archive.open(open_store(work.archive))
+        self.archive = Archive.open(open_store(work.archive, access=work.archive_access))
         self.options = work.options
         self.destination = open_store(work.destination, create=True)
         self.digest = work.options.digest(self.archive.digest)

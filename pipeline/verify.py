@@ -16,6 +16,7 @@ from pipeline.assets import shards
 from pipeline.core.errors import (
     AccessDenied,
     ArchiveError,
+    CredentialsMissing,
     CredentialsRefused,
     PipelineError,
     ShardError,
@@ -42,9 +43,9 @@ from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import finish_picture, original_pixels
 from pipeline.pictures import decoding
-from pipeline.stores.store import open_store
+from pipeline.stores.store import Access, open_store
 
-NO_WORD = (StoreUnavailable, CredentialsRefused, AccessDenied)
+NO_WORD = (StoreUnavailable, CredentialsMissing, CredentialsRefused, AccessDenied)
 """What a store says that is no word about the archive in it."""
 
 TOLERANCE_DB = 0.1
@@ -61,12 +62,15 @@ CEILING_DB = 60.0
 class VerifyWork:
     """What a worker needs to check shards of one archive; ``sample`` is the share of entries to restore.
 
-    ``halvings`` is how often tiles are halved, where memory was too small for them.
+    ``archive_access`` and ``source_access`` are how their buckets are asked. ``halvings`` is how often tiles are halved, where
+    memory was too small for them.
     """
 
     archive: str
     sample: float
     seed: int = 0
+    archive_access: Access = Access.SIGNED
+    source_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
     halvings: int = 0
@@ -80,7 +84,8 @@ class VerifyWorker:
     """Checks committed shards of one archive."""
 
     def __init__(self, work: VerifyWork) -> None:
-        self.archive = Archive.open(open_store(work.archive))
+        self.archive = Archive.open(open_store(work.archive, access=work.archive_access))
+        self._source_access = work.source_access
         points = halved(TILE_POINTS, work.halvings)
         self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
         self.progress = Progress()
@@ -151,7 +156,8 @@ class VerifyWorker:
         if not keys:
             return
         try:
-            source, settings = open_store(self.archive.plan.source), self.archive.plan.settings
+            settings = self.archive.plan.settings
+            source = open_store(self.archive.plan.source, access=self._source_access)
             for asset in shards.read_assets(source, shard, image_column=settings.image_column, all_files=settings.all_files):
                 if asset.key in keys and asset.data is not None:
                     entry = self.archive.read_entry(shard.id, asset.key)

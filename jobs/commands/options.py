@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cluster.options import STALL_MINUTES, PoolOptions
+from pipeline.stores.base import Access
 
 SIZE = "Size"
 QUALITY = "Quality and bytes"
@@ -25,6 +26,14 @@ Archive = Annotated[str, typer.Argument(help=f"The archive. {STORE}")]
 Weights = Annotated[Path | None, typer.Option(help="Weights file; the shipped one unless given.", rich_help_panel=QUALITY)]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="JSON lines instead of a progress bar, also on a terminal.", rich_help_panel=OUTPUT)
+]
+SourceAccess = Annotated[
+    Access,
+    typer.Option(help="How a bucket of the source is asked; unsigned: it is public.", rich_help_panel=SOURCE),
+]
+ArchiveAccess = Annotated[
+    Access,
+    typer.Option(help="How a bucket of the archive is asked; unsigned: it is public.", rich_help_panel=SOURCE),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.", rich_help_panel=OUTPUT)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto for the best there is.", rich_help_panel=CLUSTER)]

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import QUALITY, SIZE, SOURCE, STORE, Device, JsonLines, Weights, with_pool
+from jobs.commands.options import QUALITY, SIZE, SOURCE, STORE, Device, JsonLines, SourceAccess, Weights, with_pool
 from jobs.requests import RescaleJob
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
+from pipeline.stores.base import Access
 
 
 @with_pool
@@ -103,6 +104,7 @@ def rescale(
             rich_help_panel=SOURCE,
         ),
     ] = None,
+    source_access: SourceAccess = Access.SIGNED,
     anew: Annotated[
         bool,
         typer.Option(
@@ -134,6 +136,7 @@ def rescale(
         archive=archive,
         settings=settings,
         weights=weights,
+        source_access=source_access,
         device=device,
         pool=pool,
         json_lines=json_lines or None,

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import OUTPUT, SELECTION, SIZE, STORE, Archive, Device, JsonLines, with_pool
+from jobs.commands.options import OUTPUT, SELECTION, SIZE, STORE, Archive, ArchiveAccess, Device, JsonLines, with_pool
 from jobs.requests import RestoreJob
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import OutputKind, RestoreOptions
+from pipeline.stores.base import Access
 
 
 @with_pool
@@ -45,6 +46,7 @@ def restore(
         str, typer.Option("--format", help="source (each as it was), png, jpeg, webp or avif.", rich_help_panel=OUTPUT)
     ] = "source",
     quality: Annotated[int, typer.Option(help="Quality of lossy formats, 1 to 100.", rich_help_panel=OUTPUT)] = 95,
+    archive_access: ArchiveAccess = Access.SIGNED,
     device: Device = "auto",
     json_lines: JsonLines = False,
 ) -> int:
@@ -64,7 +66,13 @@ def restore(
         shards=frozenset(shard) if shard else None,
     )
     job = RestoreJob(
-        archive=archive, destination=destination, options=options, device=device, pool=pool, json_lines=json_lines or None
+        archive=archive,
+        destination=destination,
+        options=options,
+        archive_access=archive_access,
+        device=device,
+        pool=pool,
+        json_lines=json_lines or None,
     )
     from jobs.restore import restore
 

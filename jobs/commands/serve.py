@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import CLUSTER, STORE, Address, Device
+from jobs.commands.options import CLUSTER, STORE, Address, ArchiveAccess, Device
 from jobs.web.serve_job import ServeJob, names_of, read_token
+from pipeline.stores.base import Access
 
 NETWORK = "Address and access"
 LIMITS = "Limits"
@@ -25,6 +26,7 @@ def serve(
         Path | None,
         typer.Option(help="Where the token is; IARN_TOKEN of the environment else.", rich_help_panel=NETWORK),
     ] = None,
+    archive_access: ArchiveAccess = Access.SIGNED,
     queue: Annotated[
         int, typer.Option(help="Restores that may wait; those beyond are refused with 503.", rich_help_panel=LIMITS)
     ] = ServeJob.queue,
@@ -55,6 +57,7 @@ def serve(
         host=host,
         port=port,
         token=read_token(token_file, os.environ),
+        archive_access=archive_access,
         address=address,
         device=device,
         replicas=replicas,

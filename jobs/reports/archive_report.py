@@ -51,9 +51,9 @@ def report(job: ReportJob) -> int:
 def write(job: ReportJob) -> tuple[Path, ...]:
     """Write the report of an archive in place of an older one; return its files. Raises AlreadyExists for any other file."""
     check_replaceable(job.out)
-    archive = open_archive(job.archive, device=job.device)
+    archive = open_archive(job.archive, device=job.device, access=job.archive_access)
     found = figures(archive.archive, sample=job.sample, worst=job.worst)
-    page = render(found, closeups(archive, found["worst"]))
+    page = render(found, closeups(archive, found["worst"], job.source_access))
     with local_errors(str(job.out)):
         job.out.parent.mkdir(parents=True, exist_ok=True)
         job.out.write_text(page, encoding="utf-8", errors="backslashreplace")

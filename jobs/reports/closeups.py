@@ -16,7 +16,7 @@ from pipeline.core.records import Pixels, SourceShard
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, resize
 from pipeline.reading.reader import ArchiveReader, EntryReader
-from pipeline.stores.store import open_store
+from pipeline.stores.store import Access, open_store
 
 SIDE = 192
 """Pixels of a close-up's sides at most."""
@@ -61,7 +61,9 @@ class Closeup:
     profile: bytes | None = None
 
 
-def closeups(archive: ArchiveReader, worst: Sequence[Mapping[str, Any]]) -> list[Closeup]:
+def closeups(
+    archive: ArchiveReader, worst: Sequence[Mapping[str, Any]], source_access: Access = Access.SIGNED
+) -> list[Closeup]:
     """Return a close-up of each entry that ``worst`` tells by ``key`` and ``shard``; sources are read where they still are."""
     wanted: dict[str, set[str]] = {}
     for figures in worst:
@@ -69,7 +71,7 @@ def closeups(archive: ArchiveReader, worst: Sequence[Mapping[str, Any]]) -> list
     sources: dict[tuple[str, str], bytes] = {}
     for shard in archive.archive.shards() if wanted else ():
         if shard.id in wanted:
-            found = _sources(archive, shard, wanted[shard.id])
+            found = _sources(archive, shard, wanted[shard.id], source_access)
             sources.update({(shard.id, key): data for key, data in found.items()})
     return [_closeup(archive, figures, sources.get((figures["shard"], figures["key"]))) for figures in worst]
 
@@ -89,11 +91,11 @@ def data_uris(found: Sequence[Closeup]) -> dict[int, str]:
     return {key: f"data:image/{extensions[key]};base64,{base64.b64encode(data).decode()}" for key, data in files.items()}
 
 
-def _sources(archive: ArchiveReader, shard: SourceShard, keys: set[str]) -> dict[str, bytes]:
+def _sources(archive: ArchiveReader, shard: SourceShard, keys: set[str], access: Access) -> dict[str, bytes]:
     """Return the source's files of some keys of a shard, those that can still be read."""
     found: dict[str, bytes] = {}
     try:
-        store, settings = open_store(archive.plan.source), archive.plan.settings
+        store, settings = open_store(archive.plan.source, access=access), archive.plan.settings
         for asset in shards.read_assets(store, shard, image_column=settings.image_column, all_files=settings.all_files):
             if asset.key in keys and asset.data is not None:
                 found[asset.key] = asset.data

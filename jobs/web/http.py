@@ -1,14 +1,14 @@
 """The service over HTTP: routes, negotiation, headers, errors; the only importer of fastapi.
 
-A key is one segment of the path, percent-encoded whole (a slash is %2F). Reads of archives run in threads, restores in the
-backend's engines; nothing here waits for either with the event loop in hand.
+A key is the end of a path, percent-encoded whole (a slash is %2F) or, as proxies leave it, with its slashes. Reads of archives
+run in threads, restores in the backend's engines; nothing here waits for either with the event loop in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,10 +35,10 @@ from pipeline.core.options import Limits
 from pipeline.core.records import EntryKind, Tier
 from pipeline.entry_picture import renamed
 from pipeline.reading.catalogue import Filter
-from pipeline.reading.errors import RanOutOfTime, ServiceError
+from pipeline.reading.errors import NoSuchEntry, RanOutOfTime, ServiceError
 from pipeline.reading.service import FORMS, EntryPlace, File, ImageRequest, Shelf
 
-ENTRY = "/archives/{archive}/assets/{key}"
+ENTRY = "/archives/{archive}/assets/{key:path}"
 FOREVER = "max-age=31536000, immutable"
 GALLERY = Path(__file__).with_name("gallery")
 CHUNK_BYTES = 256 * 1024
@@ -50,7 +50,7 @@ LIST_SECONDS = 1.0
 
 Result = TypeVar("Result")
 Name = Annotated[str, Segment(max_length=1024, description="The archive's name.")]
-Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded whole: a slash is %2F.")]
+Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded: best as a whole, a slash as %2F.")]
 Shard = Annotated[str | None, Query(max_length=300, description="The shard's id, where several have the key.")]
 
 
@@ -84,10 +84,15 @@ class Service:
             raise HTTPException(404, f"No archive here has this name; there are {', '.join(self.shelves)}.")
         return shelf
 
-    async def find(self, name: str, key: str, shard: str | None) -> tuple[Shelf, EntryPlace]:
-        """Return the archive and the place of an entry."""
-        shelf = self.shelf(name)
-        return shelf, await self.read(shelf.place, _text(key), shard)
+    async def find(self, name: str, key: str, part: str, shard: str | None) -> tuple[Shelf, EntryPlace, str]:
+        """Return the archive, the place of an entry, and what of it an address means: ``part``, or "" for all that is known."""
+        shelf, missing = self.shelf(name), dict[str, NoSuchEntry]()
+        for own, wanted in _meanings(key, part):
+            try:
+                return shelf, await self.read(shelf.place, _text(own), shard), wanted
+            except NoSuchEntry as error:
+                missing[wanted] = error
+        raise missing[part]
 
     async def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run what reads an archive in a thread, within the seconds of a request; there are READERS of them."""
@@ -101,7 +106,8 @@ class Service:
 def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> App:
     """Return the ASGI application that serves some archives, with restores by ``backend``."""
     service = Service(shelves, backend, options)
-    app = FastAPI(title="iarn", summary="Archives of images, restored on demand.", docs_url=None, redoc_url=None)
+    summary, here = "Archives of images, restored on demand.", [{"url": "./"}]
+    app = FastAPI(title="iarn", summary=summary, servers=here, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
     for kind in (PipelineError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
@@ -109,6 +115,7 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
     _add_archive_routes(app, service)
     _add_stored_routes(app, service)
     _add_image_route(app, service)
+    _add_entry_route(app, service)  # the last: a key may have any form
     if GALLERY.is_dir():
         app.mount("/gallery", _GalleryFiles(directory=GALLERY, html=True), name="gallery")
     return Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
@@ -138,7 +145,7 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 
     async def root() -> Response:
         """Lead to the gallery."""
-        return RedirectResponse("/gallery/", 307)
+        return RedirectResponse("gallery/", 307)  # below whatever path a proxy has the service at
 
     text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
     _route(app, "/healthz", healthz)
@@ -179,35 +186,46 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
             lambda: shelf.list(wanted, after=after, limit=limit, seconds=LIST_SECONDS), limiter=service.listers
         )
         for each in listed["assets"]:
-            each["links"] = _links(shelf, each, ambiguous=each.pop("holders") > 1)
+            each["links"] = _links(each, "assets/", ambiguous=each.pop("holders") > 1)
         return JSONResponse(listed, headers={"Cache-Control": "no-cache"})
-
-    async def asset(archive: Name, key: Key, shard: Shard = None) -> JSONResponse:
-        """Tell all that is known of an entry."""
-        shelf, place = await service.find(archive, key, shard)
-        found = await service.read(shelf.asset, place)
-        found["links"] = _links(shelf, found, ambiguous=shard is not None)
-        return JSONResponse(found, headers={"Cache-Control": "no-cache"})
 
     _route(app, "/archives", archives, response_model=Archives)
     _route(app, "/archives/{archive}/assets", assets, responses={200: {"model": Assets}})
+
+
+def _add_entry_route(app: FastAPI, service: Service) -> None:
+    async def asset(archive: Name, key: Key, shard: Shard = None) -> JSONResponse:
+        """Tell all that is known of an entry."""
+        shelf, place, _ = await service.find(archive, key, "", shard)
+        return await _all_known(service, shelf, place, shard)
+
     _route(app, ENTRY, asset, responses={200: {"model": Asset}})
+
+
+async def _all_known(service: Service, shelf: Shelf, place: EntryPlace, shard: str | None) -> JSONResponse:
+    found = await service.read(shelf.asset, place)
+    found["links"] = _links(found, "", ambiguous=shard is not None)
+    return JSONResponse(found, headers={"Cache-Control": "no-cache"})
 
 
 def _add_stored_routes(app: FastAPI, service: Service) -> None:
     async def lr(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give an entry's LR, the very bytes that are stored."""
-        name = json.dumps(["lr", _text(archive), _text(key), shard])
+        name = json.dumps(["lr", archive, key, shard])
         found = service.cache.get(name)
         if found is None:
-            shelf, place = await service.find(archive, key, shard)
+            shelf, place, part = await service.find(archive, key, "lr", shard)
+            if not part:
+                return await _all_known(service, shelf, place, shard)
             found = await service.read(shelf.lr, place)
             service.cache.put(name, found, len(found.data))
         return _picture(service, request, found, key=renamed(_text(key), found.form))
 
     async def original(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
         """Give the source's own bytes, where they are kept."""
-        shelf, place = await service.find(archive, key, shard)
+        shelf, place, part = await service.find(archive, key, "original", shard)
+        if not part:
+            return await _all_known(service, shelf, place, shard)
         found = await service.read(shelf.original, place)
         return _picture(service, request, found, key=place.key, own_bytes=True)
 
@@ -229,7 +247,9 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         latent: Annotated[int, Query(ge=0, le=1, description="0: from the LR alone.")] = 1,
     ) -> Response:
         """Give a restored image, at the original size or another: the bytes that `iarn restore` writes."""
-        shelf, place = await service.find(archive, key, shard)
+        shelf, place, part = await service.find(archive, key, "image", shard)
+        if not part:
+            return await _all_known(service, shelf, place, shard)
         width, _, height = (size or "").partition("x")
         wanted = ImageRequest(
             form=format or form_for(request.headers.get("accept", "")),
@@ -317,8 +337,20 @@ def _text(segment: str) -> str:
         raise InvalidOption("path", segment[:100], "percent-encode it as UTF-8.") from None
 
 
-def _links(shelf: Shelf, asset: Mapping[str, Any], *, ambiguous: bool) -> dict[str, str | None]:
-    base = f"/archives/{quote(shelf.name, safe='')}/assets/{quote(asset['key'], safe='')}"
+def _meanings(key: str, part: str) -> Iterator[tuple[str, str]]:
+    """Yield what an address ``key/part`` may mean, a key and which part of it, in the order in which it is looked for.
+
+    A key that is encoded whole is one segment. One with slashes may end as a part is called, so the longest comes first. A
+    segment with an encoded slash is a whole key whatever stands before it: a link, followed from an address with slashes.
+    """
+    whole = [segment for segment in key.split("/") if "%2f" in segment.lower()]
+    readings = [(key, part), (f"{key}/{part}", "")] if part and not whole else [((whole or [key])[-1], part)]
+    yield from reversed(readings) if "/" in key else readings
+
+
+def _links(asset: Mapping[str, Any], base: str, *, ambiguous: bool) -> dict[str, str | None]:
+    """Return links relative to the address of an entry whose key is encoded whole, or of a list where ``base`` says so."""
+    base += quote(asset["key"], safe="")
     shard = f"?shard={quote(asset['shard'], safe='')}" if ambiguous else ""
     lr = f"{base}/lr{shard}" if asset["kind"] == "lr" else None
     return {"lr": lr, "image": f"{base}/image{shard}", "original": f"{base}/original{shard}" if asset["has_original"] else None}

@@ -21,7 +21,7 @@ def page(description: Mapping[str, Any]) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1><p>{escape(info.get('summary', ''))} "
-        f"For programs: <a href=/openapi.json>openapi.json</a>.</p>{body}</html>"
+        f"For programs: <a href=openapi.json>openapi.json</a>.</p>{body}</html>"
     )
 
 

@@ -69,7 +69,7 @@ class Guard:
             else:
                 await _refuse(counted, *refusal)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.end(route, method, status, seconds=time.monotonic() - began, sent=sent)
 

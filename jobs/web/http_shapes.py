@@ -59,7 +59,7 @@ class Parts(BaseModel):
 
 
 class Links(BaseModel):
-    """Where an entry's files are; null where it has none."""
+    """Where an entry's files are, relative to the address that was asked for; null where it has none."""
 
     lr: str | None
     image: str

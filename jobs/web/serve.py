@@ -33,6 +33,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.options import Limits
 from pipeline.reading.errors import Overloaded
 from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from pipeline.stores.store import Access
 
 ONGOING = 4
 """Restores that a replica has under way: while the network has one, others are read, decoded and coded."""
@@ -45,7 +46,7 @@ def serve(job: ServeJob) -> int:
     with ExitStack() as stack:
         listener = stack.enter_context(bind(job.host, job.port))
         shelves = [
-            stack.enter_context(closing(Shelf(name, uri, number=number)))
+            stack.enter_context(closing(Shelf(name, uri, number=number, access=job.archive_access)))
             for number, (name, uri) in enumerate(job.archives.items())
         ]
         stack.enter_context(cluster(job.address or cluster_address(os.environ)))
@@ -88,9 +89,9 @@ def ready_line(named: Collection[str], listener: socket.socket) -> str:
 class _Replica:
     """One process with its engines, as Serve starts it."""
 
-    def __init__(self, uris: tuple[str, ...], device: str, limits: Limits) -> None:
+    def __init__(self, uris: tuple[str, ...], device: str, limits: Limits, access: Access) -> None:
         os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
-        self._restorer = Restorer(uris, device=device, limits=limits)
+        self._restorer = Restorer(uris, device=device, limits=limits, access=access)
 
     async def restore(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:
         return await asyncio.to_thread(self._restorer.attempt, place, request)
@@ -114,7 +115,7 @@ class Replicas:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("asyncio").addFilter(_is_no_lost_replica)
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
-        app = deployment(job, room).bind(tuple(uris), job.device, limits)
+        app = deployment(job, room).bind(tuple(uris), job.device, limits, job.archive_access)
         try:
             ray_serve.start(proxy_location="Disabled", logging_config=quiet)
             self._handle = ray_serve.run(app, name=self._name, route_prefix=None, logging_config=quiet)

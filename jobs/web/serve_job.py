@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
+from pipeline.stores.base import Access
 
 TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
@@ -22,6 +23,7 @@ class ServeJob:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = field(default=None, repr=False)
+    archive_access: Access = Access.SIGNED
     address: str | None = None
     device: str = "auto"
     replicas: int = 1

@@ -14,7 +14,7 @@ from pipeline.assets.samples import SNIFFED, begins_image
 from pipeline.assets.takeout import end_of
 from pipeline.core.errors import EmptySource, InvalidOption, NotFound, ShardError, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
-from pipeline.stores.store import LocalStore, Store, open_store, split_uri
+from pipeline.stores.store import Access, LocalStore, Store, open_store, split_uri
 
 GROUP_COUNT = 256
 """Images of one shard of loose files: some minutes of work, so that little is repeated after a crash."""
@@ -56,14 +56,15 @@ class Listing:
 
     ``sniff`` looks at the first bytes of files whose names do not tell whether they are images; None: in local folders alone.
     ``tables`` looks into Parquet files: one without images, as img2dataset writes them beside its tars, is no source then;
-    ``image_column`` names the column of the others. ``all_files`` takes files that are no images as well. Groups of loose files
-    close at ``group_count`` or ``group_bytes``.
+    ``image_column`` names the column of the others. ``all_files`` takes files that are no images as well. ``access`` is how a
+    bucket is asked. Groups of loose files close at ``group_count`` or ``group_bytes``.
     """
 
     sniff: bool | None = None
     tables: bool = True
     image_column: str | None = None
     all_files: bool = False
+    access: Access = Access.SIGNED
     group_count: int = GROUP_COUNT
     group_bytes: int = GROUP_BYTES
     left_out: LeaveOut = lambda _info, _why: None
@@ -97,16 +98,16 @@ def find_source(uri: str, listing: Listing | None = None) -> Source:
     try:
         parent, key = split_uri(uri)
     except InvalidOption:  # a bucket, the root folder; what makes no sense at all is refused below
-        return find_shards(open_store(uri), listing)
+        return find_shards(open_store(uri, access=listing.access), listing)
     try:
         if uri.endswith("/"):
             raise NotFound(uri)
-        store = open_store(parent)
+        store = open_store(parent, access=listing.access)
         info = store.stat(key)
     except NotFound:
-        return find_shards(open_store(uri), listing)
+        return find_shards(open_store(uri, access=listing.access), listing)
     if next(iter(store.list(f"{key}/")), None) is not None:
-        return find_shards(open_store(uri), listing)
+        return find_shards(open_store(uri, access=listing.access), listing)
     kind, why = _Kinds(store, listing)(info)
     if kind is None and not listing.all_files:
         raise EmptySource(uri, why=why if _PARQUET.search(key) else "")

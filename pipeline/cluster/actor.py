@@ -16,7 +16,7 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryErro
 
 from pipeline.cluster.errors import WorkerLost
 from pipeline.cluster.room import first_line
-from pipeline.core.errors import AccessDenied, CredentialsRefused, PipelineError, StoreUnavailable
+from pipeline.core.errors import AccessDenied, CredentialsMissing, CredentialsRefused, PipelineError, StoreUnavailable
 from pipeline.core.records import ShardReport, SourceShard
 
 _NODE_GONE = re.compile(r"its node has died|node was (terminated|drained|preempted)|raylet (has )?died", re.IGNORECASE)
@@ -117,7 +117,7 @@ class _Actor:
             worker = self._worker_for(halvings)
             run = getattr(worker, "run_carefully", worker.run) if careful else worker.run
             return cast(ShardReport, run(shard))
-        except CredentialsRefused as error:  # those of a file or a role may be renewed by then
+        except (CredentialsMissing, CredentialsRefused) as error:  # those of a file or a role may be renewed by then
             return Fault(reason=str(error), again=True, ends=error)
         except PipelineError as error:
             denied = error if isinstance(error, AccessDenied) else None

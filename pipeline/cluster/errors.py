@@ -26,6 +26,20 @@ class ClusterUnavailable(PoolError):
         return f"The Ray cluster at {self.address} cannot be joined ({self.detail}). {advice}"
 
 
+class TokenWanted(PoolError):
+    """A Ray cluster takes nobody without its token, and this process has none, or another."""
+
+    def __init__(self, address: str, detail: str) -> None:
+        super().__init__(address, detail)
+        self.address, self.detail = address, detail
+
+    def __str__(self) -> str:
+        return (
+            f"The Ray cluster at {self.address} wants its token ({self.detail}). Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+            "to the token that the cluster was started with, or RAY_AUTH_TOKEN_PATH to a file of it."
+        )
+
+
 class ResourcesUnavailable(PoolError):
     """The cluster can never give what was asked for."""
 

@@ -9,15 +9,17 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import psutil
 import ray
+from ray.exceptions import AuthenticationError
 
-from pipeline.cluster.errors import ClusterUnavailable, ResourcesUnavailable
+from pipeline.cluster.errors import ClusterUnavailable, ResourcesUnavailable, TokenWanted
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import DeviceUnavailable, InvalidOption
 
@@ -99,7 +101,7 @@ def cluster(address: str | None, again: Callable[[str], None] = _warn) -> Iterat
     """Join the cluster at ``address``, or the one this process is in, or start one here that ends with the block.
 
     Around several jobs it spares all but the first the start of Ray. A start that takes Ray too long is tried again, which
-    ``again`` is told in a sentence. Raises ClusterUnavailable.
+    ``again`` is told in a sentence. Raises ClusterUnavailable, TokenWanted.
     """
     if ray.is_initialized():
         yield
@@ -108,6 +110,7 @@ def cluster(address: str | None, again: Callable[[str], None] = _warn) -> Iterat
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the network's threads share CPUs with decoding: no spinning
     if address is not None:
         _check_reachable(address)
+        _check_token(address)
     local: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     options = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False, **local}
     try:
@@ -115,6 +118,8 @@ def cluster(address: str | None, again: Callable[[str], None] = _warn) -> Iterat
         # Workers get this process's folder on their path, and a package named like ours there would hide ours.
         with keeping_handler(signal.SIGTERM), chdir(Path(__file__).parents[2]):
             started(lambda: ray.init(**options), again, tries=1 if address else START_TRIES)
+    except AuthenticationError as error:
+        raise TokenWanted(address or "local", first_sentence(error)) from None
     except Exception as error:  # a node that does not start in time is a bare one
         raise ClusterUnavailable(address or "local", first_line(error)) from None
     try:
@@ -185,6 +190,41 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterUnavailable(address, str(error)) from None
+
+
+def _check_token(address: str) -> None:
+    """Raise TokenWanted at once where a cluster does not take the token of this process, or wants one and there is none.
+
+    Ray would try for twenty seconds, a line of its log for each, and then say that nothing is there. So what it would ask first
+    is asked here, over a channel of its own making.
+    """
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+        from ray._private.grpc_utils import init_grpc_channel
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # none of it is public; without it Ray tells in its own way
+        return
+    place = address.removeprefix("ray://")
+    if address == "auto":
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        try:
+            place = canonicalize_bootstrap_address(address)
+        except ConnectionError:  # nothing to ask
+            return
+    first = "RayletDriver/ClusterInfo" if address.startswith("ray://") else "NodeInfoGcsService/GetClusterId"
+    try:
+        with closing(init_grpc_channel(place)) as channel:
+            channel.unary_unary(f"/ray.rpc.{first}")(b"", timeout=CONNECT_SECONDS)
+    except AuthenticationError as error:
+        raise TokenWanted(address, first_sentence(error)) from None
+    except grpc.RpcError as error:  # any other is for Ray to meet
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise TokenWanted(address, error.details()) from None
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of what an error says, without its full stop."""
+    return first_line(error).partition(". ")[0].rstrip(".")
 
 
 def first_line(error: BaseException) -> str:

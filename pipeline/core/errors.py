@@ -15,6 +15,7 @@
     │   ├── AlreadyExists
     │   ├── InvalidKey
     │   ├── AccessDenied
+    │   ├── CredentialsMissing      none were found where the store is used
     │   ├── CredentialsRefused      not for one object alone: they have expired, or are wrong
     │   ├── StoreUnavailable
     │   └── SourceChanged           an object is no longer the one that was planned
@@ -42,6 +43,7 @@
     │   └── DeviceUnavailable
     ├── PoolError
     │   ├── ClusterUnavailable      no Ray to run on
+    │   ├── TokenWanted             a cluster is joined with its token alone
     │   ├── ResourcesUnavailable    the cluster can never give what was asked for
     │   ├── WorkerNotStarted        actors do not come up
     │   ├── WorkerLost              an actor died under its shard
@@ -153,8 +155,22 @@ class AccessDenied(StoreError):
         return f"{self.uri} refuses access ({self.detail}). Check the credentials and their permissions."
 
 
+class CredentialsMissing(StoreError):
+    """No credentials were found in the process that uses a store, and it was not to do without."""
+
+    def __init__(self, uri: str, detail: str) -> None:
+        super().__init__(uri, detail)
+        self.uri, self.detail = uri, detail
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uri}: no credentials were found ({self.detail}). Give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE or a role where this runs; a public bucket needs none: --source-access unsigned, or --archive-access."
+        )
+
+
 class CredentialsRefused(StoreError):
-    """A store does not take the credentials, whatever they are used for: expired, revoked, wrong or missing."""
+    """A store does not take the credentials, whatever they are used for: expired, revoked or wrong."""
 
     def __init__(self, uri: str, detail: str) -> None:
         super().__init__(uri, detail)

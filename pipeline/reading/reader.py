@@ -30,7 +30,7 @@ from pipeline.engines.lr import decode_lr_with_alpha, restore_lr
 from pipeline.entry_picture import check_restored_size, resized, restore_entry
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
-from pipeline.stores.store import open_store
+from pipeline.stores.store import Access, open_store
 from pipeline.tables.reader import to_pandas
 from pipeline.tables.seal import Footers
 
@@ -41,12 +41,13 @@ _PIXEL_PARTS = ("lr", "latent", "alpha", "original")
 """What a restored picture may be made of."""
 
 
-def open_archive(uri: str, *, device: str = "auto") -> ArchiveReader:
+def open_archive(uri: str, *, device: str = "auto", access: str = Access.SIGNED) -> ArchiveReader:
     """Open the archive at a local folder or ``s3://bucket/prefix``; ``device`` is where restores run (cpu, cuda, cuda:N, auto).
 
-    Raises NotAnArchive, NotFound, UnsupportedFormat, DamagedObject.
+    ``access`` is how a bucket is asked: ``signed``, ``unsigned`` where it is public, ``requester-pays``. Raises NotAnArchive,
+    NotFound, UnsupportedFormat, DamagedObject, and ValueError for any other access.
     """
-    return ArchiveReader(uri, device=device)
+    return ArchiveReader(uri, device=device, access=Access(access))
 
 
 class ArchiveReader:
@@ -55,17 +56,17 @@ class ArchiveReader:
     Any thread may use it; pickled, or after a fork, it opens the archive anew. A forked child computes in one thread.
     """
 
-    def __init__(self, uri: str, *, device: str = "auto") -> None:
-        self._device = device
-        archive = Archive.open(open_store(uri))
+    def __init__(self, uri: str, *, device: str = "auto", access: Access = Access.SIGNED) -> None:
+        self._device, self._access = device, access
+        archive = Archive.open(open_store(uri, access=access))
         self._archive = Archive(archive.store, archive.plan, archive.digest, Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, device)
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self.uri, self._device
+    def __getstate__(self) -> tuple[str, str, Access]:
+        return self.uri, self._device, self._access
 
-    def __setstate__(self, state: tuple[str, str]) -> None:
-        self.__init__(state[0], device=state[1])  # type: ignore[misc]
+    def __setstate__(self, state: tuple[str, str, Access]) -> None:
+        self.__init__(state[0], device=state[1], access=state[2])  # type: ignore[misc]
 
     @property
     def uri(self) -> str:
@@ -170,7 +171,8 @@ class ArchiveReader:
         """What is open in this process: after a fork neither locks nor connections may be shared with the parent."""
         if self._opened.process != os.getpid():
             compute_in_one_thread()
-            archive = Archive(open_store(self.uri), self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
+            store = open_store(self.uri, access=self._access)
+            archive = Archive(store, self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened
 

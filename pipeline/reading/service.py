@@ -31,6 +31,7 @@ from pipeline.pictures.picture import size_of
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import ArchiveReader, open_archive
+from pipeline.stores.store import Access
 
 FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
@@ -121,9 +122,9 @@ class File:
 class Shelf:
     """One archive of a service, under its name; any thread may ask. It has the shards that were done when it was opened."""
 
-    def __init__(self, name: str, uri: str, *, number: int = 0) -> None:
+    def __init__(self, name: str, uri: str, *, number: int = 0, access: Access = Access.SIGNED) -> None:
         self.name, self._number = name, number
-        self.reader = open_archive(uri)
+        self.reader = open_archive(uri, access=access)
         shard_counts = self.reader.shard_counts
         shard_ids = [shard_id for shard_id, _, _ in shard_counts]
         self.entries = sum(entries for _, entries, _ in shard_counts)
@@ -230,8 +231,10 @@ class Shelf:
 class Restorer:
     """Restores images of several archives on one device, in as many threads as call it; archives of one model share it."""
 
-    def __init__(self, uris: Collection[str], *, device: str = "auto", limits: Limits | None = None) -> None:
-        self._readers = [open_archive(uri) for uri in uris]
+    def __init__(
+        self, uris: Collection[str], *, device: str = "auto", limits: Limits | None = None, access: Access = Access.SIGNED
+    ) -> None:
+        self._readers = [open_archive(uri, access=access) for uri in uris]
         self._limits = limits or Limits()
         self._device = choose_device(device)
         self._batchers: dict[str, Batcher] = {}

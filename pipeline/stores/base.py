@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
@@ -38,12 +39,20 @@ BUFFER_SIZE = 4 * 2**20
 """Bytes that ``Store.open`` fetches at a time unless told."""
 
 
+class Access(StrEnum):
+    """How a bucket is asked: with credentials, without any where it is public, or with credentials whose owner then pays."""
+
+    SIGNED = "signed"
+    UNSIGNED = "unsigned"
+    REQUESTER_PAYS = "requester-pays"
+
+
 class Store(Protocol):
     """Objects below one URI; may be pickled, and used by many threads at once.
 
-    Any method may raise AccessDenied, CredentialsRefused, StoreUnavailable, and NotFound with the store's own URI (S3: the
-    bucket's) where that is missing. A method with a key raises InvalidKey for one that cannot be this store's. A key is the
-    object's own name: of a file whose name is no UTF-8 it is what ``os.fsdecode`` makes of it.
+    Any method may raise AccessDenied, CredentialsMissing, CredentialsRefused, StoreUnavailable, and NotFound with the store's
+    own URI (S3: the bucket's) where that is missing. A method with a key raises InvalidKey for one that cannot be this store's.
+    A key is the object's own name: of a file whose name is no UTF-8 it is what ``os.fsdecode`` makes of it.
     """
 
     uri: str

@@ -1,4 +1,4 @@
-"""A bucket of S3, or of a server that speaks it, as a store; the only home of boto3 and botocore."""
+"""A bucket of S3, or of a server that speaks it, as a store; with its errors the only home of boto3 and botocore."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import boto3
-import urllib3.exceptions
+from botocore import UNSIGNED
 from botocore import exceptions as vendor
 from botocore.config import Config
 
 from pipeline.core.errors import (
     AccessDenied,
     AlreadyExists,
+    CredentialsMissing,
     CredentialsRefused,
     InvalidKey,
     InvalidOption,
     NotFound,
-    PipelineError,
     SourceChanged,
     StoreUnavailable,
 )
@@ -30,6 +30,7 @@ from pipeline.core.records import ObjectInfo
 from pipeline.stores.base import (
     BUFFER_SIZE,
     UNSTAMPED,
+    Access,
     Stamp,
     check_new_key,
     check_path,
@@ -40,53 +41,13 @@ from pipeline.stores.base import (
     opened_source,
     without_secrets,
 )
+from pipeline.stores.s3_errors import VENDOR_ERRORS, code_of, from_vendor_error, status_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-# NoCredentialsError and its kin: what was tried is not shown, as it may hold a secret.
-_DENIED = (
-    vendor.NoCredentialsError,
-    vendor.PartialCredentialsError,
-    vendor.CredentialRetrievalError,
-    vendor.UnknownCredentialError,
-    vendor.NoAuthTokenError,
-    vendor.TokenRetrievalError,
-    vendor.UnknownTokenProviderError,
-    vendor.RefreshWithMFAUnsupportedError,
-    vendor.MetadataRetrievalError,
-    vendor.SSOError,
-    vendor.LoginError,
-)
-_MISCONFIGURED = (
-    vendor.ProfileNotFound,
-    vendor.ConfigNotFound,
-    vendor.ConfigParseError,
-    vendor.InvalidConfigError,
-    vendor.InvalidRetryConfigurationError,
-    vendor.BaseEndpointResolverError,
-    vendor.InvalidEndpointConfigurationError,
-    vendor.UnknownRegionError,
-    vendor.ValidationError,
-    vendor.ParamValidationError,
-    vendor.InvalidS3AddressingStyleError,
-    vendor.UnsupportedS3ConfigurationError,
-)
-_REFUSED_CODES = {
-    "AuthorizationHeaderMalformed",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
-"""What is said of credentials, whatever object they were used for."""
 # The last one: the object was removed between the condition and the write.
 _CONFLICT_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchKey"}
-_VENDOR_ERRORS = (vendor.BotoCoreError, vendor.ClientError, urllib3.exceptions.HTTPError)
 
 
 def _info(key: str, size: int, told: Mapping[str, Any]) -> ObjectInfo:
@@ -96,49 +57,12 @@ def _info(key: str, size: int, told: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
-def _from_vendor_error(error: Exception, uri: str, bucket_uri: str) -> PipelineError:
-    """Return our error for one of botocore's or urllib3's."""
-    if isinstance(error, vendor.ClientError):
-        return _from_client_error(error, uri, bucket_uri)
-    name = type(error).__name__
-    if isinstance(error, _DENIED):
-        return CredentialsRefused(uri, f"{name}: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
-    detail = without_secrets(str(error))
-    if isinstance(error, _MISCONFIGURED):
-        return InvalidOption("AWS configuration", name, detail)
-    return StoreUnavailable(uri, f"{name}: {detail}")
-
-
-def _from_client_error(error: vendor.ClientError, uri: str, bucket_uri: str) -> PipelineError:
-    code, status = _code(error), _status(error)
-    if code == "NoSuchBucket":
-        return NotFound(bucket_uri)
-    if code != "NoSuchUpload" and status == 404:
-        return NotFound(uri)
-    # A refusal's message may repeat the access key's id, so only its code is shown.
-    if code in _REFUSED_CODES:
-        return CredentialsRefused(uri, f"{error.operation_name}: {code}")
-    if code in ("AccessDenied", "400") or status in (401, 403):  # a bare 400 is a HEAD's: an expired token, mostly
-        return AccessDenied(uri, f"{error.operation_name}: {code}")
-    message = without_secrets(str(error.response.get("Error", {}).get("Message", "")))
-    if code == "KeyTooLongError" or (status == 400 and {"", ".", ".."} & set(uri.removeprefix(f"{bucket_uri}/").split("/"))):
-        return InvalidKey(bucket_uri, uri.removeprefix(f"{bucket_uri}/"), message)
-    return StoreUnavailable(uri, f"{error.operation_name}: {code} {status} {message}".strip())
-
-
-def _code(error: vendor.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: vendor.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
 class S3Store:
     """A bucket, or a prefix in one, as a store, on any server that honours If-Match and If-None-Match.
 
     Credentials, region and endpoint come by boto3's own means (environment, profiles, roles, AWS_ENDPOINT_URL) in the process
-    that uses the store; none of them is pickled. The client is made at the first use, and anew after refused credentials.
+    that uses the store; none of them is pickled, only the ``access``, which says whether credentials are used at all and who
+    pays. The client is made at the first use, and anew after refused credentials.
     """
 
     LIST_PAGE = 1000
@@ -157,8 +81,8 @@ class S3Store:
     ORDERED_SERVERS = ("AmazonS3",)
     """Servers that list in byte order, as S3 documents; SeaweedFS lists a folder before its siblings."""
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._bucket, self._prefix = bucket, prefix
+    def __init__(self, bucket: str, prefix: str = "", access: Access = Access.SIGNED) -> None:
+        self._bucket, self._prefix, self._access = bucket, prefix, access
         self._bucket_uri = f"s3://{bucket}"
         self._base = f"{prefix}/" if prefix else ""
         self.uri = f"{self._bucket_uri}/{prefix}" if prefix else self._bucket_uri
@@ -166,8 +90,8 @@ class S3Store:
         self._made: S3Client | None = None
         self._bucket_seen = False
 
-    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
-        return type(self), (self._bucket, self._prefix)
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str, Access]]:
+        return type(self), (self._bucket, self._prefix, self._access)
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
@@ -239,9 +163,9 @@ class S3Store:
                 try:
                     response = client.get_object(Bucket=self._bucket, Key=self._base + key, **asked)
                 except vendor.ClientError as error:
-                    if _status(error) == 416:
+                    if status_of(error) == 416:
                         return self._nothing(key, etag)
-                    if _status(error) == 412 and etag is not None:
+                    if status_of(error) == 412 and etag is not None:
                         raise SourceChanged(uri, etag, self.stat(key).etag) from None
                     raise
             if "Range" in asked and not response.get("ContentRange", "").startswith(f"bytes {start}-"):
@@ -250,7 +174,7 @@ class S3Store:
             try:
                 with contextlib.closing(response["Body"]) as body:
                     return body.read()
-            except (*_VENDOR_ERRORS, OSError) as error:
+            except (*VENDOR_ERRORS, OSError) as error:
                 detail = f"{type(error).__name__}: {without_secrets(str(error))}"
                 self._wait(attempt)
         raise StoreUnavailable(uri, detail)
@@ -286,12 +210,12 @@ class S3Store:
                         )
                     return
                 except vendor.ClientError as error:
-                    if _status(error) == 412 or _code(error) == "NoSuchUpload":
+                    if status_of(error) == 412 or code_of(error) == "NoSuchUpload":
                         if self._written_by(client, key, token):
                             return
-                        if _status(error) == 412:
+                        if status_of(error) == 412:
                             raise AlreadyExists(uri) from None
-                    if _code(error) not in _CONFLICT_CODES:
+                    if code_of(error) not in _CONFLICT_CODES:
                         raise
                 # Two writers at one moment: S3 asks for the whole upload again, and the loser then finds the object.
                 self._wait(attempt)
@@ -326,14 +250,14 @@ class S3Store:
         finally:
             if not done:
                 # What cannot be removed now stays invisible; a bucket's lifecycle rule clears it.
-                with contextlib.suppress(*_VENDOR_ERRORS):
+                with contextlib.suppress(*VENDOR_ERRORS):
                     client.abort_multipart_upload(**where, UploadId=upload)
 
     def _written_by(self, client: S3Client, key: str, token: str) -> bool:
         try:
             head = client.head_object(Bucket=self._bucket, Key=self._base + key)
         except vendor.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return False
             raise
         return head["Metadata"].get("iarn-write") == token
@@ -374,10 +298,12 @@ class S3Store:
         """Give the client, and turn its errors into ours."""
         try:
             yield self._client()
-        except _VENDOR_ERRORS as error:
-            found = _from_vendor_error(error, uri, self._bucket_uri)
-            if isinstance(found, CredentialsRefused):
+        except VENDOR_ERRORS as error:
+            found = from_vendor_error(error, uri, self._bucket_uri)
+            if isinstance(found, CredentialsMissing | CredentialsRefused):
                 self._made = None  # the next use reads them anew, where a file or a role may have others by then
+            if isinstance(found, AccessDenied) and self._access is Access.UNSIGNED:
+                found = AccessDenied(uri, f"{found.detail}, asked without credentials")
             raise found from None
 
     def _client(self) -> S3Client:
@@ -390,9 +316,17 @@ class S3Store:
                     max_pool_connections=self.CONNECTIONS,
                     connect_timeout=self.CONNECT_TIMEOUT,
                     read_timeout=self.READ_TIMEOUT,
+                    signature_version=UNSIGNED if self._access is Access.UNSIGNED else None,
                 )
                 try:
-                    client = self._made = boto3.session.Session().client("s3", config=config)
+                    client = boto3.session.Session().client("s3", config=config)
                 except ValueError as error:  # botocore's word for an endpoint that is no URL
                     raise InvalidOption("AWS configuration", "endpoint", without_secrets(str(error))) from None
+                if self._access is Access.REQUESTER_PAYS:  # on every request there is, before it is signed
+                    client.meta.events.register("before-call.s3", _offer_to_pay)
+                self._made = client
             return client
+
+
+def _offer_to_pay(params: dict[str, Any], **_: object) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"

@@ -11,24 +11,27 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.core.errors import InvalidOption, NotFound
-from pipeline.stores.base import Store, local_errors, without_secrets
+from pipeline.stores.base import Access, Store, local_errors, without_secrets
 from pipeline.stores.local import LocalStore
 
-__all__ = ["LocalStore", "Store", "open_store", "split_uri"]
+__all__ = ["Access", "LocalStore", "Store", "open_store", "split_uri"]
 
 
-def open_store(uri: str, create: bool = False) -> Store:
+def open_store(uri: str, create: bool = False, access: Access = Access.SIGNED) -> Store:
     """Return the store at a local path, ``file://`` URI or ``s3://bucket/prefix``.
 
-    ``create`` makes a local folder that is missing; a bucket is never made. Nothing is asked of S3 before the first use. Raises
-    InvalidOption for a URI that makes no sense, NotFound for a local folder that is missing.
+    ``create`` makes a local folder that is missing; a bucket is never made. ``access`` is how a bucket is asked. Nothing is
+    asked of S3 before the first use. Raises InvalidOption for a URI that makes no sense, and for a local path with any access
+    but the usual; NotFound for a local folder that is missing.
     """
     scheme, rest = _parse_uri(uri)
     if scheme == "s3":
         from pipeline.stores.s3 import S3Store  # not at the top: training reads local files on machines without boto3
 
         bucket, _, prefix = rest.partition("/")
-        return S3Store(bucket, prefix)
+        return S3Store(bucket, prefix, access)
+    if access is not Access.SIGNED:
+        raise InvalidOption("access", access, f"it is for s3:// alone; leave it out for {rest}.")
     root = Path(rest).absolute()
     with local_errors(str(root)):
         if create and not root.exists():

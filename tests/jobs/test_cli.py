@@ -30,6 +30,7 @@ SURFACE = {
         "archive",
         *POOL,
         "--anew",
+        "--source-access",
         *[
             "--all-files",
             "--no-sniff",
@@ -51,15 +52,16 @@ SURFACE = {
         "destination",
         *POOL,
         *["--format", "--glob", "--keys", "--latent", "--lr", "--max-side", "--no-latent", "--quality", "--scale", "--shard"],
-        "--to",
+        *["--archive-access", "--to"],
     ],
-    "inspect": ["archive", "key", "--entries", "--json", "--shards"],
-    "report": ["archive", "--device", "--json", "--out", "--sample", "--worst"],
+    "inspect": ["archive", "key", "--archive-access", "--entries", "--json", "--shards"],
+    "report": ["archive", "--archive-access", "--device", "--json", "--out", "--sample", "--source-access", "--worst"],
     "serve": [
+        "--archive-access",
         *["archives", "--address", "--cache-mb", "--cpus-per-replica", "--device", "--gpus-per-replica", "--host"],
         *["--largest-side", "--max-pixels", "--max-replicas", "--port", "--queue", "--replicas", "--seconds", "--token-file"],
     ],
-    "verify": ["archive", *POOL, "--sample", "--seed"],
+    "verify": ["archive", *POOL, "--archive-access", "--sample", "--seed", "--source-access"],
     "submit": [
         *["command", "arguments", "--address", "--detach", "--metadata", "--runtime-env"],
         *["--entrypoint-cpus", "--entrypoint-memory", "--entrypoint-resource"],

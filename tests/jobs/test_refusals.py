@@ -138,4 +138,8 @@ def test_buckets_that_are_missing_or_refuse(
         assert SECRET_KEY not in words
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert "AWS_ACCESS_KEY_ID" in refused(3, "inspect", s3_bucket)
+    words = refused(3, "inspect", s3_bucket)
+    assert "no credentials were found" in words
+    assert "--archive-access" in words
+    assert "leave it out" in refused(2, "rescale", source, tmp_path / "archive", *options, "--source-access", "unsigned")
+    assert "leave it out" in refused(2, "inspect", standing, "--archive-access", "requester-pays")

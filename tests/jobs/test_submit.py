@@ -13,14 +13,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
 from jobs import submit
 from jobs.submission import Submission, amounts, pairs, read_runtime_env
 from jobs.submit import follow
-from pipeline.cluster.errors import ClusterUnavailable
+from pipeline.cluster.errors import ClusterUnavailable, TokenWanted
 from pipeline.core.errors import InvalidOption
 from tests.support.in_process import refused
+from tests.support.workshop import sentence
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -141,3 +143,16 @@ def test_a_server_that_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(submit, "JobSubmissionClient", refuse)
     with pytest.raises(ClusterUnavailable, match=r"cannot be joined \(Authentication failed: 401\)"):
         submit.stop("iarn-1", "http://head:8265")
+
+
+def test_a_dashboard_that_wants_its_token_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from a traceback of Ray's: a token that is missing or wrong is told, with what to set."""
+
+    def refuse(_: str) -> Any:
+        raise AuthenticationError("Authentication required: Unauthorized: Missing authentication token\n\nAnd more of it")
+
+    monkeypatch.setattr(submit, "JobSubmissionClient", refuse)
+    with pytest.raises(TokenWanted) as caught:
+        submit.jobs("http://head:8265")
+    told = "http://head:8265 wants its token (Authentication required: Unauthorized: Missing authentication token). Set"
+    assert told in sentence(str(caught.value))

@@ -40,15 +40,16 @@ LAW = {
 
 HOMES = {
     "boto3": {"pipeline/stores/s3.py"},
-    "botocore": {"pipeline/stores/s3.py"},
+    "botocore": {"pipeline/stores/s3.py", "pipeline/stores/s3_errors.py"},
     "types_boto3_s3": {"pipeline/stores/s3.py"},
-    "urllib3": {"pipeline/stores/s3.py"},  # the transport below botocore, whose errors can come through
+    "urllib3": {"pipeline/stores/s3_errors.py"},  # the transport below botocore, whose errors can come through
     "PIL": {"pipeline/pictures/"},
     "imagecodecs": {"pipeline/pictures/codecs.py"},
     "constriction": {"pipeline/latents/coder.py"},
     "pyarrow": {"pipeline/tables/"},
     "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/serve.py"},
     "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
+    "grpc": {"pipeline/cluster/room.py"},  # what Ray speaks
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
     "safetensors": {"iarn/weights.py"},
     "typer": {"jobs/cli.py", "jobs/commands/"},

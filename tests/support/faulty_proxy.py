@@ -74,6 +74,8 @@ class FaultyProxy:
     endpoint: str = ""
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """What each of the requests had as headers, their names in lower case."""
     choose: Callable[[str, str], Fault | None] = lambda _method, _path: None
     """Decides of every request for which no fault waits."""
     holds: list[Hold] = field(default_factory=list)
@@ -108,6 +110,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
         protocol_version = "HTTP/1.1"
 
         def handle_one_exchange(self) -> None:
+            proxy.headers.append({name.lower(): value for name, value in self.headers.items()})
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault, hold = proxy.next_fault(self.command, self.path), proxy.next_hold(self.command, self.path)
             if fault in _ERRORS:

@@ -87,5 +87,5 @@ def served(uris: Mapping[str, str], *, token: str | None = None, count: int | No
 
 
 def _links(archive: str, key: str) -> dict[str, str | None]:
-    base = f"/archives/{archive}/assets/{quote(key, safe='')}"
+    base = f"/archives/{archive}/assets/{quote(key, safe='')}"  # from the root, so right wherever it is told
     return {"lr": f"{base}/lr", "image": f"{base}/image", "original": None}

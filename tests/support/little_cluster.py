@@ -47,7 +47,7 @@ class LittleCluster:
         self._folder = folder
         self._nodes: list[Running] = []
         self._port, dashboard, *others = free_ports(5)
-        self.dashboard = f"http://{HOST}:{dashboard}"
+        self.address, self.dashboard = f"{HOST}:{self._port}", f"http://{HOST}:{dashboard}"
         self.metrics = f"http://{HOST}:{others[2]}/metrics"
         self._head = (
             *("--head", f"--port={self._port}", "--include-dashboard=true", f"--dashboard-port={dashboard}"),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ACCESS_KEY = "IARNTESTKEY"
 SECRET_KEY = "iarn-test-secret"
 REGION = "us-east-1"
+PUBLIC_BUCKET = "test-public"
+"""The one bucket that may be read without credentials."""
 
 _PORTS = ("s3", "master", "volume", "filer")
 OVERRIDING_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
@@ -67,7 +69,8 @@ class SeaweedServer:
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        (self._folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        everyone = {"name": "anonymous", "actions": [f"Read:{PUBLIC_BUCKET}", f"List:{PUBLIC_BUCKET}"]}
+        (self._folder / "s3.json").write_text(json.dumps({"identities": [identity, everyone]}))
         try:
             self.start()
         except BaseException:

@@ -144,7 +144,7 @@ function tell(text) {
 
 /** What the address has of an entry; its shard where several have the key, as its links tell. */
 function entryState(entry) {
-  const shard = new URL(entry.links.image, location).searchParams.get("shard") ?? "";
+  const shard = new URL(entry.links.image).searchParams.get("shard") ?? "";
   return { key: entry.key, shard, at: "", ...VIEW };
 }
 

@@ -36,12 +36,12 @@ const ADVICE = {
 
 /** Return the address of something below an archive, or of the list of archives: names are one segment each. */
 export function address(names, query = {}) {
-  return follow(`/${["archives", ...names.map(encodeURIComponent)].join("/")}`, query);
+  return follow(new URL(["archives", ...names.map(encodeURIComponent)].join("/"), ROOT), query);
 }
 
-/** Return the address of a link that the service gave, which begins at its root, with a query. */
+/** Return an address with a query. */
 export function follow(link, query = {}) {
-  const url = new URL(`.${link}`, ROOT);
+  const url = new URL(link);
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   for (const [name, value] of given) url.searchParams.set(name, value);
   return url.href;
@@ -74,8 +74,13 @@ export async function request(url, signal, { patient = false } = {}) {
   }
 }
 
+/** Fetch JSON; the links of entries in it, which are relative to what was asked for, become whole addresses. */
 export async function json(url, signal, options) {
-  return (await request(url, signal, options)).json();
+  const told = await (await request(url, signal, options)).json();
+  for (const { links } of told.assets ?? [told]) {
+    for (const [name, link] of Object.entries(links ?? {})) links[name] = link && new URL(link, url).href;
+  }
+  return told;
 }
 
 async function renewed(sent) {

@@ -6,7 +6,7 @@ import hashlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import pytest
 import schemathesis
@@ -31,10 +31,11 @@ def test_every_entry_is_found_by_its_encoded_key(site: Site) -> None:
         found = site.get(path)
         assert found.status_code == 200
         assert found.json()["key"] == asset["key"]
-        assert found.json()["links"] == asset["links"]
         for name, link in asset["links"].items():
-            if link is not None and (name, asset["kind"]) != ("image", "original"):
-                assert site.get(link).status_code == 200
+            if link is not None:
+                address = urljoin("/archives/demo/assets?limit=100", link)
+                assert address == urljoin(path, found.json()["links"][name]) == f"{path}/{name}"
+                assert site.get(address).status_code == (422 if (name, asset["kind"]) == ("image", "original") else 200)
 
 
 def test_archives_are_told(site: Site) -> None:
@@ -121,7 +122,8 @@ def test_pages_ask_nothing_of_others(site: Site) -> None:
     assert "/archives/{archive}/assets/{key}/image" in page.text
     assert "://" not in page.text
     assert "<script" not in page.text
-    assert site.get("/").headers["location"] == "/gallery/"
+    assert [site.get(path).headers["location"] for path in ("/", "/gallery")] == ["gallery/", "gallery/"]
+    assert "href=openapi.json" in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"]
 
 
@@ -171,6 +173,7 @@ def test_the_description_is_true(archive: Rescaled) -> None:
                     case.path_parameters["archive"] = "demo"
                 if case.path_parameters and "key" in case.path_parameters and len(case.path_parameters["key"]) % 2:
                     case.path_parameters["key"] = "a b/001.jpg"
-                case.call_and_validate()
+                # No schema says that of scale, size and max_side there may be one, or how large an image may become.
+                case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])
 
             holds()

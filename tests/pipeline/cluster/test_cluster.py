@@ -53,6 +53,8 @@ class Night:
     metrics: str
     listed: list[dict[str, str]]
     again: Running
+    strangers: list[Running]
+    """Commands without the cluster's token: one that joins, one that asks the dashboard."""
     token: str
     told: list[Path]
     """Files that Ray wrote, and what the commands printed."""
@@ -88,6 +90,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             listed = run(folder / "list", cluster.environment, "jobs", "--json", "--address", cluster.dashboard)
             jobs = json.loads(listed.out)
             again = run(folder / "again", cluster.environment, "jobs", jobs[0]["job"], "--address", cluster.dashboard)
+            own = {"RAY_AUTH_MODE": "disabled"}
+            joining = run(folder / "a", environment | own, "verify", folder / "archive", "--address", cluster.address)
+            asking = run(folder / "b", environment | own, "jobs", "--address", cluster.dashboard)
             details = folder / "details.json"
             details.write_bytes(fetched(f"{cluster.dashboard}/api/jobs/", cluster.token))
             yield Night(
@@ -97,6 +102,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
                 metrics=metrics,
                 listed=jobs,
                 again=again,
+                strangers=[joining, asking],
                 token=cluster.token,
                 told=[details, *ray_logs(environment), *folder.glob("*/*.txt"), *folder.glob("cluster/*/*.txt")],
             )
@@ -171,6 +177,16 @@ def test_jobs_are_listed_and_followed_again(night: Night) -> None:
     assert job["command"].startswith("iarn rescale ")
     assert night.again.ended() == 1
     assert night.again.out == night.log.text
+
+
+def test_who_has_no_token_is_told_to_set_it(night: Night) -> None:
+    """Protects newcomers to a cluster: joining it, or asking its dashboard, without the token is one sentence at once, and no
+    line of Ray's."""
+    for command in night.strangers:
+        assert command.ended() == 3
+        (said,) = [line for line in command.err.splitlines() if not line.startswith("{")]
+        assert "wants its token (" in workshop.sentence(said)
+        assert "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in said
 
 
 def test_metrics_are_on_rays_endpoint(night: Night) -> None:

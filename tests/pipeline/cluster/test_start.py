@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
+import grpc
 import psutil
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from pipeline.cluster import room as cluster
-from pipeline.cluster.errors import ClusterUnavailable
+from pipeline.cluster.errors import ClusterUnavailable, TokenWanted
 from pipeline.cluster.room import START_TRIES, started
+from tests.support.workshop import sentence
 
 PARENT = """
 import subprocess, sys, time
@@ -103,3 +107,60 @@ def test_a_cluster_that_is_joined_is_not_ended(monkeypatch: pytest.MonkeyPatch) 
         assert slow.running() == slow.processes
     finally:
         slow.end()
+
+
+class Head(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
+    """Stands in for a cluster's head: ends each call with ``code``, and notes what was called."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code, self.called = code, list[str]()
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        self.called.append(call.method)
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(self._code, "it was the token"))
+
+    @contextmanager
+    def at_work(self) -> Iterator[str]:
+        """Answer calls; give the address."""
+        with ThreadPoolExecutor(1) as threads:
+            server = grpc.server(threads, handlers=[self])
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            try:
+                yield f"127.0.0.1:{port}"
+            finally:
+                server.stop(None).wait()
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_a_cluster_that_wants_its_token_is_told_at_once(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Protects from twenty seconds of Ray's log lines and a sentence that nothing is there: the first call tells."""
+    joined: list[object] = []
+    monkeypatch.setattr(ray, "init", lambda **options: joined.append(options))
+    head = Head(grpc.StatusCode.UNAUTHENTICATED)
+    with head.at_work() as place, pytest.raises(TokenWanted) as caught:
+        cluster.cluster(f"{prefix}{place}").__enter__()
+    assert f"{prefix}{place} wants its token (it was the token). Set RAY_AUTH_MODE=token" in sentence(str(caught.value))
+    assert (len(head.called), joined) == (1, [])
+
+
+def test_whatever_else_a_cluster_answers_is_for_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects clusters of other versions: only the one answer is taken for a refusal."""
+    joined: list[object] = []
+    monkeypatch.setattr(ray, "init", lambda **options: joined.append(options))
+    for code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+        with Head(code).at_work() as place, cluster.cluster(place):
+            pass
+    assert len(joined) == 3
+
+
+def test_what_ray_says_of_tokens_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from Ray's own paragraph on tokens, wherever it comes from."""
+
+    def refuse(**_: object) -> None:
+        raise AuthenticationError("Token authentication is enabled but no authentication token was found")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TokenWanted) as caught:
+        cluster.cluster(None).__enter__()
+    assert caught.value.detail == "Token authentication is enabled but no authentication token was found"

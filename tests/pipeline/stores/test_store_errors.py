@@ -12,6 +12,7 @@ from botocore import exceptions as vendor
 
 from pipeline.core.errors import (
     AccessDenied,
+    CredentialsMissing,
     CredentialsRefused,
     InvalidKey,
     InvalidOption,
@@ -20,7 +21,7 @@ from pipeline.core.errors import (
     StoreError,
     StoreUnavailable,
 )
-from pipeline.stores import s3 as store_s3
+from pipeline.stores.s3_errors import VENDOR_ERRORS, from_vendor_error
 
 
 def _client_error(code: str, status: int) -> vendor.ClientError:
@@ -55,13 +56,13 @@ def _client_error(code: str, status: int) -> vendor.ClientError:
 )
 def test_answers_of_s3_are_translated(code: str, status: int, expected: PipelineError) -> None:
     """Each refusal of a server has one meaning here, with the URI that it is about."""
-    found = store_s3._from_vendor_error(_client_error(code, status), "s3://b/k", "s3://b")
+    found = from_vendor_error(_client_error(code, status), "s3://b/k", "s3://b")
     assert (type(found), found.args) == (type(expected), expected.args)
 
 
 _EXPECTED = {
-    vendor.NoCredentialsError: CredentialsRefused,
-    vendor.PartialCredentialsError: CredentialsRefused,
+    vendor.NoCredentialsError: CredentialsMissing,
+    vendor.PartialCredentialsError: CredentialsMissing,
     vendor.CredentialRetrievalError: CredentialsRefused,
     vendor.TokenRetrievalError: CredentialsRefused,
     vendor.UnauthorizedSSOTokenError: CredentialsRefused,
@@ -96,8 +97,8 @@ def test_every_error_of_the_client_is_translated(kind: type[Exception]) -> None:
     """No error of botocore or urllib3 leaves its file, those of a later release included; those we know mean what we say."""
     # Each takes other arguments; only the kind and the text matter here.
     error = type(kind.__name__, (kind,), {"__init__": lambda _: None, "__str__": lambda _: "what"})()
-    found = store_s3._from_vendor_error(error, "s3://b/k", "s3://b")
-    assert isinstance(error, store_s3._VENDOR_ERRORS)
+    found = from_vendor_error(error, "s3://b/k", "s3://b")
+    assert isinstance(error, VENDOR_ERRORS)
     assert isinstance(found, (StoreError, InvalidOption))
     assert pickle.loads(pickle.dumps(found)).args == found.args
     for known, expected in _EXPECTED.items():
