@@ -49,9 +49,9 @@ from jobs import rescale
 from pipeline.archives import commits
 from pipeline.archives.archive import Archive
 from pipeline.archives.rollups import RollupWriter
-from pipeline.assets.sources import find_shards
 from pipeline.cluster import pool
 from pipeline.core.records import Settings, ShardReport, SourceShard, TargetSize
+from pipeline.planning.sources import find_shards
 from pipeline.stores.store import LocalStore
 
 ROOT = Path(__file__).resolve().parents[1]

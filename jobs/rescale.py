@@ -16,13 +16,13 @@ from pipeline.archives.archive import PLAN_KEY, Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
-from pipeline.assets.left_out import LEFT_OUT, LeftOutList, left_out_of
-from pipeline.assets.sources import Listing, find_source
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PlanConflict
 from pipeline.core.records import Settings, ShardReport, SourceShard
 from pipeline.core.spool import spool
 from pipeline.engines.engine import check_weights, largest_scale
+from pipeline.planning.left_out import LEFT_OUT, LeftOutList, left_out_of
+from pipeline.planning.sources import Listing, find_source
 from pipeline.rescale import RescaleWork
 from pipeline.stores.store import open_store, split_uri
 

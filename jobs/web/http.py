@@ -29,12 +29,12 @@ from jobs.web.http_shapes import ERRORS, IMAGES, Archives, Asset, Assets, status
 from jobs.web.negotiation import ANY_BYTES, MEDIA_TYPES, byte_range_of, form_for, unchanged
 from jobs.web.on_demand import Backend, Images
 from jobs.web.service_metrics import ServiceMetrics
-from pipeline.archives.catalogue import Filter
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import InvalidOption, PipelineError
 from pipeline.core.options import Limits
 from pipeline.core.records import EntryKind, Tier
 from pipeline.entry_picture import renamed
+from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import RanOutOfTime, ServiceError
 from pipeline.reading.service import FORMS, EntryPlace, File, ImageRequest, Shelf
 

@@ -21,7 +21,6 @@ import numpy as np
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
 from pipeline.archives.errors import NothingSelected
-from pipeline.archives.keys import KeyIndex
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Tier
@@ -30,6 +29,7 @@ from pipeline.engines.lr import decode_lr_with_alpha, restore_lr
 from pipeline.entry_picture import check_restored_size, resized, restore_entry
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
+from pipeline.reading.keys import KeyIndex
 from pipeline.stores.store import open_store
 from pipeline.tables.reader import to_pandas
 from pipeline.tables.seal import Footers

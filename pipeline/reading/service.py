@@ -18,9 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.archives.archive import Archive
-from pipeline.archives.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, source_bytes
-from pipeline.archives.keys import KeyIndex
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
 from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
@@ -29,7 +27,9 @@ from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
 from pipeline.pictures.picture import size_of
+from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
+from pipeline.reading.keys import KeyIndex
 from pipeline.reading.reader import ArchiveReader, open_archive
 
 FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)

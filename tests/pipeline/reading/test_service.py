@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.archives.catalogue import Filter
 from pipeline.core.errors import ArchiveError, InvalidOption, SizeNotReachable, UndecodableImage
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Tier
 from pipeline.pictures import writing
+from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
 from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer, Shelf
