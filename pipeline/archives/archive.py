@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from pipeline.archives import commits
 from pipeline.archives.entries import (
-    COLUMNS,
     PARTS,
     Wanted,
     candidates,
@@ -26,18 +22,17 @@ from pipeline.archives.entries import (
     from_row,
     holder_test,
     matcher,
-    to_row,
 )
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, NothingSelected, UnsupportedFormat
 from pipeline.archives.parts import read_parts, write_parts
 from pipeline.archives.plans import FORMAT_VERSION, decode_plan, encode_plan, plan_differences, plan_digest, shard_differences
+from pipeline.archives.shard_writer import HASH_CHUNK, ShardWriter, damage_of, shard_key
 from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, InvalidWeights, NotFound, PlanConflict
-from pipeline.core.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
-from pipeline.stores.base import BUFFER_SIZE, local_errors
+from pipeline.core.records import Commit, Entry, Plan, Settings, SourceShard
+from pipeline.stores.base import BUFFER_SIZE
 from pipeline.stores.store import Store
 from pipeline.tables.reader import RowReader
 from pipeline.tables.seal import Footers
-from pipeline.tables.writer import RowWriter
 
 __all__ = ["FORMAT_VERSION", "PARTS", "Archive", "ShardWriter", "check_entry", "decode_plan", "encode_plan", "plan_digest"]
 
@@ -45,7 +40,6 @@ PLAN_KEY = "plan.json"
 FORMAT_KEY = "FORMAT.md"
 
 _FIND_BUFFER = 64 * 1024  # a row group is some 256 KiB, and what lies between two wanted ones must not be fetched
-_HASH_CHUNK = 2**20
 
 
 class Archive:
@@ -139,7 +133,7 @@ class Archive:
             metadata["iarn.source_schema"] = base64.b64encode(source_schema).decode("ascii")
         if image_column is not None:
             metadata["iarn.image_column"] = image_column
-        return ShardWriter(self, shard, directory, metadata)
+        return ShardWriter(self.store, shard.id, directory, metadata)
 
     def entries(
         self,
@@ -221,18 +215,18 @@ class Archive:
 
     def check_shard(self, shard_id: str, commit: Commit) -> None:
         """Read a shard object whole; raises ChecksumMismatch where it is not the one that was committed, NotFound."""
-        key = _shard_key(shard_id)
+        key = shard_key(shard_id)
         digest = hashlib.sha256()
         with self.store.open(key) as file:
-            while chunk := file.read(_HASH_CHUNK):
+            while chunk := file.read(HASH_CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != commit.sha256:
             raise ChecksumMismatch(self._uri(key), "SHA-256", commit.sha256, digest.hexdigest())
 
     @contextmanager
     def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
-        key = _shard_key(shard_id)
-        with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
+        key = shard_key(shard_id)
+        with self.store.open(key, buffer_size=buffer_size) as file, damage_of(self._uri(key)):
             reader = RowReader(file, self._uri(key), sealed=True, footers=self._footers)
             self._check_footer(reader, shard_id)
             yield reader
@@ -248,94 +242,8 @@ class Archive:
             if found != expected:
                 raise ChecksumMismatch(reader.uri, name, expected, found)
 
-    def _adopt(self, shard_id: str, directory: Path) -> Commit:
-        """Return the commit of a shard object that is there without one: whole, and of this plan."""
-        key = _shard_key(shard_id)
-        uri, path = self._uri(key), directory / "standing.parquet"
-        digest, size = hashlib.sha256(), 0
-        try:
-            # What the store raises is no OSError any more, so what is one here is the local file's.
-            with local_errors(str(path)), self.store.open(key) as file, path.open("wb") as copy:
-                while chunk := file.read(_HASH_CHUNK):
-                    digest.update(chunk)
-                    size += copy.write(chunk)
-            with path.open("rb") as file, _damage(uri):
-                reader = RowReader(file, uri, sealed=True)
-                if reader.metadata.get("iarn.plan") != self.digest or reader.metadata.get("iarn.shard") != shard_id:
-                    raise AlreadyExists(uri)
-                report = commits.decode_report(json.loads(reader.metadata["iarn.report"]))
-                rows = sum(1 for _ in reader.rows())  # reads every page, whose check sums are tested on the way
-                if rows != report.entries:
-                    raise DamagedShard(uri, f"{rows} entries are there, {report.entries} were written")
-        except (DamagedObject, KeyError, TypeError, ValueError) as error:
-            detail = error.detail if isinstance(error, DamagedObject) else f"its report cannot be read: {error}"
-            raise DamagedObject(uri, f"{detail}; it is not committed: remove it and repeat the command") from None
-        finally:
-            path.unlink(missing_ok=True)
-        report = replace(report, bytes_out=size)
-        return Commit(shard_id=shard_id, plan=self.digest, sha256=digest.hexdigest(), byte_size=size, report=report)
-
     def _uri(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
-
-
-class ShardWriter:
-    """Takes the entries of one source shard in order; memory is one row group, the rest is on the local disk.
-
-    Used as a context manager it removes its file, whatever happens.
-    """
-
-    def __init__(self, archive: Archive, shard: SourceShard, directory: Path, metadata: Mapping[str, str]) -> None:
-        self._archive, self._shard_id, self._directory = archive, shard.id, directory
-        self._path = directory / f"{shard.id}.parquet"
-        self._rows = RowWriter(self._path, COLUMNS, metadata)
-        self._count = 0
-        self._begun = time.time()
-
-    def append(self, entry: Entry) -> None:
-        """Add an entry; raises StoreUnavailable where the local disk is full."""
-        self._rows.append(to_row(entry))
-        self._count += 1
-
-    def finish(self, report: ShardReport) -> Commit:
-        """Write the shard object, and return the commit that is now due; its ``report.bytes_out`` is the object's size.
-
-        An object that is there already, left by an attempt that died before its commit or just written by another worker, is
-        adopted: the commit describes it. Raises AlreadyExists where it is none of this plan, DamagedObject where it is broken.
-        """
-        if report.entries != self._count:
-            raise ValueError(f"the report is about {report.entries} entries, {self._count} were written")
-        self._rows.add_metadata({"iarn.report": commits.encode_report(report)})
-        self._rows.close()
-        size = self._path.stat().st_size
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            self._archive.store.create(_shard_key(self._shard_id), self._path)
-        except AlreadyExists:
-            return self._archive._adopt(self._shard_id, self._directory)
-        finally:
-            self._path.unlink()
-        report = replace(report, bytes_out=size)
-        return Commit(
-            shard_id=self._shard_id,
-            plan=self._archive.digest,
-            sha256=digest,
-            byte_size=size,
-            report=report,
-            begun=round(self._begun, 3),
-            ended=round(time.time(), 3),
-        )
-
-    def discard(self) -> None:
-        """Give up: remove the local file."""
-        self._rows.discard()
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.discard()
 
 
 def format_text() -> str:
@@ -345,10 +253,6 @@ def format_text() -> str:
 
 def _model_key(plan: Plan) -> str:
     return f"model/{plan.model}.safetensors"
-
-
-def _shard_key(shard_id: str) -> str:
-    return f"shards/{shard_id}.parquet"
 
 
 def _keys(reader: RowReader, group: int) -> list[str]:
@@ -368,12 +272,3 @@ def _create_if_absent(store: Store, key: str, data: bytes) -> None:
         store.create(key, data)
     except AlreadyExists:
         return  # by an attempt that died before its plan; model_bytes checks the digest when it is read
-
-
-@contextmanager
-def _damage(uri: str) -> Iterator[None]:
-    """Say of a shard of an archive what is true of one: it was written here, and can be written again."""
-    try:
-        yield
-    except DamagedShard as error:
-        raise DamagedObject(uri, error.detail) from None
