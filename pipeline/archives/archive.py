@@ -1,18 +1,23 @@
 """The archive: begin one, open one, write a shard, read one entry without the rest. FORMAT.md beside this describes it.
 
-plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   shards/<id>.parquet   commits/<group>/<id>.json
+plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   plan/additions/<number>.json
+shards/<id>.parquet   commits/<group>/<id>.json
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from pipeline.archives import commits
+from pipeline.archives.additions import Addition, check_takes_additions, create_addition, delete_additions, read_additions
 from pipeline.archives.entries import (
     PARTS,
     Wanted,
@@ -43,13 +48,30 @@ _FIND_BUFFER = 64 * 1024  # a row group is some 256 KiB, and what lies between t
 
 
 class Archive:
-    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles.
+    """An archive in a store. ``digest`` is the SHA-256 of plan.json; holds no shards, and pickles.
 
-    Where there are ``footers``, those of shards are kept there for whoever asks for one entry after the other.
+    ``plan`` is frozen: what plan.json says, and behind its parts those of the ``additions`` that there were at the opening.
     """
 
-    def __init__(self, store: Store, plan: Plan, digest: str, footers: Footers | None = None) -> None:
-        self.store, self.plan, self.digest, self._footers = store, plan, digest, footers
+    def __init__(self, store: Store, plan: Plan, digest: str, additions: Sequence[Addition] = ()) -> None:
+        self.store, self.digest, self.additions = store, digest, tuple(additions)
+        self.plan = replace(plan, parts=(*plan.parts, *chain.from_iterable(additions)))
+        self._begun = plan
+        self._footers: Footers | None = None
+
+    def keeping(self, footers: Footers, store: Store | None = None) -> Archive:
+        """Return this archive for whoever asks for one entry after the other: footers of its shards are kept.
+
+        ``store`` is another one of the same place, for a process that must not use its parent's.
+        """
+        kept = copy(self)
+        kept.store, kept._footers = store or self.store, footers
+        return kept
+
+    @property
+    def begun_shards(self) -> int:
+        """How many of the plan's source shards plan.json itself has; the others were added."""
+        return self._begun.shard_count
 
     @classmethod
     def begin(cls, store: Store, *, source: str, settings: Settings, model: bytes, shards: Iterable[SourceShard]) -> Archive:
@@ -77,8 +99,8 @@ class Archive:
         """Return the archive that stands, if it was begun with this plan's settings and these shards."""
         begun = cls.open(store)
         differences = plan_differences(begun.plan, plan)
-        if not differences and plan.parts != begun.plan.parts:  # or another Parquet library wrote the same shards
-            differences = shard_differences(begun.shards(), shards)
+        if not differences and plan.parts != begun._begun.parts:  # or another Parquet library wrote the same shards
+            differences = shard_differences(read_parts(store, begun._begun.parts), shards)
         if differences:
             raise PlanConflict(store.uri, differences)
         return begun
@@ -93,7 +115,27 @@ class Archive:
             if error.uri != uri:  # it is the folder or the bucket that is missing
                 raise
             raise NotAnArchive(store.uri) from None
-        return cls(store, decode_plan(data, uri), plan_digest(data))
+        digest = plan_digest(data)
+        return cls(store, decode_plan(data, uri), digest, read_additions(store, digest))
+
+    def add(self, shards: Iterable[SourceShard]) -> Archive:
+        """Add source shards, numbered on from the plan's last, to the plan; return the archive as it is then.
+
+        Where there are none nothing is written. The object that makes them part of the plan is written last. Raises
+        AlreadyExists where another addition was made since the opening: what is added has to be what that one lacks, too.
+        Raises InvalidOption where the archive's version of the format takes no additions.
+        """
+        check_takes_additions(self.store.uri, self.store.read(PLAN_KEY))
+        parts = write_parts(self.store, shards, first=self.plan.shard_count)
+        if not parts:
+            return self
+        create_addition(self.store, self.digest, len(self.additions) + 1, parts)
+        return Archive(self.store, self._begun, self.digest, (*self.additions, parts))
+
+    def give_up(self) -> None:
+        """Remove the plan, for another one; to be asked for only where no shard was written and no other job is at work."""
+        delete_additions(self.store, len(self.additions))
+        self.store.delete(PLAN_KEY)
 
     def shards(self) -> Iterator[SourceShard]:
         """Yield the plan's source shards in order, read as they are asked for; raises DamagedObject, ChecksumMismatch."""

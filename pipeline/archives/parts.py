@@ -39,14 +39,17 @@ _GROUP_ROWS = 8192
 _Row = tuple[str, str, str, bytes | None, int, str]
 
 
-def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
-    """Write source shards as parts of a plan; holds one row group. Raises StoreError, and what ``shards`` raises."""
+def write_parts(store: Store, shards: Iterable[SourceShard], *, first: int = 0) -> tuple[PlanPart, ...]:
+    """Write source shards, numbered from ``first`` on, as parts of a plan; holds one row group.
+
+    Raises StoreError, and what ``shards`` raises.
+    """
     parts = []
-    left = iter(shards)
+    left = _numbered(shards, first)
     with spool() as directory:
-        while (first := next(left, None)) is not None:
+        while (shard := next(left, None)) is not None:
             path = directory / "part.parquet"
-            shard_count, object_count = _fill(path, chain((first,), left))
+            shard_count, object_count = _fill(path, chain((shard,), left))
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             part = PlanPart(sha256=digest, shards=shard_count, objects=object_count)
@@ -71,6 +74,13 @@ def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]
             yield shard
         if number != end:
             raise DamagedObject(_uri(store, part), f"{number - end + part.shards} shards are in it, {part.shards} in the plan")
+
+
+def _numbered(shards: Iterable[SourceShard], first: int) -> Iterator[SourceShard]:
+    for number, shard in enumerate(shards, first):
+        if not shard.id.startswith(f"{number:09d}-"):
+            raise ValueError(f"shard {shard.id} stands where number {number} belongs")
+        yield shard
 
 
 def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:

@@ -57,8 +57,7 @@ class ArchiveReader:
 
     def __init__(self, uri: str, *, device: str = "auto") -> None:
         self._device = device
-        archive = Archive.open(open_store(uri))
-        self._archive = Archive(archive.store, archive.plan, archive.digest, Footers(FOOTER_BYTES))
+        self._archive = Archive.open(open_store(uri)).keeping(Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, device)
 
     def __getstate__(self) -> tuple[str, str]:
@@ -88,7 +87,8 @@ class ArchiveReader:
         return self._here.engine
 
     def refresh(self) -> None:
-        """See the shards that were done since the archive was opened."""
+        """See the shards that were done since the archive was opened, and what was added to its plan."""
+        self._archive = Archive.open(open_store(self.uri)).keeping(Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, self._device)
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ class ArchiveReader:
         """What is open in this process: after a fork neither locks nor connections may be shared with the parent."""
         if self._opened.process != os.getpid():
             compute_in_one_thread()
-            archive = Archive(open_store(self.uri), self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
+            archive = self._archive.keeping(Footers(FOOTER_BYTES), open_store(self.uri))
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened
 

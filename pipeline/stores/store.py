@@ -14,7 +14,7 @@ from pipeline.core.errors import InvalidOption, NotFound
 from pipeline.stores.base import Store, local_errors, without_secrets
 from pipeline.stores.local import LocalStore
 
-__all__ = ["LocalStore", "Store", "open_store", "split_uri"]
+__all__ = ["LocalStore", "Store", "is_local", "open_store", "split_uri"]
 
 
 def open_store(uri: str, create: bool = False) -> Store:
@@ -38,6 +38,11 @@ def open_store(uri: str, create: bool = False) -> Store:
         if not root.is_dir():
             raise InvalidOption("store", str(root), "is a file; give the folder that it is in.")
     return LocalStore(root)
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a URI names a place on a local disk. Raises InvalidOption for one that makes no sense."""
+    return _parse_uri(uri)[0] == "file"
 
 
 def split_uri(uri: str) -> tuple[str, str]:
