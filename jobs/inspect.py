@@ -87,6 +87,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "verify": settings.verify,
         "model": plan.model,
         "shards": plan.shard_count,
+        "additions": len(archive.additions),
         "shards_done": totals.shards,
         "entries": totals.entries,
         "originals": totals.originals,

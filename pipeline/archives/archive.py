@@ -141,6 +141,10 @@ class Archive:
         """Yield the plan's source shards in order, read as they are asked for; raises DamagedObject, ChecksumMismatch."""
         return read_parts(self.store, self.plan.parts)
 
+    def added_shards(self) -> Iterator[SourceShard]:
+        """Yield those of them that were added to the plan."""
+        return read_parts(self.store, self.plan.parts[len(self._begun.parts) :], first=self.begun_shards)
+
     def done(self) -> commits.ShardSet:
         """Return which shards are done, from listings alone."""
         return commits.done(self.store, self.plan.shard_count)

@@ -59,12 +59,12 @@ def write_parts(store: Store, shards: Iterable[SourceShard], *, first: int = 0) 
     return tuple(parts)
 
 
-def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]:
-    """Yield the source shards of a plan in order, with memory for one part's bytes.
+def read_parts(store: Store, parts: Iterable[PlanPart], *, first: int = 0) -> Iterator[SourceShard]:
+    """Yield the source shards of a plan in order, numbered from ``first`` on, with memory for one part's bytes.
 
     Raises DamagedObject for a part that is missing or is not what the plan says, ChecksumMismatch, StoreError.
     """
-    number = 0
+    number = first
     for part in parts:
         end = number + part.shards
         for shard in _read(store, part):

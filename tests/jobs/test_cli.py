@@ -29,7 +29,7 @@ SURFACE = {
         "source",
         "archive",
         *POOL,
-        "--anew",
+        *["--add", "--anew", "--check-source", "--no-check-source"],
         *[
             "--all-files",
             "--no-sniff",
