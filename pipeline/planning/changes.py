@@ -44,38 +44,51 @@ WHY = {
 
 
 class PlannedObjects:
-    """The objects of a plan by key and ETag, in 16 bytes and a bit each, and which of them a listing has.
+    """The objects of a plan by key and ETag, in 16 bytes and two bits each, and which of them a listing has.
 
     Numbers stand for keys: Python's own keyed hashes of 64 bits, which hold within one process. Beside ten million objects a
     new one is taken for one of them once in 10^12 times.
     """
 
     def __init__(self, shards: Iterable[SourceShard]) -> None:
-        self._keys, self._versions = array("q"), array("q")
+        self._same, self._keys = array("q"), array("q")
         for shard in shards:
             for info in shard.objects:
+                self._same.append(hash((info.key, info.etag)))
                 self._keys.append(hash(info.key))
-                self._versions.append(hash((info.key, info.etag)))
-        for numbers in (self._keys, self._versions):
+        for numbers in (self._same, self._keys):
             np.frombuffer(numbers, np.int64).sort()
-        self._met = bytearray(len(self._keys) // 8 + 1)
+        self._met_same, self._met_keys = (bytearray(len(self._keys) // 8 + 1) for _ in range(2))
 
     def meet(self, info: ObjectInfo) -> Change | None:
         """Return how an object of the listing stands to the plan: NEW, CHANGED, or None where it is the planned one."""
-        place = _place(self._keys, hash(info.key))
-        if place is None:
-            return Change.NEW
-        self._met[place >> 3] |= 1 << (place & 7)
-        return Change.CHANGED if _place(self._versions, hash((info.key, info.etag))) is None else None
+        if _mark(self._same, hash((info.key, info.etag)), self._met_same):
+            return None
+        return Change.CHANGED if _mark(self._keys, hash(info.key), self._met_keys) else Change.NEW
 
     def were_met(self) -> bool:
         """Return whether the listing had all objects of the plan, as far as it has been read."""
-        return int.from_bytes(self._met).bit_count() == len(self._keys)
+        return sum(int.from_bytes(met).bit_count() for met in (self._met_same, self._met_keys)) == len(self._keys)
 
-    def was_met(self, key: str) -> bool:
-        """Return whether the listing had the object of the plan that has this key."""
-        place = _place(self._keys, hash(key))
-        return place is not None and bool(self._met[place >> 3] & 1 << (place & 7))
+    def was_met(self, info: ObjectInfo) -> bool:
+        """Return whether the listing had an object of the plan, or another one of its key."""
+        return _is_marked(self._same, hash((info.key, info.etag)), self._met_same) or _is_marked(
+            self._keys, hash(info.key), self._met_keys
+        )
+
+
+def _mark(numbers: array[int], number: int, marks: bytearray) -> bool:
+    """Mark a number among sorted ones; return whether it is there."""
+    place = bisect_left(numbers, number)
+    if place == len(numbers) or numbers[place] != number:
+        return False
+    marks[place >> 3] |= 1 << (place & 7)
+    return True
+
+
+def _is_marked(numbers: array[int], number: int, marks: bytearray) -> bool:
+    place = bisect_left(numbers, number)
+    return bool(marks[place >> 3] & 1 << (place & 7))
 
 
 class SourceChanges:
@@ -116,14 +129,9 @@ class SourceChanges:
             return
         for shard in shards:
             for info in shard.objects:
-                if key in (None, info.key) and not self._planned.was_met(info.key):
+                if key in (None, info.key) and not self._planned.was_met(info):
                     self._add(info, Change.GONE)
 
     def _add(self, info: ObjectInfo, change: Change) -> None:
         self.counts[change] += 1
         self._list.append(info, what=change, why=WHY[change])
-
-
-def _place(numbers: array[int], number: int) -> int | None:
-    place = bisect_left(numbers, number)
-    return place if place < len(numbers) and numbers[place] == number else None

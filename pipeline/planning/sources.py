@@ -36,6 +36,7 @@ LATE = "it came beside a file that was planned without it, and whose entry stand
 
 _TAR = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+_PACKED = re.compile(f"{_TAR.pattern}|{_PARQUET.pattern}", re.IGNORECASE)
 _PLAN_PART = re.compile(r"(.*/)?plan/[0-9a-f]{64}\.parquet")
 _HINT_LENGTH = 40
 _MOST_SHARDS = 10**9
@@ -276,7 +277,10 @@ class _Grouping:
     def shards(self, listing: Iterable[ObjectInfo]) -> Iterator[SourceShard]:
         for info, (kind, why) in self._kinds.over(self._sources(listing)):
             while self._open and info.key >= self._open[-1].end:
-                yield from self._close()
+                if self._open[-1].objects:
+                    yield from self._close()
+                else:
+                    self._open.pop()  # all of it is planned
             if kind is ShardKind.TAR or kind is ShardKind.PARQUET:
                 yield self._next(kind, (info,))
                 continue
@@ -306,11 +310,12 @@ class _Grouping:
         With each object goes whether a plan has it.
         """
         archive, own, is_planned = None, self._listing.own, self._listing.planned
+        beside = not self._listing.all_files  # or what is beside a planned image comes by itself
         for info in listing:
             if own and info.key.startswith(own):
                 continue
             if is_planned is not None and is_planned(info):
-                if not _TAR.search(info.key) and not _PARQUET.search(info.key):
+                if beside and not _PACKED.search(info.key):
                     yield info, True
                 continue
             part = _PLAN_PART.fullmatch(info.key) if info.key.endswith(".parquet") else None

@@ -235,8 +235,8 @@ def test_a_single_file_is_compared_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_plan_takes_little_memory() -> None:
-    """Protects drivers of ten million objects: 16 bytes and a bit are remembered of each."""
+    """Protects drivers of ten million objects: 16 bytes and two bits are remembered of each."""
     objects = (ObjectInfo(key=f"photos/{number:09d}.jpg", size=1, etag=f"{number:032x}") for number in range(100_000))
     seen = PlannedObjects(SourceShard(id="", name="", kind=ShardKind.TAR, objects=(info,)) for info in objects)
-    held = sum(len(memoryview(part).cast("B")) for part in (seen._keys, seen._versions, seen._met))
-    assert held <= 100_000 * 16.2
+    held = sum(len(memoryview(part).cast("B")) for part in (seen._same, seen._keys, seen._met_same, seen._met_keys))
+    assert held <= 100_000 * 16.3
