@@ -45,13 +45,13 @@ from benchmarks.support.simulated import (
     report,
     shard_id,
 )
-from jobs import rescale
+from jobs import rescale, source_changes
 from pipeline.archives import commits
 from pipeline.archives.archive import Archive
 from pipeline.archives.rollups import RollupWriter
-from pipeline.assets.sources import find_shards
 from pipeline.cluster import pool
 from pipeline.core.records import Settings, ShardReport, SourceShard, TargetSize
+from pipeline.planning.sources import find_shards
 from pipeline.stores.store import LocalStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,12 +59,13 @@ LEFT = 10
 """Shards that a resumed job finds undone."""
 
 SETTINGS = Settings(target=TargetSize(scale=(4, 4)))
-MEASURES = ("plan", "loose", "resume", "lost", "drive", "paced", "inspect", "actors")
+LOOSE = ("loose", "compare-loose")
+MEASURES = ("plan", "loose", "resume", "lost", "compare", "compare-loose", "drive", "paced", "inspect", "actors")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measures", nargs="+", choices=MEASURES, help="`loose`: of single images; `lost`: without rollups")
+    parser.add_argument("measures", nargs="+", choices=MEASURES, help="`loose`: of single images; `lost`: no rollups")
     parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--actors", type=int, nargs="+", default=[40])
     parser.add_argument("--rate", type=float, default=200.0, help="shards a second that `paced` is held to")
@@ -108,7 +109,7 @@ def row(options: argparse.Namespace) -> dict[str, Any]:
         return inspect(shards)
     if measure == "actors":
         return drive_actors(shards, actors)
-    store = SimulatedStore(shards, loose=measure == "loose")
+    store = SimulatedStore(shards, loose=measure in LOOSE)
     if measure not in ("plan", "loose"):
         begin(store)
     if measure in ("resume", "lost"):
@@ -116,6 +117,9 @@ def row(options: argparse.Namespace) -> dict[str, Any]:
     with measured(store, latency) as found:
         if measure in ("plan", "loose"):
             assert begin(store).plan.shard_count == shards
+        elif measure.startswith("compare"):
+            with simulated(store, None):
+                assert not source_changes.compare(job(1), Archive.open(store))[1].changes
         else:
             seconds = actors / options.rate if measure == "paced" else 0.0
             with simulated(store, SimulatedRay(actors, seconds, store)):
@@ -140,7 +144,9 @@ def simulated(store: SimulatedStore, cluster: SimulatedRay | None) -> Iterator[N
     """Have jobs find the simulated store, and the pool the simulated Ray."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("jobs.rescale.open_store", return_value=store))
-        stack.enter_context(mock.patch("jobs.rescale.find_source", side_effect=lambda *_: find_shards(SourceListing(store))))
+        for user in ("jobs.rescale", "jobs.source_changes"):
+            find = mock.patch(f"{user}.find_source", side_effect=lambda _, listing: find_shards(SourceListing(store), listing))
+            stack.enter_context(find)
         for name, module in list(sys.modules.items()):
             if cluster is not None and name.startswith("pipeline.") and getattr(module, "ray", None) is ray:
                 stack.enter_context(mock.patch.object(module, "ray", cluster))

@@ -29,9 +29,9 @@ from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
-from pipeline.assets.sources import find_source
 from pipeline.core.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, TargetSize, Tier, Verification
 from pipeline.core.tally import Tally
+from pipeline.planning.sources import find_source
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.rescale import RescaleWork
 from pipeline.stores.store import Store, open_store

@@ -42,7 +42,6 @@ from benchmarks.support.bucket import bucket
 from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
-from pipeline.assets.sources import find_source
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
 from pipeline.engines.engine import Engine, choose_device
@@ -50,6 +49,7 @@ from pipeline.engines.measure import measure as measure_quality
 from pipeline.outputs.outputs import named_outputs
 from pipeline.pictures import decoding, lr_codec, writing
 from pipeline.pictures.picture import resize, size_of
+from pipeline.planning.sources import find_source
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.stores.store import open_store

@@ -198,7 +198,7 @@ class Reporter:
             console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
         for name, value in more.items():
             if isinstance(value, dict):
-                value = ", ".join(f"{count} {each}" for each, count in value.items())
+                value = ", ".join(f"{count} {each}" for each, count in value.items()) or "none"
             console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
 
     @property

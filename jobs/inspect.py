@@ -91,6 +91,7 @@ def summarise(archive: Archive) -> dict[str, Any]:
         "keep_if_lossy": settings.keep_if_lossy,
         "model": plan.model,
         "shards": plan.shard_count,
+        "additions": len(archive.additions),
         "shards_done": totals.shards,
         "entries": totals.entries,
         "originals": totals.originals,

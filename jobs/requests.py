@@ -19,6 +19,8 @@ class RescaleJob:
     ``source_access`` and ``archive_access``, here and below, are how their buckets are asked; no part of the plan.
     ``sniff`` says whether files whose names do not tell are looked into when the source is listed; None: local ones. ``anew``
     gives up another plan that stands in the archive, where no shard of it was written: no other job may be at work there.
+    ``add`` takes in what the source has and the plan lacks; ``check_source`` lists the source of an archive that stands and
+    tells what changed in it, None: where it is local.
     ``json_lines`` here and below: True for JSON lines, False for people, None by whether standard error is a terminal.
     """
 
@@ -33,6 +35,12 @@ class RescaleJob:
     json_lines: bool | None = None
     sniff: bool | None = None
     anew: bool = False
+    add: bool = False
+    check_source: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.add and self.check_source is False:
+            raise InvalidOption("--no-check-source", "with --add", "what is new is found by listing the source again.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,21 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from pipeline.archives.archive import PLAN_KEY, Archive
-from pipeline.archives.commits import ShardSet
+from jobs.source_changes import Compared, compare, is_to_be_compared, key_below
+from pipeline.archives.archive import Archive
+from pipeline.archives.commits import ShardSet, first_begun
 from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
-from pipeline.assets.left_out import LEFT_OUT, LeftOutList, left_out_of
-from pipeline.assets.sources import Listing, find_source
 from pipeline.cluster import pool
-from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PlanConflict
+from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PipelineError, PlanConflict
 from pipeline.core.records import Settings, ShardReport, SourceShard
 from pipeline.core.spool import spool
 from pipeline.engines.engine import MOST_SCALE, check_weights
+from pipeline.planning.left_out import LEFT_OUT, left_out_of
+from pipeline.planning.object_list import ObjectList
+from pipeline.planning.sources import Listing, find_source
 from pipeline.rescale import RescaleWork
-from pipeline.stores.store import open_store, split_uri
+from pipeline.stores.store import open_store
 
 MOST_EXTENSIONS = 50
 """Extensions of files left out that a summary counts."""
@@ -35,7 +39,12 @@ def rescale(job: RescaleJob) -> int:
 
     Raises UsageError, StoreError, EngineError or PoolError where the job itself cannot run.
     """
-    archive = open_archive(job)
+    archive, compared = standing_archive(job), None
+    resumed = archive is not None
+    if archive is None:
+        archive = begin_archive(job)
+    elif is_to_be_compared(job, archive):
+        archive, compared = compare(job, archive)
     count = archive.plan.shard_count
     reporter = Reporter("rescale", count, json_lines=job.json_lines)
     work = RescaleWork(archive=archive.store.uri, source_access=job.source_access, device=job.device, threads=job.threads)
@@ -48,7 +57,7 @@ def rescale(job: RescaleJob) -> int:
                     reporter.done(result)
                     if isinstance(result, ShardReport):
                         rollups.add(result)
-    return finish(reporter, archive)
+    return finish(reporter, archive, compared, resumed=resumed)
 
 
 def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]) -> ShardSet:
@@ -63,15 +72,20 @@ def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]
 
 def open_archive(job: RescaleJob) -> Archive:
     """Return the archive of a job: the one that is there, if it has the job's settings, or a new one with its plan."""
+    return standing_archive(job) or begin_archive(job)
+
+
+def standing_archive(job: RescaleJob) -> Archive | None:
+    """Return the archive that is there, None where there is none; raises PlanConflict where it has not the job's settings."""
     model = read_weights(job.weights)
     digest = hashlib.sha256(model).hexdigest()
     try:
         archive = Archive.open(open_store(job.archive))
-    except (NotAnArchive, NotFound):  # nothing is made there before there is something to put into it
-        return _begin(job, model)
+    except (NotAnArchive, NotFound):
+        return None
     plan = archive.plan
     differences = list(plan.settings.differences(job.settings))
-    if not _same_source(archive, job.source):
+    if not _same_source(archive, job):
         differences.append(f"source {plan.source}, not {job.source}")
     if plan.model != digest:
         differences.append(f"weights {plan.model[:16]}…, not {digest[:16]}…")
@@ -79,34 +93,34 @@ def open_archive(job: RescaleJob) -> Archive:
         return archive
     empty = not any(next(iter(archive.store.list(part)), None) for part in ("commits/", "shards/"))
     if empty and job.anew:
-        archive.store.delete(PLAN_KEY)
-        return _begin(job, model)
+        archive.give_up()
+        return None
     advice = "Nothing is in it yet: --anew begins it with these." if empty else ""
     raise PlanConflict(archive.store.uri, tuple(differences), advice)
 
 
-def _begin(job: RescaleJob, model: bytes) -> Archive:
+def begin_archive(job: RescaleJob) -> Archive:
     """Plan the source into a new archive, with a list of what is no part of the plan."""
-    _check_scale(job.settings)
-    with spool() as directory, LeftOutList(directory / LEFT_OUT) as left_out:
-        settings = job.settings
+    settings, model = job.settings, read_weights(job.weights)
+    _check_scale(settings)
+    with spool() as directory, ObjectList(directory / LEFT_OUT) as left_out:
         listing = Listing(
             sniff=job.sniff,
             image_column=settings.image_column,
             all_files=settings.all_files,
             access=job.source_access,
-            left_out=left_out.add,
+            left_out=lambda info, why: left_out.append(info, why=why),
         )
         found = find_source(job.source, listing)
-        store = open_store(job.archive, create=True)
+        store = open_store(job.archive, create=True)  # not made before there is something to put into it
         if store.uri == found.store.uri:
             raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.")
 
         def shards() -> Iterator[SourceShard]:
             yield from found.shards
-            left_out.put(store)  # before the plan, so that where there is one the list is whole
+            left_out.put(store, LEFT_OUT)  # before the plan, so that where there is one the list is whole
 
-        return Archive.begin(store, source=found.store.uri, settings=job.settings, model=model, shards=shards())
+        return Archive.begin(store, source=found.store.uri, settings=settings, model=model, shards=shards())
 
 
 def _check_scale(settings: Settings) -> None:
@@ -117,33 +131,57 @@ def _check_scale(settings: Settings) -> None:
         raise InvalidOption("--scale", text, f"{MOST_SCALE} is the largest scale per axis.")
 
 
-def finish(reporter: Reporter, archive: Archive) -> int:
-    """Print the summary, write the list of failures into the archive, and return the exit status."""
-    more: dict[str, Any] = {"archive": archive.store.uri}
-    left_out = left_out_of(archive.store)
+def finish(reporter: Reporter, archive: Archive, compared: Compared | None = None, *, resumed: bool = False) -> int:
+    """Print the summary, write the list of failures into the archive, and return the exit status.
+
+    ``resumed`` is told of an archive that stood before the job, and ``compared`` what changed in its source since.
+    """
+    plan, store = archive.plan, archive.store
+    more: dict[str, Any] = {"archive": store.uri}
+    told: dict[str, Any] = {"plan": _described(archive)}
+    if resumed:
+        more["plan"] = _sentence(told["plan"])
+        more |= {"source_not_compared": "--check-source lists it again"} if compared is None else compared.summary()
+    told["source"] = None if compared is None else asdict(compared)
+    left_out = left_out_of(store)
     by_extension = dict(left_out.most_common(MOST_EXTENSIONS))
     if left_out:
         more |= {"left_out": left_out.total(), "left_out_by_extension": by_extension}
-        more["left_out_listed_in"] = f"{archive.store.uri}/{LEFT_OUT}"
-    reporter.summary(**more, **list_failures(archive.store, reporter.totals))
-    plan = archive.plan
+        more["left_out_listed_in"] = f"{store.uri}/{LEFT_OUT}"
+    reporter.summary(**more, **list_failures(store, reporter.totals))
     settings = {"source": plan.source, "model": plan.model, **asdict(plan.settings)}
-    told = {"left_out": {"files": left_out.total(), "by_extension": by_extension}}
-    write_report(archive.store, reporter, digest=archive.digest, settings=settings, shards=plan.shard_count, **told)
-    return 1 if reporter.totals.failed else 0
+    told["left_out"] = {"files": left_out.total(), "by_extension": by_extension}
+    write_report(store, reporter, digest=archive.digest, settings=settings, shards=plan.shard_count, **told)
+    return 1 if reporter.totals.failed or (compared is not None and compared.changes) else 0
 
 
-def _same_source(archive: Archive, uri: str) -> bool:
-    """Whether ``uri`` is what was planned, told without listing it again; a single file has its folder as source."""
-    try:
-        parent, key = split_uri(uri)
-        asked = f"{parent.rstrip('/')}/{key}"
-    except InvalidOption:  # a bucket or the root folder
-        asked = open_store(uri).uri
+def _described(archive: Archive) -> dict[str, Any]:
+    """Return what a plan is: when its first shard was begun, from what source, how many shards, and how many were added."""
+    begun = None
+    with suppress(PipelineError):  # told for people; the job is as it is without
+        begun = first_begun(archive.store, archive.digest)
+    return {
+        "begun": None if begun is None else datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "source": archive.plan.source,
+        "shards": archive.plan.shard_count,
+        "additions": len(archive.additions),
+        "shards_added": archive.plan.shard_count - archive.begun_shards,
+    }
+
+
+def _sentence(plan: Mapping[str, Any]) -> str:
+    begun = f"begun {plan['begun']} " if plan["begun"] else ""
+    added = f", {plan['shards_added']} of them added since" if plan["additions"] else ""
+    return f"{begun}from {plan['source']}: {plan['shards']} shards{added}"
+
+
+def _same_source(archive: Archive, job: RescaleJob) -> bool:
+    """Whether a job's source is what was planned, or a file of it to be added; a single file has its folder as source."""
     source = archive.plan.source
-    if asked == source or archive.plan.shard_count > 1:
-        return asked == source
-    return any(asked == f"{source}/{each.key}" for shard in archive.shards() for each in shard.objects)
+    key = key_below(source, job.source)
+    if not key or (job.add and "/" not in key and open_store(source).exists(key)):
+        return key is not None
+    return archive.plan.shard_count == 1 and any(key == each.key for shard in archive.shards() for each in shard.objects)
 
 
 def read_weights(path: Path | None) -> bytes:

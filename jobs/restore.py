@@ -16,10 +16,11 @@ from pipeline.archives.errors import NothingSelected
 from pipeline.archives.rollups import RollupWriter, survey
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption
-from pipeline.core.options import RestoreOptions
+from pipeline.core.options import OutputKind, RestoreOptions
 from pipeline.core.records import ShardReport, SourceShard
 from pipeline.outputs.changed_names import list_changed_names
 from pipeline.outputs.outputs import named_outputs
+from pipeline.outputs.twins import twins
 from pipeline.restore import RestoreWork, restore_state
 from pipeline.stores.store import open_store
 
@@ -46,10 +47,12 @@ def restore(job: RestoreJob) -> int:
         options=job.options,
         device=job.device,
         threads=job.threads,
+        twins=twins(archive.shards, archive.added_shards()) if job.options.output is OutputKind.FILES else {},
     )
     with RollupWriter(state, digest) as rollups:
         finished = resume(reporter, rollups, survey(state, digest, count))
-        there = (shard for shard in named_outputs(archive.shards()) if shard.id in committed and shard.id not in finished)
+        named = named_outputs(archive.shards(), archive.begun_shards if archive.additions else None)
+        there = (shard for shard in named if shard.id in committed and shard.id not in finished)
         left = filter(_selects(job.options), there)
         with reporter.running():
             if len(finished) < wanted:

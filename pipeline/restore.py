@@ -8,11 +8,12 @@ Decoding runs in threads ahead of the engine, encoding behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
@@ -38,7 +39,7 @@ from pipeline.entry_picture import (
     resized,
 )
 from pipeline.outputs.changed_names import ChangedNames
-from pipeline.outputs.names import ShardNames
+from pipeline.outputs.names import ShardNames, root_name
 from pipeline.outputs.outputs import Output, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
@@ -53,8 +54,9 @@ STATE_PREFIX = ".iarn"
 class RestoreWork:
     """What a worker needs to restore shards of one archive; small, picklable, free of credentials.
 
-    ``archive_access`` is how the archive's bucket is asked. ``halvings`` is how often tiles and windows are halved, where
-    memory was too small for all of them.
+    ``archive_access`` is how the archive's bucket is asked. ``twins`` are keys of loose files by names that several shards
+    have, where the plan was added to (outputs/twins.py). ``halvings`` is how often tiles and windows are halved, where memory
+    was too small for all of them.
     """
 
     archive: str
@@ -63,6 +65,7 @@ class RestoreWork:
     archive_access: Access = Access.SIGNED
     device: str = "auto"
     threads: int = 2
+    twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     halvings: int = 0
 
     def start(self) -> RestoreWorker:
@@ -114,7 +117,7 @@ class RestoreWorker:
             )
         self.progress = Progress()
         self._threads = halved(work.threads, work.halvings)
-        self._halvings = work.halvings
+        self._halvings, self._twins = work.halvings, work.twins
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Restore the selected entries of one shard, named by :func:`named_outputs`, and commit that they are.
@@ -145,9 +148,14 @@ class RestoreWorker:
         return report if report.failures else create_commit(self.state, commit).report
 
     def _keys(self, shard: SourceShard) -> Iterator[str]:
-        """Yield all keys of a shard; where stems do not matter the plan tells those of loose files, and their sidecars'."""
+        """Yield all keys of a shard; where stems do not matter the plan tells those of loose files, and their sidecars'.
+
+        With loose files go those of other shards that a name might be another's of.
+        """
         if shard.kind is ShardKind.FILES and not has_own_stems(self.options.output, shard):
-            return (safe_key(each.key)[0] for each in shard.objects)
+            own = [safe_key(each.key)[0] for each in shard.objects]
+            beside = (self._twins.get(root_name(key), ()) for key in own) if self._twins else ()
+            return iter(dict.fromkeys(chain(own, *beside)))
         return self.archive.keys(shard.id, sparing=self.options.wanted is not None)
 
     def _put(self, output: Output, names: ShardNames, written: _Written, tally: Tally, shard_id: str) -> int | None:

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from pipeline.archives import commits
-from pipeline.archives.archive import Archive
-from pipeline.archives.plans import FORMAT_VERSION, encode_json
+from pipeline.archives.plans import FORMAT_VERSION, encode_json, plan_digest
 from pipeline.archives.rollups import RollupWriter
 from pipeline.cluster.actor import ActorPlace, Reading
 from pipeline.core.errors import AlreadyExists, NotFound
@@ -115,7 +114,7 @@ class SimulatedStore:
     def replace(self, key: str, data: bytes | Path) -> None:
         self.objects[key] = data if isinstance(data, bytes) else data.read_bytes()
         if key == "plan.json":
-            self.plan = Archive.open(self).digest
+            self.plan = plan_digest(self.objects[key])
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)

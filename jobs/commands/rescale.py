@@ -105,6 +105,22 @@ def rescale(
         ),
     ] = None,
     source_access: SourceAccess = Access.SIGNED,
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add",
+            help="Take in what the source has and the archive's plan lacks; without an archive one is begun.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = False,
+    check_source: Annotated[
+        bool | None,
+        typer.Option(
+            "--check-source/--no-check-source",
+            help="List the source of an archive again, and tell what is new, gone or changed; local ones unless told.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
     anew: Annotated[
         bool,
         typer.Option(
@@ -142,6 +158,8 @@ def rescale(
         json_lines=json_lines or None,
         sniff=sniff,
         anew=anew,
+        add=add,
+        check_source=check_source,
     )
     from jobs.rescale import rescale
 

@@ -18,12 +18,12 @@ import torch
 from iarn.metrics import BlockErrors, bicubic_lr, block_errors, luma, psnr, ssim
 from iarn.network import Cost, Rescaler
 from pipeline.assets.shards import read_assets
-from pipeline.assets.sources import find_source
 from pipeline.core.errors import EmptySource, ImageError, InvalidOption
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine
 from pipeline.pictures.decoding import decode
 from pipeline.pictures.picture import size_of
+from pipeline.planning.sources import find_source
 
 CROP = 12
 PIXEL_LIMIT = 512_000_000

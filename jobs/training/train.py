@@ -36,11 +36,11 @@ from iarn.weights import pack
 from jobs.training.checkpoints import LOG, WEIGHTS, load, save, start_from
 from jobs.training.evaluate import evaluate, load_images
 from jobs.training.recipe import read_config
-from pipeline.assets.sources import find_source
 from pipeline.cluster.errors import GroupLost
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
 from pipeline.core.records import Pixels
 from pipeline.engines.engine import Engine, choose_device
+from pipeline.planning.sources import find_source
 
 LOG_STEPS = 100
 EVALUATED_SCALES = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)

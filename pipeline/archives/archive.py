@@ -1,23 +1,24 @@
 """The archive: begin one, open one, write a shard, read one entry without the rest. FORMAT.md beside this describes it.
 
-plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   shards/<id>.parquet   commits/<group>/<id>.json
+plan/<sha256>.parquet   model/<sha256>.safetensors   FORMAT.md   plan.json   plan/additions/<number>.json
+shards/<id>.parquet   commits/<group>/<id>.json
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from pipeline.archives import commits
+from pipeline.archives.additions import Addition, check_takes_additions, create_addition, delete_additions, read_additions
 from pipeline.archives.entries import (
-    COLUMNS,
     PARTS,
     Wanted,
     candidates,
@@ -27,7 +28,6 @@ from pipeline.archives.entries import (
     holder_test,
     matcher,
     there,
-    to_row,
 )
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, NothingSelected
 from pipeline.archives.parts import read_parts, write_parts
@@ -40,13 +40,13 @@ from pipeline.archives.plans import (
     plan_digest,
     shard_differences,
 )
+from pipeline.archives.shard_writer import HASH_CHUNK, ShardWriter, damage_of, shard_key
 from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, InvalidWeights, NotFound, PlanConflict
-from pipeline.core.records import Commit, Entry, Plan, Settings, ShardReport, SourceShard
-from pipeline.stores.base import BUFFER_SIZE, local_errors
+from pipeline.core.records import Commit, Entry, Plan, Settings, SourceShard
+from pipeline.stores.base import BUFFER_SIZE
 from pipeline.stores.store import Store
 from pipeline.tables.reader import RowReader
 from pipeline.tables.seal import Footers
-from pipeline.tables.writer import RowWriter
 
 __all__ = ["FORMAT_VERSION", "PARTS", "Archive", "ShardWriter", "check_entry", "decode_plan", "encode_plan", "plan_digest"]
 
@@ -54,17 +54,33 @@ PLAN_KEY = "plan.json"
 FORMAT_KEY = "FORMAT.md"
 
 _FIND_BUFFER = 64 * 1024  # a row group is some 256 KiB, and what lies between two wanted ones must not be fetched
-_HASH_CHUNK = 2**20
 
 
 class Archive:
-    """An archive in a store. ``plan`` is frozen, ``digest`` the SHA-256 of its bytes; holds no shards, and pickles.
+    """An archive in a store. ``digest`` is the SHA-256 of plan.json; holds no shards, and pickles.
 
-    Where there are ``footers``, those of shards are kept there for whoever asks for one entry after the other.
+    ``plan`` is frozen: what plan.json says, and behind its parts those of the ``additions`` that there were at the opening.
     """
 
-    def __init__(self, store: Store, plan: Plan, digest: str, footers: Footers | None = None) -> None:
-        self.store, self.plan, self.digest, self._footers = store, plan, digest, footers
+    def __init__(self, store: Store, plan: Plan, digest: str, additions: Sequence[Addition] = ()) -> None:
+        self.store, self.digest, self.additions = store, digest, tuple(additions)
+        self.plan = replace(plan, parts=(*plan.parts, *chain.from_iterable(additions)))
+        self._begun = plan
+        self._footers: Footers | None = None
+
+    def keeping(self, footers: Footers, store: Store | None = None) -> Archive:
+        """Return this archive for whoever asks for one entry after the other: footers of its shards are kept.
+
+        ``store`` is another one of the same place, for a process that must not use its parent's.
+        """
+        kept = copy(self)
+        kept.store, kept._footers = store or self.store, footers
+        return kept
+
+    @property
+    def begun_shards(self) -> int:
+        """How many of the plan's source shards plan.json itself has; the others were added."""
+        return self._begun.shard_count
 
     @classmethod
     def begin(cls, store: Store, *, source: str, settings: Settings, model: bytes, shards: Iterable[SourceShard]) -> Archive:
@@ -92,8 +108,8 @@ class Archive:
         """Return the archive that stands, if it was begun with this plan's settings and these shards."""
         begun = cls.open(store)
         differences = plan_differences(begun.plan, plan)
-        if not differences and plan.parts != begun.plan.parts:  # or another Parquet library wrote the same shards
-            differences = shard_differences(begun.shards(), shards)
+        if not differences and plan.parts != begun._begun.parts:  # or another Parquet library wrote the same shards
+            differences = shard_differences(read_parts(store, begun._begun.parts), shards)
         if differences:
             raise PlanConflict(store.uri, differences)
         return begun
@@ -108,11 +124,35 @@ class Archive:
             if error.uri != uri:  # it is the folder or the bucket that is missing
                 raise
             raise NotAnArchive(store.uri) from None
-        return cls(store, decode_plan(data, uri), plan_digest(data))
+        digest = plan_digest(data)
+        return cls(store, decode_plan(data, uri), digest, read_additions(store, digest))
+
+    def add(self, shards: Iterable[SourceShard]) -> Archive:
+        """Add source shards, numbered on from the plan's last, to the plan; return the archive as it is then.
+
+        Where there are none nothing is written. The object that makes them part of the plan is written last. Raises
+        AlreadyExists where another addition was made since the opening: what is added has to be what that one lacks, too.
+        Raises InvalidOption where the archive's version of the format takes no additions.
+        """
+        check_takes_additions(self.store.uri, self.store.read(PLAN_KEY))
+        parts = write_parts(self.store, shards, first=self.plan.shard_count)
+        if not parts:
+            return self
+        create_addition(self.store, self.digest, len(self.additions) + 1, parts)
+        return Archive(self.store, self._begun, self.digest, (*self.additions, parts))
+
+    def give_up(self) -> None:
+        """Remove the plan, for another one; to be asked for only where no shard was written and no other job is at work."""
+        delete_additions(self.store, len(self.additions))
+        self.store.delete(PLAN_KEY)
 
     def shards(self) -> Iterator[SourceShard]:
         """Yield the plan's source shards in order, read as they are asked for; raises DamagedObject, ChecksumMismatch."""
         return read_parts(self.store, self.plan.parts)
+
+    def added_shards(self) -> Iterator[SourceShard]:
+        """Yield those of them that were added to the plan."""
+        return read_parts(self.store, self.plan.parts[len(self._begun.parts) :], first=self.begun_shards)
 
     def done(self) -> commits.ShardSet:
         """Return which shards are done, from listings alone."""
@@ -148,7 +188,7 @@ class Archive:
             metadata["iarn.source_schema"] = base64.b64encode(source_schema).decode("ascii")
         if image_column is not None:
             metadata["iarn.image_column"] = image_column
-        return ShardWriter(self, shard, directory, metadata)
+        return ShardWriter(self.store, shard.id, directory, metadata)
 
     def entries(
         self,
@@ -230,18 +270,18 @@ class Archive:
 
     def check_shard(self, shard_id: str, commit: Commit) -> None:
         """Read a shard object whole; raises ChecksumMismatch where it is not the one that was committed, NotFound."""
-        key = _shard_key(shard_id)
+        key = shard_key(shard_id)
         digest = hashlib.sha256()
         with self.store.open(key) as file:
-            while chunk := file.read(_HASH_CHUNK):
+            while chunk := file.read(HASH_CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != commit.sha256:
             raise ChecksumMismatch(self._uri(key), "SHA-256", commit.sha256, digest.hexdigest())
 
     @contextmanager
     def _reader(self, shard_id: str, buffer_size: int = BUFFER_SIZE) -> Iterator[RowReader]:
-        key = _shard_key(shard_id)
-        with self.store.open(key, buffer_size=buffer_size) as file, _damage(self._uri(key)):
+        key = shard_key(shard_id)
+        with self.store.open(key, buffer_size=buffer_size) as file, damage_of(self._uri(key)):
             reader = RowReader(file, self._uri(key), sealed=True, footers=self._footers)
             self._check_footer(reader, shard_id)
             yield reader
@@ -256,94 +296,8 @@ class Archive:
             if found != expected:
                 raise ChecksumMismatch(reader.uri, name, expected, found)
 
-    def _adopt(self, shard_id: str, directory: Path) -> Commit:
-        """Return the commit of a shard object that is there without one: whole, and of this plan."""
-        key = _shard_key(shard_id)
-        uri, path = self._uri(key), directory / "standing.parquet"
-        digest, size = hashlib.sha256(), 0
-        try:
-            # What the store raises is no OSError any more, so what is one here is the local file's.
-            with local_errors(str(path)), self.store.open(key) as file, path.open("wb") as copy:
-                while chunk := file.read(_HASH_CHUNK):
-                    digest.update(chunk)
-                    size += copy.write(chunk)
-            with path.open("rb") as file, _damage(uri):
-                reader = RowReader(file, uri, sealed=True)
-                if reader.metadata.get("iarn.plan") != self.digest or reader.metadata.get("iarn.shard") != shard_id:
-                    raise AlreadyExists(uri)
-                report = commits.decode_report(json.loads(reader.metadata["iarn.report"]))
-                rows = sum(1 for _ in reader.rows())  # reads every page, whose check sums are tested on the way
-                if rows != report.entries:
-                    raise DamagedShard(uri, f"{rows} entries are there, {report.entries} were written")
-        except (DamagedObject, KeyError, TypeError, ValueError) as error:
-            detail = error.detail if isinstance(error, DamagedObject) else f"its report cannot be read: {error}"
-            raise DamagedObject(uri, f"{detail}; it is not committed: remove it and repeat the command") from None
-        finally:
-            path.unlink(missing_ok=True)
-        report = replace(report, bytes_out=size)
-        return Commit(shard_id=shard_id, plan=self.digest, sha256=digest.hexdigest(), byte_size=size, report=report)
-
     def _uri(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
-
-
-class ShardWriter:
-    """Takes the entries of one source shard in order; memory is one row group, the rest is on the local disk.
-
-    Used as a context manager it removes its file, whatever happens.
-    """
-
-    def __init__(self, archive: Archive, shard: SourceShard, directory: Path, metadata: Mapping[str, str]) -> None:
-        self._archive, self._shard_id, self._directory = archive, shard.id, directory
-        self._path = directory / f"{shard.id}.parquet"
-        self._rows = RowWriter(self._path, COLUMNS, metadata)
-        self._count = 0
-        self._begun = time.time()
-
-    def append(self, entry: Entry) -> None:
-        """Add an entry; raises StoreUnavailable where the local disk is full."""
-        self._rows.append(to_row(entry))
-        self._count += 1
-
-    def finish(self, report: ShardReport) -> Commit:
-        """Write the shard object, and return the commit that is now due; its ``report.bytes_out`` is the object's size.
-
-        An object that is there already, left by an attempt that died before its commit or just written by another worker, is
-        adopted: the commit describes it. Raises AlreadyExists where it is none of this plan, DamagedObject where it is broken.
-        """
-        if report.entries != self._count:
-            raise ValueError(f"the report is about {report.entries} entries, {self._count} were written")
-        self._rows.add_metadata({"iarn.report": commits.encode_report(report)})
-        self._rows.close()
-        size = self._path.stat().st_size
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            self._archive.store.create(_shard_key(self._shard_id), self._path)
-        except AlreadyExists:
-            return self._archive._adopt(self._shard_id, self._directory)
-        finally:
-            self._path.unlink()
-        report = replace(report, bytes_out=size)
-        return Commit(
-            shard_id=self._shard_id,
-            plan=self._archive.digest,
-            sha256=digest,
-            byte_size=size,
-            report=report,
-            begun=round(self._begun, 3),
-            ended=round(time.time(), 3),
-        )
-
-    def discard(self) -> None:
-        """Give up: remove the local file."""
-        self._rows.discard()
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.discard()
 
 
 def format_text() -> str:
@@ -353,10 +307,6 @@ def format_text() -> str:
 
 def _model_key(plan: Plan) -> str:
     return f"model/{plan.model}.safetensors"
-
-
-def _shard_key(shard_id: str) -> str:
-    return f"shards/{shard_id}.parquet"
 
 
 def _keys(reader: RowReader, group: int) -> list[str]:
@@ -376,12 +326,3 @@ def _create_if_absent(store: Store, key: str, data: bytes) -> None:
         store.create(key, data)
     except AlreadyExists:
         return  # by an attempt that died before its plan; model_bytes checks the digest when it is read
-
-
-@contextmanager
-def _damage(uri: str) -> Iterator[None]:
-    """Say of a shard of an archive what is true of one: it was written here, and can be written again."""
-    try:
-        yield
-    except DamagedShard as error:
-        raise DamagedObject(uri, error.detail) from None

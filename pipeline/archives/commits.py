@@ -142,6 +142,12 @@ def commits(store: Store, plan_digest: str, count: int) -> Iterator[Commit]:
         yield from ahead(threads, lambda shard_id: read_commit(store, shard_id, plan_digest), ids, limit=4 * READERS)
 
 
+def first_begun(store: Store, plan_digest: str) -> float | None:
+    """Return when the first shard that is done was begun, in seconds since 1970; None where no commit of the group tells."""
+    first = next(iter(list_group(store, next(groups(1)))), None)
+    return None if first is None else read_commit(store, first, plan_digest).begun
+
+
 def encode_report(report: ShardReport) -> str:
     """Return a report as JSON text, for a shard's footer."""
     return encode_json(asdict(report)).decode("ascii").rstrip()

@@ -40,14 +40,17 @@ _GROUP_ROWS = 8192
 _Row = tuple[str, str, str, bytes | None, int, str, float | None, int | None]
 
 
-def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, ...]:
-    """Write source shards as parts of a plan; holds one row group. Raises StoreError, and what ``shards`` raises."""
+def write_parts(store: Store, shards: Iterable[SourceShard], *, first: int = 0) -> tuple[PlanPart, ...]:
+    """Write source shards, numbered from ``first`` on, as parts of a plan; holds one row group.
+
+    Raises StoreError, and what ``shards`` raises.
+    """
     parts = []
-    left = iter(shards)
+    left = _numbered(shards, first)
     with spool() as directory:
-        while (first := next(left, None)) is not None:
+        while (shard := next(left, None)) is not None:
             path = directory / "part.parquet"
-            shard_count, object_count = _fill(path, chain((first,), left))
+            shard_count, object_count = _fill(path, chain((shard,), left))
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             part = PlanPart(sha256=digest, shards=shard_count, objects=object_count)
@@ -57,12 +60,12 @@ def write_parts(store: Store, shards: Iterable[SourceShard]) -> tuple[PlanPart, 
     return tuple(parts)
 
 
-def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]:
-    """Yield the source shards of a plan in order, with memory for one part's bytes.
+def read_parts(store: Store, parts: Iterable[PlanPart], *, first: int = 0) -> Iterator[SourceShard]:
+    """Yield the source shards of a plan in order, numbered from ``first`` on, with memory for one part's bytes.
 
     Raises DamagedObject for a part that is missing or is not what the plan says, ChecksumMismatch, StoreError.
     """
-    number = 0
+    number = first
     for part in parts:
         end = number + part.shards
         for shard in _read(store, part):
@@ -72,6 +75,13 @@ def read_parts(store: Store, parts: Iterable[PlanPart]) -> Iterator[SourceShard]
             yield shard
         if number != end:
             raise DamagedObject(_uri(store, part), f"{number - end + part.shards} shards are in it, {part.shards} in the plan")
+
+
+def _numbered(shards: Iterable[SourceShard], first: int) -> Iterator[SourceShard]:
+    for number, shard in enumerate(shards, first):
+        if not shard.id.startswith(f"{number:09d}-"):
+            raise ValueError(f"shard {shard.id} stands where number {number} belongs")
+        yield shard
 
 
 def _fill(path: Path, shards: Iterator[SourceShard]) -> tuple[int, int]:

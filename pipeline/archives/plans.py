@@ -75,7 +75,7 @@ def decode_plan(data: bytes, uri: str) -> Plan:
             source=_text(value["source"]),
             settings=_settings(value["settings"]),
             model=_text(value["model"]),
-            parts=tuple(_part(each) for each in value["parts"]),
+            parts=tuple(decode_part(each) for each in value["parts"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOption) as error:
         raise DamagedObject(uri, f"no plan can be read from it: {type(error).__name__} {error}") from None
@@ -128,7 +128,8 @@ def _settings(value: dict[str, Any]) -> Settings:
     return Settings(target=TargetSize(**target), **rest)
 
 
-def _part(value: dict[str, Any]) -> PlanPart:
+def decode_part(value: dict[str, Any]) -> PlanPart:
+    """Return the part of a plan that JSON values tell of; raises KeyError, TypeError or ValueError where they do not."""
     part = PlanPart(sha256=_text(value["sha256"]), shards=int(value["shards"]), objects=int(value["objects"]))
     if not re.fullmatch(r"[0-9a-f]{64}", part.sha256) or part.shards < 1:
         raise ValueError("a part without a digest or without shards")

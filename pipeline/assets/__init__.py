@@ -1,4 +1,4 @@
-"""Assets out of sources.
+"""Assets out of source shards.
 
-In: a store with images, tars or Parquet. Out: source shards, and of each its assets one at a time, under safe names.
+In: a store with images, tars or Parquet, and a source shard. Out: its assets one at a time, under safe names.
 """

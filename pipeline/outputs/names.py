@@ -67,6 +67,13 @@ def _bare(key: str) -> str:
     return key.rpartition(".")[0] if has_image_name(key) else key
 
 
+def root_name(key: str) -> str:
+    """Return a key without any extension of an image at its end: what keys share whose names might meet in other forms."""
+    while has_image_name(key):
+        key = key.rpartition(".")[0]
+    return key
+
+
 class MemberNames:
     """Names of the files that assets of one shard are written as, each given once and safe as a relative path.
 

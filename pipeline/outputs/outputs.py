@@ -13,6 +13,7 @@ import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -59,16 +60,37 @@ class Output(Protocol):
         ...
 
 
-def named_outputs(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
+def named_outputs(shards: Iterable[SourceShard], begun: int | None = None) -> Iterator[SourceShard]:
     """Yield the shards of a plan, ``name`` now being what is written of each.
 
-    That is its name without suffix, or in full where another has the same without; of loose files the id. Shards come in the
-    order of their keys, so each is held only while keys that begin like its own may come.
+    That is its name without suffix, or in full where another has the same without; of loose files the id. Those that were
+    added, behind the first ``begun`` where that is given, leave the names of those before as they were, and have their id
+    where an earlier one has their name without suffix.
     """
+    if begun is None:
+        yield from _named_in_order(shards)
+        return
+    taken, left = UniqueNames(), iter(shards)
+    for shard in _named_in_order(islice(left, begun)):
+        for name in {shard.name, _without_suffix(shard)}:
+            taken.take(name)
+        yield shard
+    for shard in left:
+        bare = _without_suffix(shard)
+        free = taken.take(bare) and not _LIKE_AN_ID.match(bare)
+        yield replace(shard, name=safe_key(bare)[0] if free else shard.id)
+
+
+def _without_suffix(shard: SourceShard) -> str:
+    return shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.objects[0].key)
+
+
+def _named_in_order(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
+    """Name shards that come in the order of their keys: each is held only while keys that begin like its own may come."""
     held: deque[tuple[SourceShard, _Bare]] = deque()
     bares: dict[str, _Bare] = {}
     for shard in shards:
-        name = shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.name)
+        name = _without_suffix(shard)
         reached = shard.objects[-1].key
         while held and (held[0][0].kind is ShardKind.FILES or held[0][1].is_over(reached)):
             yield _named(*held.popleft(), bares)

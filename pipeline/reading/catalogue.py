@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.archives.archive import Archive
-from pipeline.archives.keys import LAST
 from pipeline.core.errors import ArchiveError, DamagedObject, PipelineError, StoreUnavailable
 from pipeline.core.overlap import ahead
 from pipeline.core.records import EntryKind, Tier
+from pipeline.reading.keys import LAST
 
 FIGURES = (
     "key", "kind", "tier", "reason", "width", "height", "byte_size", "lr_width", "lr_height", "psnr", "psnr_y", "ssim",

@@ -21,7 +21,6 @@ import numpy as np
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
 from pipeline.archives.errors import NothingSelected
-from pipeline.archives.keys import KeyIndex
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Tier
@@ -30,6 +29,7 @@ from pipeline.engines.lr import decode_lr_with_alpha, restore_lr
 from pipeline.entry_picture import check_restored_size, resized, restore_entry
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
+from pipeline.reading.keys import KeyIndex
 from pipeline.stores.store import Access, open_store
 from pipeline.tables.reader import to_pandas
 from pipeline.tables.seal import Footers
@@ -58,8 +58,7 @@ class ArchiveReader:
 
     def __init__(self, uri: str, *, device: str = "auto", access: Access = Access.SIGNED) -> None:
         self._device, self._access = device, access
-        archive = Archive.open(open_store(uri, access=access))
-        self._archive = Archive(archive.store, archive.plan, archive.digest, Footers(FOOTER_BYTES))
+        self._archive = Archive.open(open_store(uri, access=access)).keeping(Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, device)
 
     def __getstate__(self) -> tuple[str, str, Access]:
@@ -89,7 +88,8 @@ class ArchiveReader:
         return self._here.engine
 
     def refresh(self) -> None:
-        """See the shards that were done since the archive was opened."""
+        """See the shards that were done since the archive was opened, and what was added to its plan."""
+        self._archive = Archive.open(open_store(self.uri)).keeping(Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, self._device)
 
     def __len__(self) -> int:
@@ -171,8 +171,7 @@ class ArchiveReader:
         """What is open in this process: after a fork neither locks nor connections may be shared with the parent."""
         if self._opened.process != os.getpid():
             compute_in_one_thread()
-            store = open_store(self.uri, access=self._access)
-            archive = Archive(store, self._archive.plan, self._archive.digest, Footers(FOOTER_BYTES))
+            archive = self._archive.keeping(Footers(FOOTER_BYTES), open_store(self.uri, access=self._access))
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, size_of_part, source_bytes, there
-from pipeline.archives.keys import KeyIndex
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
 from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
@@ -30,6 +29,7 @@ from pipeline.entry_picture import check_restored_size, encode_restored, output_
 from pipeline.pictures.picture import size_of
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
+from pipeline.reading.keys import KeyIndex
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.stores.store import Access
 

@@ -87,8 +87,8 @@ class Store(Protocol):
         Raises AlreadyExists (and leaves the object as it was), NotFound for a local file that is missing.
         """
 
-    def replace(self, key: str, data: bytes) -> None:
-        """Write an object in place of whatever there is."""
+    def replace(self, key: str, data: bytes | Path) -> None:
+        """Write bytes, or a local file's contents, as an object in place of whatever there is; NotFound as for ``create``."""
 
     def delete(self, key: str) -> None:
         """Remove an object; none there is fine."""

@@ -135,7 +135,7 @@ class LocalStore:
                         raise
                     _rename_if_absent(part, path, uri)
 
-    def replace(self, key: str, data: bytes) -> None:
+    def replace(self, key: str, data: bytes | Path) -> None:
         path = self._target(key)
         with self._errors(key), self._written(path, data) as part:
             part.replace(path)

@@ -221,10 +221,10 @@ class S3Store:
                 self._wait(attempt)
         raise StoreUnavailable(uri, "other writers of the same key were in the way")
 
-    def replace(self, key: str, data: bytes) -> None:
+    def replace(self, key: str, data: bytes | Path) -> None:
         check_new_key(self.uri, key)
-        with self._calling(f"{self.uri}/{key}") as client:
-            client.put_object(Bucket=self._bucket, Key=self._base + key, Body=data)
+        with opened_source(data) as (body, _), self._calling(f"{self.uri}/{key}") as client:
+            client.put_object(Bucket=self._bucket, Key=self._base + key, Body=body)
 
     def delete(self, key: str) -> None:
         check_path(self.uri, key)

@@ -14,7 +14,7 @@ from pipeline.core.errors import InvalidOption, NotFound
 from pipeline.stores.base import Access, Store, local_errors, without_secrets
 from pipeline.stores.local import LocalStore
 
-__all__ = ["Access", "LocalStore", "Store", "open_store", "split_uri"]
+__all__ = ["Access", "LocalStore", "Store", "is_local", "open_store", "split_uri"]
 
 
 def open_store(uri: str, create: bool = False, access: Access = Access.SIGNED) -> Store:
@@ -41,6 +41,11 @@ def open_store(uri: str, create: bool = False, access: Access = Access.SIGNED) -
         if not root.is_dir():
             raise InvalidOption("store", str(root), "is a file; give the folder that it is in.")
     return LocalStore(root)
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a URI names a place on a local disk. Raises InvalidOption for one that makes no sense."""
+    return _parse_uri(uri)[0] == "file"
 
 
 def split_uri(uri: str) -> tuple[str, str]:

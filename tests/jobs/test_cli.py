@@ -29,8 +29,7 @@ SURFACE = {
         "source",
         "archive",
         *POOL,
-        "--anew",
-        "--source-access",
+        *["--add", "--anew", "--check-source", "--no-check-source", "--source-access"],
         *[
             "--all-files",
             "--no-sniff",

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.assets.left_out import LEFT_OUT
-from pipeline.assets.sources import Listing, find_source
 from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
 from pipeline.core.records import Entry, EntryKind
 from pipeline.outputs.changed_names import list_changed_names
 from pipeline.outputs.outputs import OutputKind, named_outputs
+from pipeline.planning.left_out import LEFT_OUT
+from pipeline.planning.sources import Listing, find_source
 from tests.support import workshop
 from tests.support.opaque_s3 import opaque_bucket
 from tests.support.pictures import photo, saved

@@ -21,13 +21,13 @@ from iarn import metrics
 from pipeline.archives.commits import read_commit
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards
-from pipeline.assets.sources import find_source
 from pipeline.core.errors import UnwritableImage
 from pipeline.core.records import EntryKind, LrCodec, ShardKind, TargetSize, Tier
 from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import lr_codec
 from pipeline.pictures.orientation import upright
 from pipeline.pictures.picture import resize
+from pipeline.planning.sources import find_source
 from tests.support import pictures, workshop
 from tests.support.workshop import SOURCES, Arrays, Sample, batch_on_the_cpu, every_source
 

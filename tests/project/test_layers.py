@@ -28,6 +28,7 @@ LAW = {
     "archives": "assets pictures stores tables core",
     "engines": "pictures core",
     "cluster": "pictures core",
+    "planning": "assets stores core",
     "assets": "pictures stores tables core",
     "latents": "core",
     "pictures": "containers core",

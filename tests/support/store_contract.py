@@ -292,12 +292,20 @@ class StoreContract:
         assert errors == []
         assert set(seen) <= set(versions)
 
-    def test_replace_writes_whether_or_not_it_is_there(self, store: Store, behind: Behind) -> None:
-        """A report can be written again, shorter too."""
+    def test_replace_writes_whether_or_not_it_is_there(self, store: Store, behind: Behind, tmp_path: Path) -> None:
+        """A report can be written again, shorter too, and a list that lies on the local disk."""
         store.replace("a/report", b"long before")
         assert behind.get("a/report") == b"long before"
         store.replace("a/report", b"short")
         assert behind.get("a/report") == b"short"
+        (tmp_path / "list").write_bytes(b"line\n" * 10**5)
+        store.replace("a/report", tmp_path / "list")
+        assert behind.get("a/report") == b"line\n" * 10**5
+        (tmp_path / "list").write_bytes(b"")
+        store.replace("a/report", tmp_path / "list")
+        assert behind.get("a/report") == b""
+        with pytest.raises(NotFound):
+            store.replace("a/report", tmp_path / "none")
         assert behind.keys() == ["a/report"]
 
     def test_delete(self, store: Store, behind: Behind) -> None:

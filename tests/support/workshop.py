@@ -9,7 +9,7 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from PIL import Image
 from iarn.network import NetworkConfig
 from jobs.requests import RescaleJob
 from jobs.rescale import open_archive
+from jobs.source_changes import Compared, compare
 from pipeline import rescale as rescaling
 from pipeline import restore as restoring
 from pipeline.archives.archive import Archive
@@ -43,6 +44,7 @@ from pipeline.core.records import (
 from pipeline.engines import engine
 from pipeline.engines.engine import Engine
 from pipeline.outputs.outputs import OutputKind, named_outputs
+from pipeline.outputs.twins import twins
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.verify import VerifyWork
@@ -183,7 +185,7 @@ class Rescaled:
         return [failure for report in self.reports for failure in report.failures]
 
 
-def begin(
+def job(
     source: str,
     archive: Path,
     *,
@@ -197,11 +199,11 @@ def begin(
     image_column: str | None = None,
     verify: Verification = Verification.FULL,
     all_files: bool = False,
-    anew: bool = False,
     effort: int = 0,
     keep_if_lossy: bool = True,
-) -> Archive:
-    """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; entries may be of any size."""
+    **asked: Any,
+) -> RescaleJob:
+    """Return a job of a small network; entries may be of any size. What else is ``asked`` are fields of a job."""
     if tier is Tier.FLOOR and floor is None:
         floor = 44.0  # more than the tiny network reaches by itself
     settings = Settings(
@@ -221,7 +223,19 @@ def begin(
     model = archive.parent / "tiny.safetensors"
     if not model.exists():
         model.write_bytes(weights())
-    return open_archive(RescaleJob(source=source, archive=str(archive), settings=settings, weights=model, anew=anew))
+    return RescaleJob(source=source, archive=str(archive), settings=settings, weights=model, **asked)
+
+
+def begin(source: str, archive: Path, **settings: Any) -> Archive:
+    """Plan a source, or take up the archive that is there, as ``iarn rescale`` does; ``settings`` are those of :func:`job`."""
+    return open_archive(job(source, archive, **settings))
+
+
+def add(source: str, archive: Path, **settings: Any) -> tuple[Rescaled, Compared]:
+    """Add what is new in a source to its archive, as ``iarn rescale --add`` does, and rescale what is left."""
+    wanted = job(source, archive, add=True, **settings)
+    standing, compared = compare(wanted, open_archive(wanted))
+    return rescale_left(standing), compared
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -237,9 +251,13 @@ def rescaler(archive: Archive) -> RescaleWorker:
 
 def rescale(source: str, archive: Path, **settings: Any) -> Rescaled:
     """Rescale a source, all its shards one by one; ``settings`` are those of :func:`begin`."""
-    begun = begin(source, archive, **settings)
-    worker = rescaler(begun)
-    return Rescaled(archive=begun, reports=[worker.run(shard) for shard in begun.shards()])
+    return rescale_left(begin(source, archive, **settings))
+
+
+def rescale_left(archive: Archive) -> Rescaled:
+    """Rescale what is left of an archive, and return it with the reports of all its shards."""
+    worker = rescaler(archive)
+    return Rescaled(archive=archive, reports=[worker.run(shard) for shard in archive.shards()])
 
 
 def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH_PIXELS) -> None:
@@ -251,17 +269,16 @@ def batch_on_the_cpu(monkeypatch: pytest.MonkeyPatch, pixels: int = engine.BATCH
 
 def restorer(archive: Rescaled, destination: Path | str, **options: Any) -> RestoreWorker:
     """Return a worker that restores to a folder or a bucket, on the CPU; ``options`` are those of RestoreOptions."""
-    return RestoreWork(
-        archive=archive.uri, destination=str(destination), options=RestoreOptions(**options), device="cpu"
-    ).start()
+    work = RestoreWork(archive=archive.uri, destination=str(destination), options=RestoreOptions(**options), device="cpu")
+    return replace(work, twins=twins(archive.archive.shards, archive.archive.added_shards())).start()
 
 
 def restore(archive: Rescaled, destination: Path | str, **options: Any) -> list[ShardReport]:
     """Restore every shard that is done and asked for; return their reports."""
     worker = restorer(archive, destination, **options)
     committed, shards = archive.archive.done(), worker.options.shards
-    there = [shard for shard in named_outputs(archive.archive.shards()) if shard.id in committed]
-    return [worker.run(shard) for shard in there if not shards or shard.id in shards]
+    named = named_outputs(archive.archive.shards(), archive.archive.begun_shards)
+    return [worker.run(shard) for shard in named if shard.id in committed and (not shards or shard.id in shards)]
 
 
 def verify(archive: Rescaled, *, sample: float = 1.0) -> list[ShardReport]:

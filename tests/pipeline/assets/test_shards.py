@@ -57,7 +57,7 @@ def test_tars_are_read_without_pyarrow(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pipeline.assets.shards import read_assets\n"
-        "from pipeline.assets.sources import find_source\n"
+        "from pipeline.planning.sources import find_source\n"
         "source = find_source(sys.argv[1])\n"
         "print([asset.key for asset in read_assets(source.store, next(source.shards))])"
     )

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.assets import shards
-from pipeline.assets.sources import find_source
 from pipeline.core.errors import DecoderDied, ImageError, PipelineError
 from pipeline.pictures.apart import DecoderApart
+from pipeline.planning.sources import find_source
 from pipeline.stores.store import open_store
 from tests.support import pictures, workshop
 

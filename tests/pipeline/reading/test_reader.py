@@ -21,11 +21,11 @@ from PIL import Image
 import pipeline.reading.reader
 from pipeline.archives.entries import COLUMNS, PARTS
 from pipeline.archives.errors import NotAnArchive
-from pipeline.archives.keys import KeyIndex
 from pipeline.core.errors import InvalidOption, SizeNotReachable, UndecodableImage
 from pipeline.core.records import EntryKind, Tier
 from pipeline.pictures import decoding
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
+from pipeline.reading.keys import KeyIndex
 from pipeline.reading.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.stores.store import Store, open_store
 from pipeline.tables.seal import Footers, checked_footer
@@ -200,8 +200,8 @@ def test_keys_are_listed_in_order(two_shards: Rescaled) -> None:
 def test_listing_does_not_depend_on_pages(two_shards: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects long listings: with pages and portions of one the keys are the same."""
     every = list(open_archive(two_shards.uri).keys())
-    monkeypatch.setattr("pipeline.archives.keys.PAGE", 1)
-    monkeypatch.setattr("pipeline.archives.keys._EXPANDED", 1)
+    monkeypatch.setattr("pipeline.reading.keys.PAGE", 1)
+    monkeypatch.setattr("pipeline.reading.keys._EXPANDED", 1)
     assert list(open_archive(two_shards.uri).keys()) == every
     assert list(open_archive(two_shards.uri).keys("b/", limit=3)) == every[5:8]
 
@@ -235,7 +235,7 @@ def test_one_key_is_found_without_reading_the_archive(tmp_path: Path, monkeypatc
     whole = sum(path.stat().st_size for path in (tmp_path / "archive" / "shards").iterdir())
     assert whole > 7_000_000
     counting = CountingStore(open_store(archive.uri))
-    monkeypatch.setattr(pipeline.reading.reader, "open_store", lambda _: counting)
+    monkeypatch.setattr(pipeline.reading.reader, "open_store", lambda _, **__: counting)
     reader = open_archive(archive.uri)
     assert counting.count == 0
     assert "1/05.jpg" in reader

@@ -32,9 +32,11 @@ HIDDEN = "it is hidden: its name or a folder's begins with a dot"
 IN_ARCHIVE = "it belongs to an archive of this program"
 NO_IMAGE = "it is no image that is read, and beside none"
 NOT_LOOKED_INTO = "its name tells of no image; --sniff looks at its first bytes"
+LATE = "it came beside a file that was planned without it, and whose entry stands without it"
 
 _TAR = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+_PACKED = re.compile(f"{_TAR.pattern}|{_PARQUET.pattern}", re.IGNORECASE)
 _PLAN_PART = re.compile(r"(.*/)?plan/[0-9a-f]{64}\.parquet")
 _HINT_LENGTH = 40
 _MOST_SHARDS = 10**9
@@ -45,6 +47,8 @@ _Kind = tuple[ShardKind | None, str]
 _IMAGE: _Kind = (ShardKind.FILES, "")
 _A_TAR: _Kind = (ShardKind.TAR, "")
 _NO_IMAGE: _Kind = (None, NO_IMAGE)
+_PLANNED: _Kind = (None, "a plan has it")
+"""Of a loose file; tars and Parquet files that a plan has are passed over."""
 
 LeaveOut = Callable[[ObjectInfo, str], None]
 """Told each object that is no part of a plan, and why."""
@@ -58,6 +62,10 @@ class Listing:
     ``tables`` looks into Parquet files: one without images, as img2dataset writes them beside its tars, is no source then;
     ``image_column`` names the column of the others. ``all_files`` takes files that are no images as well. ``access`` is how a
     bucket is asked. Groups of loose files close at ``group_count`` or ``group_bytes``.
+
+    For what is to be added to a plan, ``planned`` is asked once of each object whether the plan has it: such an object is in no
+    shard again. Shards are numbered from ``first`` on. Keys that begin with ``own``, where that is not empty, are passed over:
+    the archive is among its sources.
     """
 
     sniff: bool | None = None
@@ -68,19 +76,26 @@ class Listing:
     group_count: int = GROUP_COUNT
     group_bytes: int = GROUP_BYTES
     left_out: LeaveOut = lambda _info, _why: None
+    planned: Callable[[ObjectInfo], bool] | None = None
+    first: int = 0
+    own: str = ""
 
 
 class Source:
     """What there is in a store: its source shards in order of their ids, made from the listing as they are asked for."""
 
     def __init__(self, store: Store, shards: Iterator[SourceShard], grouping: _Grouping | None = None) -> None:
-        first = next(shards, None)
-        if first is None:
-            raise EmptySource(store.uri) if grouping is None else EmptySource(store.uri, grouping.ignored, grouping.table)
-        self.store = store
-        self.shards = chain((first,), shards)
+        self.store, self.shards = store, shards
         """To be gone through once: nothing of them is held. Raises InvalidOption beyond a billion, StoreError."""
         self._grouping = grouping
+
+    def checked(self) -> Source:
+        """Return this source if there is a shard in it; raises EmptySource."""
+        first = next(self.shards, None)
+        if first is None:
+            raise EmptySource(self.store.uri, self.ignored, "" if self._grouping is None else self._grouping.table)
+        self.shards = chain((first,), self.shards)
+        return self
 
     @property
     def ignored(self) -> int:
@@ -92,7 +107,8 @@ def find_source(uri: str, listing: Listing | None = None) -> Source:
     """Find the source shards of a folder or prefix, or of one image, tar or Parquet file.
 
     The store of a single file is the folder it is in. Where an object is called like a prefix of others, those are the source.
-    Raises EmptySource where there is nothing to rescale, InvalidOption for an archive, NotFound and the other StoreErrors.
+    Raises EmptySource where there is nothing to rescale (but not where only what is new was asked for), InvalidOption for an
+    archive, NotFound and the other StoreErrors.
     """
     listing = listing or Listing()
     try:
@@ -108,10 +124,12 @@ def find_source(uri: str, listing: Listing | None = None) -> Source:
         return find_shards(open_store(uri, access=listing.access), listing)
     if next(iter(store.list(f"{key}/")), None) is not None:
         return find_shards(open_store(uri, access=listing.access), listing)
+    if listing.planned is not None and listing.planned(info):
+        return Source(store, iter(()))
     kind, why = _Kinds(store, listing)(info)
     if kind is None and not listing.all_files:
         raise EmptySource(uri, why=why if _PARQUET.search(key) else "")
-    return Source(store, iter((_shard(0, kind or ShardKind.FILES, (info,)),)))
+    return Source(store, iter((_shard(listing.first, kind or ShardKind.FILES, (info,)),)))
 
 
 def find_shards(store: Store, listing: Listing | None = None) -> Source:
@@ -122,15 +140,17 @@ def find_shards(store: Store, listing: Listing | None = None) -> Source:
     are more of them than a group may have, and so do those that Google Takeout may have cut to one name. Other files, hidden
     ones, and archives of this program below ``store`` are left out and counted. Ids are a running number of nine digits, by
     the key that completed the shard, and a part of its name: they sort as the shards do up to a billion, which is the limit.
-    Raises EmptySource, InvalidOption where ``store`` itself is an archive, StoreError.
+    Raises EmptySource as :func:`find_source` does, InvalidOption where ``store`` itself is an archive, StoreError.
     """
+    listing = listing or Listing()
     if store.exists("plan.json") and any(
         next(iter(store.list(part)), None) for part in ("commits/", "plan/", "shards/", "model/")
     ):
         advice = "this is an archive, not a source; `iarn restore` brings its pictures back, and those can be rescaled."
         raise InvalidOption("source", store.uri, advice)
-    grouping = _Grouping(listing or Listing(), _Kinds(store, listing or Listing()))
-    return Source(store, grouping.shards(store.list()), grouping)
+    grouping = _Grouping(listing, _Kinds(store, listing))
+    source = Source(store, grouping.shards(store.list()), grouping)
+    return source if listing.planned is not None else source.checked()
 
 
 class _Kinds:
@@ -141,18 +161,18 @@ class _Kinds:
         self._local = isinstance(store, LocalStore)
         self._sniffs = self._local if listing.sniff is None else listing.sniff
 
-    def over(self, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, _Kind]]:
-        """Yield each object with its kind, in order; remote ones are looked into several at once."""
+    def over(self, infos: Iterable[tuple[ObjectInfo, bool]]) -> Iterator[tuple[ObjectInfo, _Kind]]:
+        """Yield each object, given with whether it is planned, with its kind; remote ones are looked into several at once."""
         if self._local:
-            for info in infos:
-                yield info, self._by_name(info.key) or self._by_content(info)
+            for info, planned in infos:
+                yield info, _PLANNED if planned else self._by_name(info.key) or self._by_content(info)
             return
         source = iter(infos)
         with ThreadPoolExecutor(LOOKING_THREADS) as threads:
             while page := list(islice(source, LOOKING_AHEAD)):
-                told = [self._by_name(info.key) for info in page]
-                asked = threads.map(self._by_content, [info for info, kind in zip(page, told, strict=True) if kind is None])
-                for info, kind in zip(page, told, strict=True):
+                told = [(info, _PLANNED if planned else self._by_name(info.key)) for info, planned in page]
+                asked = threads.map(self._by_content, [info for info, kind in told if kind is None])
+                for info, kind in told:
                     yield info, kind or next(asked)
 
     def __call__(self, info: ObjectInfo) -> _Kind:
@@ -218,6 +238,8 @@ class _Unit:
     folder: str | None
     objects: list[tuple[ObjectInfo, str]] = field(default_factory=list)
     """With why each is no source by itself; nothing for an image."""
+    planned: list[ObjectInfo] = field(default_factory=list)
+    """Those that a plan has already."""
     images: int = 0
     size: int = 0
 
@@ -227,6 +249,9 @@ class _Unit:
 
     def add(self, info: ObjectInfo, why: str) -> None:
         """Take an object."""
+        if why is _PLANNED[1]:
+            self.planned.append(info)
+            return
         self.objects.append((info, why))
         self.size += info.size
         self.images += not why
@@ -244,7 +269,7 @@ class _Grouping:
         self.table = ""
         """A table that is no source, and why."""
         self._listing, self._kinds = listing, kinds
-        self._index = 0
+        self._index = listing.first
         self._open: list[_Unit] = []
         self._group: list[ObjectInfo] = []
         self._assets = 0
@@ -253,15 +278,18 @@ class _Grouping:
     def shards(self, listing: Iterable[ObjectInfo]) -> Iterator[SourceShard]:
         for info, (kind, why) in self._kinds.over(self._sources(listing)):
             while self._open and info.key >= self._open[-1].end:
-                yield from self._close()
+                if self._open[-1].objects:
+                    yield from self._close()
+                else:
+                    self._open.pop()  # all of it is planned
             if kind is ShardKind.TAR or kind is ShardKind.PARQUET:
                 yield self._next(kind, (info,))
                 continue
-            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO):
+            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO, _PLANNED[1]):
                 self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
             unit = self._open[-1] if self._open else None
-            if kind and unit is not None and self._is_full(unit) and unit.takes(stem):
+            if (kind or why is _PLANNED[1]) and unit is not None and self._is_full(unit) and unit.takes(stem):
                 yield from self._close()  # frames of a film, say: no shard may grow without end
                 unit = self._open[-1] if self._open else None
             if unit is None or not unit.takes(stem):
@@ -274,13 +302,23 @@ class _Grouping:
         yield from self._flush()
 
     def _is_full(self, unit: _Unit) -> bool:
-        listing = self._listing
-        return unit.images >= listing.group_count or (unit.folder is not None and unit.size >= listing.group_bytes)
+        count, size = self._listing.group_count, self._listing.group_bytes
+        return unit.images + len(unit.planned) >= count or (unit.folder is not None and unit.size >= size)
 
-    def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-        """Yield what may be a source: nothing hidden, and no shard of an archive that lies among the sources."""
-        archive = None
+    def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, bool]]:
+        """Yield what may be a source: nothing hidden, and no shard of an archive that lies among the sources.
+
+        With each object goes whether a plan has it.
+        """
+        archive, own, is_planned = None, self._listing.own, self._listing.planned
+        beside = not self._listing.all_files  # or what is beside a planned image comes by itself
         for info in listing:
+            if own and info.key.startswith(own):
+                continue
+            if is_planned is not None and is_planned(info):
+                if beside and not _PACKED.search(info.key):
+                    yield info, True
+                continue
             part = _PLAN_PART.fullmatch(info.key) if info.key.endswith(".parquet") else None
             if part:  # in an archive these come before its other Parquet files; a plan that died has nothing else
                 archive = f"{part[1] or ''}shards/"
@@ -289,7 +327,7 @@ class _Grouping:
             elif is_hidden(info.key) and not self._listing.all_files:
                 self._leave_out(info, HIDDEN)
             else:
-                yield info
+                yield info, False
 
     def _leave_out(self, info: ObjectInfo, why: str) -> None:
         self.ignored += 1
@@ -303,10 +341,10 @@ class _Grouping:
             if self._listing.all_files:
                 assets += len(others)
             else:
-                apart = {info.key for info in others}
+                apart, late = {info.key for info in others}, _beside(unit.planned, others)
                 for info, why in unit.objects:
                     if info.key in apart:
-                        self._leave_out(info, why)
+                        self._leave_out(info, LATE if info.key in late else why)
                         size -= info.size
                 objects = [info for info in objects if info.key not in apart]
         if not objects:
@@ -329,3 +367,12 @@ class _Grouping:
     def _next(self, kind: ShardKind, objects: tuple[ObjectInfo, ...]) -> SourceShard:
         self._index += 1
         return _shard(self._index - 1, kind, objects)
+
+
+def _beside(planned: list[ObjectInfo], others: list[ObjectInfo]) -> set[str]:
+    """Return the keys of those files that belong to an image that a plan has."""
+    if not planned or not others:
+        return set()
+    images = {info.key for info in planned if not is_of_another_kind(info.key)}
+    beside_none = {info.key for info in loose_samples([*planned, *others], images)[1]}
+    return {info.key for info in others} - beside_none

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.assets.names import has_image_name, is_hidden, split_stem
 from pipeline.assets.shards import read_assets
-from pipeline.assets.sources import Listing, Source, find_shards, find_source
 from pipeline.core.errors import EmptySource, InvalidOption, NotFound
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
+from pipeline.planning.sources import Listing, Source, find_shards, find_source
 from pipeline.stores.store import Store, open_store
 
 
