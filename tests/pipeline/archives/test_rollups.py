@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,17 @@ def test_a_store_that_takes_no_rollup_stops_no_job(tmp_path: Path) -> None:
     with RollupWriter(LocalStore(tmp_path), PLAN) as writer:
         for index in range(rollups.LEAST_SHARDS - 1):
             writer.add(report(index))
+    assert not (tmp_path / "rollups").exists()
+
+
+@pytest.mark.parametrize("what", ["failures", "notes"])
+def test_a_group_with_much_to_list_is_not_rolled_up(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects drivers from objects of megabytes, where each entry failed or was written in another format."""
+    monkeypatch.setattr(rollups, "MOST_LISTED", 30)
+    listed = (Failure(shard_id="x", key="a.gif", reason="written as PNG"),)
+    with RollupWriter(LocalStore(tmp_path), PLAN) as writer:
+        for index in range(100):
+            writer.add(replace(report(index), **{"failures": (), what: listed}))
     assert not (tmp_path / "rollups").exists()
 
 

@@ -164,6 +164,46 @@ def test_tar_hard_links_are_other_names_of_earlier_members(tmp_path: Path, compr
     assert "to later.jpg, which is no file before it" in str(assets[6].note)
 
 
+def stamped(name: str, mode: int, modified: float, *, to: str | None = None) -> tarfile.TarInfo:
+    """Return the header of a JPEG, or of a hard link ``to`` one."""
+    info = tarfile.TarInfo(name)
+    info.mode, info.mtime = mode, modified
+    if to is None:
+        info.size = len(JPEG)
+    else:
+        info.type, info.linkname = tarfile.LNKTYPE, to
+    return info
+
+
+def test_tar_members_have_their_times_and_modes(tmp_path: Path) -> None:
+    """Protects dates and privacy: a sample is of its image's time, and for those who may read all of it; a link's header
+    tells both, or its file's does; a mode that was left out is none, and a time that no disk can hold neither."""
+    headers = (
+        stamped("a.jpg", 0o640, 981_173_106),
+        stamped("a.seg.jpg", 0o604, 5),
+        stamped("b.jpg", 0o644, 0, to="a.jpg"),
+        stamped("c.jpg", 0o600, 7, to="a.jpg"),
+        stamped("d.jpg", 0, 8),
+        stamped("e.jpg", 0o100755, 1e15),
+    )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for header in headers:
+            tar.addfile(header, io.BytesIO(JPEG))
+        caption = stamped("e.txt", 0o444, 9)
+        caption.size = 1
+        tar.addfile(caption, io.BytesIO(b"1"))
+    assets = read_tar(tmp_path, buffer.getvalue())
+    assert [(asset.key, asset.modified, asset.permissions) for asset in assets] == [
+        ("a.jpg", 981_173_106, 0o640),
+        ("a.seg.jpg", 5, 0o604),
+        ("b.jpg", 981_173_106, 0o640),
+        ("c.jpg", 7, 0o600),
+        ("d.jpg", 8, None),
+        ("e.jpg", None, 0o444),
+    ]
+
+
 def test_tars_joined_by_cat_are_read_to_their_end(tmp_path: Path) -> None:
     """Protects what stands behind an end mark where a header follows, whatever the tars were padded to."""
     full = make_tar([("a.jpg", JPEG), ("a.txt", b"1")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidKey, NotFound, StoreError, StoreUnavailable
-from pipeline.stores.base import from_os_error
+from pipeline.stores.base import Stamp, from_os_error
 from pipeline.stores.store import LocalStore, Store, open_store
 from tests.support.commands import GUARD
 from tests.support.store_contract import Behind, Folder, StoreContract
@@ -53,6 +54,29 @@ def test_a_folder_that_vanished_is_told_from_an_object_that_did(tmp_path: Path) 
             use()
         assert caught.value.uri == store.uri
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_file_gets_its_time_and_mode(tmp_path: Path) -> None:
+    """Protects dates and privacy: what is written is of the time and mode that were asked for, whatever the umask is."""
+    store = LocalStore(tmp_path)
+    store.create("a", b"1", Stamp(modified=981_173_106.25, permissions=0o666))
+    store.create("b", b"1", Stamp(modified=math.nan, permissions=0o400))
+    store.create("c", b"1")
+    found = [store.stat(key) for key in "abc"]
+    assert (found[0].modified, found[0].permissions) == (981_173_106.25, 0o666)
+    assert found[1].permissions == 0o400
+    assert found[1].modified == pytest.approx(found[2].modified, abs=GUARD)
+
+
+def test_a_file_system_without_modes_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects restores to FAT, which refuses modes of files: they are written all the same."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no modes here")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    LocalStore(tmp_path).create("a", b"1", Stamp(modified=981_173_106, permissions=0o600))
+    assert (tmp_path / "a").stat().st_mtime == 981_173_106
 
 
 def test_links_and_odd_files(tmp_path: Path) -> None:
