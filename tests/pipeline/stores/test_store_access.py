@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pipeline import open_archive
-from pipeline.assets.sources import Listing, find_source
 from pipeline.cluster import pool
 from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidOption
+from pipeline.planning.sources import Listing, find_source
 from pipeline.rescale import RescaleWork
 from pipeline.stores.s3 import S3Store
 from pipeline.stores.store import Access, open_store
