@@ -14,7 +14,7 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from jobs.source_changes import Compared, compare, is_to_be_compared, key_below
+from jobs.source_changes import Compared, compare_as_asked, key_below
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet, first_begun
 from pipeline.archives.errors import NotAnArchive
@@ -40,11 +40,10 @@ def rescale(job: RescaleJob) -> int:
     Raises UsageError, StoreError, EngineError or PoolError where the job itself cannot run.
     """
     archive, compared = standing_archive(job), None
-    resumed = archive is not None
     if archive is None:
         archive = begin_archive(job)
-    elif is_to_be_compared(job, archive):
-        archive, compared = compare(job, archive)
+    else:
+        archive, compared = compare_as_asked(job, archive)
     count = archive.plan.shard_count
     reporter = Reporter("rescale", count, json_lines=job.json_lines)
     work = RescaleWork(archive=archive.store.uri, source_access=job.source_access, device=job.device, threads=job.threads)
@@ -57,7 +56,7 @@ def rescale(job: RescaleJob) -> int:
                     reporter.done(result)
                     if isinstance(result, ShardReport):
                         rollups.add(result)
-    return finish(reporter, archive, compared, resumed=resumed)
+    return finish(reporter, archive, compared)
 
 
 def resume(reporter: Reporter, rollups: RollupWriter, surveyed: Iterable[Survey]) -> ShardSet:
@@ -131,17 +130,16 @@ def _check_scale(settings: Settings) -> None:
         raise InvalidOption("--scale", text, f"{MOST_SCALE} is the largest scale per axis.")
 
 
-def finish(reporter: Reporter, archive: Archive, compared: Compared | None = None, *, resumed: bool = False) -> int:
+def finish(reporter: Reporter, archive: Archive, compared: Compared | None = None) -> int:
     """Print the summary, write the list of failures into the archive, and return the exit status.
 
-    ``resumed`` is told of an archive that stood before the job, and ``compared`` what changed in its source since.
+    Of an archive that stood before the job it is told which plan it is of, and what comparing it with its source has found.
     """
     plan, store = archive.plan, archive.store
     more: dict[str, Any] = {"archive": store.uri}
     told: dict[str, Any] = {"plan": _described(archive)}
-    if resumed:
-        more["plan"] = _sentence(told["plan"])
-        more |= {"source_not_compared": "--check-source lists it again"} if compared is None else compared.summary()
+    if compared is not None:
+        more |= {"plan": _sentence(told["plan"]), **compared.summary()}
     told["source"] = None if compared is None else asdict(compared)
     left_out = left_out_of(store)
     by_extension = dict(left_out.most_common(MOST_EXTENSIONS))

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.requests import RescaleJob
 from pipeline.archives.additions import PREFIX
 from pipeline.archives.archive import Archive
-from pipeline.core.errors import AlreadyExists, InvalidOption, NotFound
+from pipeline.core.errors import AlreadyExists, InvalidOption, NotFound, StoreError, UsageError
 from pipeline.core.records import SourceShard
 from pipeline.core.spool import spool
 from pipeline.planning.changes import CHANGES, Change, PlannedObjects, SourceChanges
@@ -22,9 +22,13 @@ from pipeline.stores.store import is_local, open_store, split_uri
 
 @dataclass
 class Compared:
-    """What comparing a source with a plan has found; ``changes`` are those that the archive does not have now."""
+    """What comparing a source with a plan has found; ``changes`` are those that the archive does not have now.
+
+    ``why_not`` says why they were not compared.
+    """
 
     listed_in: str
+    why_not: str | None = None
     changes: Mapping[Change, int] = field(default_factory=dict)
     adds: bool = False
     shards_added: int = 0
@@ -32,6 +36,8 @@ class Compared:
 
     def summary(self) -> dict[str, Any]:
         """Return it as a job's summary tells it."""
+        if self.why_not is not None:
+            return {"source_not_compared": self.why_not}
         told: dict[str, Any] = {}
         if self.adds:
             told |= {"objects_added": self.objects_added, "shards_added": self.shards_added}
@@ -43,9 +49,20 @@ class Compared:
         return told
 
 
-def is_to_be_compared(job: RescaleJob, archive: Archive) -> bool:
-    """Return whether a job lists its source again: as it says, or where that is a local folder, and always to add to a plan."""
-    return job.add or (is_local(archive.plan.source) if job.check_source is None else job.check_source)
+def compare_as_asked(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:
+    """Do what :func:`compare` does where the job asks for it, and in local folders unless it says no.
+
+    Where it was not asked for, a source that cannot be listed does not keep the job from its work.
+    """
+    asked, listed_in = job.add or job.check_source, f"{archive.store.uri}/{CHANGES}"
+    if not asked and (asked is not None or not is_local(archive.plan.source)):
+        return archive, Compared(listed_in=listed_in, why_not="--check-source lists it again")
+    try:
+        return compare(job, archive)
+    except (StoreError, UsageError) as error:
+        if asked:
+            raise
+        return archive, Compared(listed_in=listed_in, why_not=str(error))
 
 
 def compare(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:

@@ -111,11 +111,15 @@ def groups(count: int) -> Iterator[str]:
     return (f"{number:0{_GROUP_DIGITS}d}" for number in range(-(-count // GROUP_SHARDS)))
 
 
-def list_group(store: Store, group: str) -> dict[str, str]:
-    """Return the ETags of the commits of one group by their shards' ids, in order."""
+def list_group(store: Store, group: str, count: int | None = None) -> dict[str, str]:
+    """Return the ETags of the commits of one group by their shards' ids, in order.
+
+    Of a plan of ``count`` shards those of later shards are left out: another job may have added to the plan since.
+    """
     prefix = f"{PREFIX}{group}/"
     named = ((_NAME.fullmatch(info.key, len(prefix)), info.etag) for info in store.list(prefix))
-    return {name[1]: etag for name, etag in named if name and group_of(name[1]) == group}
+    last = GROUP_SHARDS * 10**_GROUP_DIGITS if count is None else count
+    return {name[1]: etag for name, etag in named if name and group_of(name[1]) == group and int(name[1][:_DIGITS]) < last}
 
 
 def members_of(shard_ids: Iterable[str]) -> int:
@@ -130,7 +134,9 @@ def done(store: Store, count: int) -> ShardSet:
     """
     found = ShardSet()
     with ThreadPoolExecutor(LISTERS) as threads:
-        for group, etags in ahead(threads, lambda group: (group, list_group(store, group)), groups(count), limit=4 * LISTERS):
+        for group, etags in ahead(
+            threads, lambda group: (group, list_group(store, group, count)), groups(count), limit=4 * LISTERS
+        ):
             found.add_group(group, members_of(etags))
     return found
 
@@ -138,7 +144,7 @@ def done(store: Store, count: int) -> ShardSet:
 def commits(store: Store, plan_digest: str, count: int) -> Iterator[Commit]:
     """Yield the commits of a plan of ``count`` shards in order, each of them read; raises what :func:`read_commit` does."""
     with ThreadPoolExecutor(READERS) as threads:
-        ids = (shard_id for group in groups(count) for shard_id in list_group(store, group))
+        ids = (shard_id for group in groups(count) for shard_id in list_group(store, group, count))
         yield from ahead(threads, lambda shard_id: read_commit(store, shard_id, plan_digest), ids, limit=4 * READERS)
 
 

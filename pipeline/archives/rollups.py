@@ -78,16 +78,16 @@ def survey(store: Store, plan_digest: str, count: int) -> Iterator[Survey]:
     for info in store.list(PREFIX):
         keys[info.key.removeprefix(PREFIX).partition("-")[0]].append(info.key)
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(LISTERS) as listers:
-        surveyor = _Surveyor(store, plan_digest, readers)
+        surveyor = _Surveyor(store, plan_digest, count, readers)
         yield from ahead(listers, lambda group: surveyor.group(group, keys.get(group, ())), groups(count), limit=2 * LISTERS)
 
 
 class _Surveyor:
-    def __init__(self, store: Store, plan_digest: str, readers: Executor) -> None:
-        self._store, self._plan, self._readers = store, plan_digest, readers
+    def __init__(self, store: Store, plan_digest: str, count: int, readers: Executor) -> None:
+        self._store, self._plan, self._count, self._readers = store, plan_digest, count, readers
 
     def group(self, group: str, keys: Iterable[str]) -> Survey:
-        etags = list_group(self._store, group)
+        etags = list_group(self._store, group, self._count)
         every = left = members_of(etags)
         known = []
         if etags:

@@ -206,6 +206,10 @@ class _Kinds:
             return why_no_images(self._store, info, self._listing.image_column)
         except (ShardError, NotFound, SourceChanged):  # what reads the shard tells it
             return None
+        except InvalidOption as error:
+            if self._listing.planned is None:
+                raise
+            return str(error)  # the column was named once for all, and another would be refused
 
     def _begins_image(self, info: ObjectInfo) -> bool:
         return info.size > 0 and begins_image(self._store.read(info.key, 0, SNIFFED, etag=info.etag))
@@ -239,7 +243,7 @@ class _Unit:
     objects: list[tuple[ObjectInfo, str]] = field(default_factory=list)
     """With why each is no source by itself; nothing for an image."""
     planned: list[ObjectInfo] = field(default_factory=list)
-    """Those that a plan has already."""
+    """Those that a plan has already, the first of them: of a film's frames not all."""
     images: int = 0
     size: int = 0
 
@@ -250,7 +254,8 @@ class _Unit:
     def add(self, info: ObjectInfo, why: str) -> None:
         """Take an object."""
         if why is _PLANNED[1]:
-            self.planned.append(info)
+            if len(self.planned) < GROUP_COUNT:
+                self.planned.append(info)
             return
         self.objects.append((info, why))
         self.size += info.size
@@ -289,7 +294,7 @@ class _Grouping:
                 self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
             unit = self._open[-1] if self._open else None
-            if (kind or why is _PLANNED[1]) and unit is not None and self._is_full(unit) and unit.takes(stem):
+            if kind and unit is not None and self._is_full(unit) and unit.takes(stem):
                 yield from self._close()  # frames of a film, say: no shard may grow without end
                 unit = self._open[-1] if self._open else None
             if unit is None or not unit.takes(stem):
@@ -302,8 +307,8 @@ class _Grouping:
         yield from self._flush()
 
     def _is_full(self, unit: _Unit) -> bool:
-        count, size = self._listing.group_count, self._listing.group_bytes
-        return unit.images + len(unit.planned) >= count or (unit.folder is not None and unit.size >= size)
+        listing = self._listing
+        return unit.images >= listing.group_count or (unit.folder is not None and unit.size >= listing.group_bytes)
 
     def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, bool]]:
         """Yield what may be a source: nothing hidden, and no shard of an archive that lies among the sources.

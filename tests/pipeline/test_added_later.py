@@ -10,16 +10,18 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.inspect import summarise
 from jobs.rescale import begin_archive, standing_archive
-from jobs.source_changes import Compared, compare
+from jobs.source_changes import Compared, compare, compare_as_asked
 from pipeline.archives import additions
 from pipeline.archives.archive import Archive
-from pipeline.core.errors import InvalidOption, NotFound, PlanConflict
+from pipeline.core.errors import AccessDenied, InvalidOption, NotFound, PlanConflict
 from pipeline.core.records import Entry, ShardKind, SourceShard, Tier, Verification
 from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.planning.changes import CHANGES
@@ -212,6 +214,30 @@ def test_what_cannot_be_added_to(tmp_path: Path) -> None:
         workshop.add(source, archive)
     gone = compare(workshop.job(source, archive), standing(archive))[1]
     assert set(told(archive, gone).values()) == {"gone"}
+
+
+def test_what_cannot_be_compared_keeps_no_job_from_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects a resume from what lies in the source by now: a table with its images elsewhere is left out and told, and a
+    folder that cannot be listed is told, unless the comparison was asked for."""
+    source, archive = tmp_path / "source", tmp_path / "archive"
+    source.mkdir()
+    pq.write_table(pa.table({"picture": [PHOTO]}), source / "a.parquet")
+    workshop.rescale(str(source), archive, image_column="picture")
+    job = workshop.job(str(source), archive, image_column="picture")
+    pq.write_table(pa.table({"left": [PHOTO]}), source / "b.parquet")
+    assert told(archive, compare_as_asked(job, standing(archive))[1]) == {}
+    assert "--image-column picture" in (archive / LEFT_OUT).read_text()
+
+    def refuse(*_: object) -> None:
+        raise AccessDenied(str(source), "Permission denied")
+
+    monkeypatch.setattr("jobs.source_changes.find_source", refuse)
+    summary = compare_as_asked(job, standing(archive))[1].summary()
+    assert summary.keys() == {"source_not_compared"}
+    assert "refuses access" in workshop.sentence(summary["source_not_compared"])
+    for asked in ({"check_source": True}, {"add": True}):
+        with pytest.raises(AccessDenied):
+            compare_as_asked(replace(job, **asked), standing(archive))  # type: ignore[arg-type]
 
 
 def test_files_of_a_folder_are_added_one_by_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.assets.folders import loose_samples
@@ -110,12 +110,13 @@ NAMES = [
 ]
 
 
-@given(
-    st.lists(st.lists(st.sampled_from(NAMES), unique=True, max_size=9), min_size=1, max_size=5),
-    st.integers(1, 4),
-    st.booleans(),
-)
-@settings(max_examples=200)
+ROUNDS = st.lists(st.lists(st.sampled_from(NAMES), unique=True, max_size=9), min_size=1, max_size=5)
+LISTINGS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"))
+
+
+@given(rounds=ROUNDS, group_count=st.integers(1, 4), all_files=st.booleans())
+@example(rounds=[["a/c.d.jpg", "a/c.d.json"], ["a.jpg", "a.png", "a.txt", "a/c.d.txt"]], group_count=1, all_files=False)
+@settings(max_examples=100)
 def test_any_additions_are_each_object_once(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[list[str]], group_count: int, all_files: bool
 ) -> None:
@@ -149,11 +150,8 @@ def test_any_additions_are_each_object_once(
             assert not loose_samples(shard.objects, {key for key in keys(shard) if has_image_name(key)})[1]
 
 
-@given(
-    st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12")),
-    st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12")),
-)
-@settings(max_examples=200)
+@given(LISTINGS, LISTINGS)
+@settings(max_examples=100)
 def test_any_listing_beside_any_plan(tmp_path_factory: pytest.TempPathFactory, before: Files, now: Files) -> None:
     """Protects the counts: they are those of two sets laid side by side, whatever the listing leaves out by now."""
     try:
@@ -179,6 +177,8 @@ def test_what_belongs_to_a_planned_image_is_late(tmp_path: Path) -> None:
     frames = {f"film.{number:04d}.jpg": "1" for number in range(20)}
     found = compared(planned(frames, group_count=4), frames | {"film.0020.jpg": "1", "film.txt": "1"}, tmp_path, group_count=4)
     assert (found.new, found.counts) == (["film.0020.jpg", "film.txt"], Counter())
+    found = compared(planned(frames, group_count=4), frames | {"film.txt": "1"}, tmp_path, group_count=4)
+    assert (found.new, found.lines) == ([], {Change.LATE: ["film.txt"]})
 
 
 def test_new_images_take_new_sidecars_of_their_stem(tmp_path: Path) -> None:
