@@ -63,6 +63,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+        self.file: Path | None = None
 
     def get(self, fixture: str, start: Callable[[], AbstractContextManager[Any]]) -> Any:
         """Return what is kept for a fixture; where it is not there, what ``start`` gives is entered."""
@@ -84,8 +85,10 @@ fixtures_of: dict[Path, set[str]] = {}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """End what no test of this file uses."""
-    kept.end_but(fixtures_of[item.path])
+    """End what no test of a file uses before its first; what is asked for by name in a test lasts to the file's end."""
+    if item.path != kept.file:
+        kept.file = item.path
+        kept.end_but(fixtures_of[item.path])
 
 
 def pytest_sessionfinish() -> None:

@@ -21,7 +21,7 @@ from tests.support.seaweed import SECRET_KEY
         (["--scale", "nan"], "--scale nan: give a number from 1"),
         (["--scale", "3x"], "--scale 3x: give a number from 1"),
         (["--scale", "2x3x4"], "--scale 2x3x4: give a number from 1"),
-        (["--scale", "4.5"], "--scale 4.5: 4 is the largest scale per axis"),
+        (["--scale", "256.5"], "--scale 256.5: 256 is the largest scale per axis"),
         (["--size", "640"], "--size 640: give width x height"),
         (["--max-side", "1 km"], "--max-side 1 km: give a count of pixels"),
         ([], "give one of --scale, --max-side, --max-pixels, --size"),
