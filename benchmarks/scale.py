@@ -1,6 +1,6 @@
-"""What a job's own book-keeping costs from a thousand to a million shards: planning, resuming, driving, inspecting.
+"""What a job's own book-keeping costs from a thousand to a million shards: planning, resuming, comparing, driving, inspecting.
 
-    python -m benchmarks.scale plan resume drive inspect --shards 1000 100000 1000000
+    python -m benchmarks.scale plan resume compare drive inspect --shards 1000 100000 1000000
     python -m benchmarks.scale actors --shards 2000 --actors 2 4 8      # real Ray actors on this machine
 
 What is real: `jobs.rescale` from listing to summary, with the pool's driver. What is a stand-in: the store answers after set

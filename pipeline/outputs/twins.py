@@ -26,14 +26,14 @@ def twins(shards: Callable[[], Iterable[SourceShard]], added: Iterable[SourceSha
     numbers = np.unique(np.frombuffer(array("q", (hash(name) for _, name, _ in _names(added))), np.int64))
     if not numbers.size:
         return {}
-    places = array("q", numbers.tobytes())
-    shard_of, shared = array("i", [-1]) * len(places), bytearray(len(places))
+    known = array("q", numbers.tobytes())
+    shard_of, shared = array("i", [-1]) * len(known), bytearray(len(known))
 
     def of_added() -> Iterator[tuple[int, str, str, int]]:
         for shard, name, key in _names(shards()):
             number = hash(name)
-            place = bisect_left(places, number)
-            if place < len(places) and places[place] == number:
+            place = bisect_left(known, number)
+            if place < len(known) and known[place] == number:
                 yield shard, name, key, place
 
     for shard, _, _, place in of_added():

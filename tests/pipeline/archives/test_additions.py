@@ -190,6 +190,11 @@ def test_earlier_versions_take_no_additions(archive: Archive, monkeypatch: pytes
         archive.add(tars(3, 1))
 
 
+def test_additions_came_with_version_4() -> None:
+    """Protects archives of version 3, whose readers would not see what is added to them."""
+    assert min(4, FORMAT_VERSION) == additions.ADDITIONS_SINCE
+
+
 def test_opening_costs_a_listing(store: LocalStore, archive: Archive) -> None:
     """Protects the start of every worker: one request more than for plan.json, and one for each addition."""
     asked: Counter[str] = Counter()
