@@ -17,19 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from pipeline.cluster.notices import Notice, Snapshot
-from pipeline.core.reasons import by_class
 from pipeline.core.records import Failure, ShardReport
-from pipeline.core.tally import Tally
+from pipeline.core.tally import FreshReport, Tally, remember
 from pipeline.stores.store import Store
 
-SHOWN_FAILURES = 20
 FAILURES = "failures.jsonl"
 MOST_LISTED = 100_000
 """Failures that a job remembers for its list, some 50 MB; it counts all, and the commits have them."""
 SHOWN_EVENTS = ("starting again",)
 """What is said above the bar when it happens; the rest is in its numbers, or in the end."""
 SHOWN_IDS = ("ray_job", "submission")
-NOT_TOLD = ("failed", "failures", "notes", "reasons", "quarantined_ids", "compared")
+SHOWN_NOTES = 20
+NOT_TOLD = ("failed", "failures", "notes", "reasons", "failure_examples", "examples", "quarantined_ids", "compared")
 """Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
 
@@ -44,12 +43,16 @@ class Totals(Tally):
     failed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """All that failed, by class of reason."""
+    failure_examples: dict[str, list[Failure]] = field(default_factory=dict)
+    """A few of each class."""
     quarantined: int = 0
     quarantined_ids: list[str] = field(default_factory=list)
 
     def include(self, report: ShardReport, shards: int = 1) -> None:
         """Count a report, which may be the sum of several shards'."""
         super().include(replace(report, failures=(), notes=()))
+        for each in report.examples if isinstance(report, FreshReport) else ():
+            remember(self.examples, replace(each, shard_id=report.shard_id))
         self.shards += shards
         self.noted += len(report.notes)
         self.notes += report.notes[: MOST_LISTED - len(self.notes)]
@@ -63,7 +66,7 @@ class Totals(Tally):
 
     def _failed(self, failures: Sequence[Failure]) -> None:
         self.failed += len(failures)
-        self.reasons.update(by_class(failure.reason for failure in failures))
+        self.reasons.update(remember(self.failure_examples, failure) for failure in failures)
         self.failures += failures[: MOST_LISTED - len(self.failures)]
 
 
@@ -157,7 +160,8 @@ class Reporter:
             self._say("warning", "quarantined", **where, reason=result.reason)
             return
         self.totals.include(result)
-        counts = {name: value for name, value in asdict(result).items() if name not in ("shard_id", "failures", "notes")}
+        unsaid = ("shard_id", "failures", "notes", "examples")
+        counts = {name: value for name, value in asdict(result).items() if name not in unsaid}
         self._say("info", "shard", **where, **counts)
         where.pop("seconds", None)
         for level, event, told in (("info", "note", result.notes), ("warning", "failure", result.failures)):
@@ -182,20 +186,20 @@ class Reporter:
         if self.busy_share is not None and (whole := sum(self.stages.values())):
             shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in self.stages.items() if seconds)
             console.print(f"engines {self.busy_share:.0%} busy; of all work {shares}")
-        for reason, count in totals.kept.most_common():
-            console.print(f"  {count} kept as originals: {reason}", markup=False)
+        for reason, count in totals.kept.most_common():  # an original that is a failure is shown as that
+            examples = [] if reason in totals.reasons else totals.examples.get(reason, [])
+            console.print(*_told(f"{count} kept as originals: {reason}", count, examples), sep="\n", markup=False)
         if totals.whole:
             console.print(f"  {totals.whole} kept beside their LRs, because a restore would lack something of them")
         for word, count in totals.lost.most_common():
             console.print(f"  {count} restored without: {word}", markup=False)
-        for note in totals.notes[:SHOWN_FAILURES]:
+        for note in totals.notes[:SHOWN_NOTES]:
             console.print(f"  {note.shard_id} {note.key}: {note.reason}", markup=False)
-        if totals.noted > SHOWN_FAILURES:
-            console.print(f"  … and {totals.noted - SHOWN_FAILURES} more of these; with --json each has its line")
-        for failure in totals.failures[:SHOWN_FAILURES]:
-            console.print(f"  {failure.shard_id}{f' {failure.key}' if failure.key else ''}: {failure.reason}", markup=False)
-        if totals.failed > SHOWN_FAILURES:
-            console.print(f"  … and {totals.failed - SHOWN_FAILURES} more")
+        if totals.noted > SHOWN_NOTES:
+            console.print(f"  … and {totals.noted - SHOWN_NOTES} more of these; with --json each has its line")
+        for reason, count in totals.reasons.most_common():
+            told = _told(f"{count} failed: {reason}", count, totals.failure_examples[reason])
+            console.print(*told, sep="\n", markup=False)
         for name, value in more.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{count} {each}" for each, count in value.items()) or "none"
@@ -224,6 +228,15 @@ class Reporter:
         elif event in SHOWN_EVENTS:
             console = self._bar.console if self._bar is not None else Console(stderr=True)
             console.print(f"{event}: {values['reason']}", markup=False)
+
+
+def _told(head: str, count: int, examples: Sequence[Failure]) -> Iterator[str]:
+    """Yield what a summary says of the failures, or the originals, of one class."""
+    yield f"  {head}"
+    for each in examples:
+        yield f"    {each.shard_id}{f' {each.key}' if each.key else ''}: {each.reason}"
+    if examples and count > len(examples):
+        yield f"    … and {count - len(examples)} more"
 
 
 def list_failures(store: Store, totals: Totals) -> dict[str, str]:

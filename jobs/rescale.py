@@ -22,12 +22,12 @@ from pipeline.archives.rollups import RollupWriter, Survey, survey
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PipelineError, PlanConflict
 from pipeline.core.records import Settings, ShardReport, SourceShard
-from pipeline.core.spool import spool
 from pipeline.engines.engine import MOST_SCALE, check_weights
 from pipeline.planning.left_out import LEFT_OUT, left_out_of
 from pipeline.planning.object_list import ObjectList
 from pipeline.planning.sources import Listing, find_source
 from pipeline.rescale import RescaleWork
+from pipeline.stores.spool import spool
 from pipeline.stores.store import open_store
 
 MOST_EXTENSIONS = 50

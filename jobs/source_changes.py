@@ -12,11 +12,11 @@ from pipeline.archives.additions import PREFIX
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import AlreadyExists, InvalidOption, NotFound, StoreError, UsageError
 from pipeline.core.records import SourceShard
-from pipeline.core.spool import spool
 from pipeline.planning.changes import CHANGES, Change, PlannedObjects, SourceChanges
 from pipeline.planning.left_out import LEFT_OUT
 from pipeline.planning.object_list import ObjectList
 from pipeline.planning.sources import Listing, find_source
+from pipeline.stores.spool import spool
 from pipeline.stores.store import is_local, open_store, split_uri
 
 

@@ -25,14 +25,14 @@ from pipeline.core.errors import DamagedShard, ImageError, NotFound
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
 from pipeline.core.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
-from pipeline.core.spool import spool
-from pipeline.core.tally import Tally
+from pipeline.core.tally import Tally, fresh
 from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
 from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures import decoding
 from pipeline.pictures.apart import DecoderApart
 from pipeline.pictures.picture import Picture, bled, size_of
+from pipeline.stores.spool import spool
 from pipeline.stores.store import Access, Store, open_store
 from pipeline.tiers import Draft, build_entry, clean_lr, keeps_whole, original_entry
 
@@ -115,20 +115,20 @@ class RescaleWorker:
         return self._run(shard, careful=True)
 
     def _run(self, shard: SourceShard, *, careful: bool) -> ShardReport:
+        tally = Tally()
         try:
             commit = read_commit(self.archive.store, shard.id, self.archive.digest)
         except NotFound:
-            commit = self._rescaled(shard, careful=careful)
-        return replace(commit.report, bytes_out=commit.byte_size)
+            commit = self._rescaled(shard, tally, careful=careful)
+        return fresh(replace(commit.report, bytes_out=commit.byte_size), tally.examples)
 
-    def _rescaled(self, shard: SourceShard, *, careful: bool) -> Commit:
+    def _rescaled(self, shard: SourceShard, tally: Tally, *, careful: bool) -> Commit:
         with ExitStack() as stack:
             directory = stack.enter_context(spool())
             threads = stack.enter_context(ThreadPoolExecutor(self._threads))
             apart = stack.enter_context(DecoderApart()) if careful else None
             schema = rows.source_schema(self.source, shard)
             column = rows.source_image_column(self.source, shard, image_column=self.settings.image_column)
-            tally = Tally()
             with self.archive.writer(shard, directory, source_schema=schema, image_column=column) as writer:
                 try:
                     for entry, failure in self._entries(shard, threads, apart):
@@ -230,7 +230,7 @@ class RescaleWorker:
     def _count(self, tally: Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
         pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
         original = entry.kind is EntryKind.ORIGINAL
-        tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size, reason=entry.reason)
+        tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size, key=entry.key, reason=entry.reason)
         whole = entry.kind is EntryKind.RESCALED and entry.tier is Tier.EXACT and self.settings.tier is not Tier.EXACT
         tally.lacks(entry.lost, whole=whole)
         if failure is not None:

@@ -24,7 +24,6 @@ from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
 from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardKind, ShardReport, SourceShard
-from pipeline.core.spool import spool
 from pipeline.core.tally import Tally
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
@@ -44,6 +43,7 @@ from pipeline.outputs.outputs import Output, has_own_stems, open_output
 from pipeline.pictures import decoding, writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.base import Stamp
+from pipeline.stores.spool import spool
 from pipeline.stores.store import Access, Store, open_store
 
 STATE_PREFIX = ".iarn"

@@ -21,6 +21,8 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipeline.core.reasons import OTHER, reason_class
+from pipeline.core.tally import Tally
 from tests.support.commands import home
 from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_binary
 
@@ -53,6 +55,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         longest = min(map(LONGEST_FIRST.index, marks or {"quick"}))
         places[item.path] = min(longest, places.get(item.path, (longest,))[0]), "ray_cluster" not in fixtures
     items.sort(key=lambda item: places[item.path])
+
+
+@pytest.fixture(autouse=True)
+def told_reasons(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every reason that is counted in a test, by a worker of this process; it has to have a class, or is ``other`` to users."""
+    told: list[str] = []
+    count, fail = Tally.add, Tally.fail
+
+    def counted(tally: Tally, **entry: Any) -> None:
+        told.extend([entry["reason"]] if entry.get("reason") else [])
+        count(tally, **entry)
+
+    def failed(tally: Tally, shard_id: str, key: str | None, reason: object) -> None:
+        told.append(str(reason))
+        fail(tally, shard_id, key, reason)
+
+    monkeypatch.setattr(Tally, "add", counted)
+    monkeypatch.setattr(Tally, "fail", failed)
+    yield told
+    assert [reason for reason in told if reason_class(reason) == OTHER] == []
 
 
 class Kept:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,8 @@ from typing import Any
 
 from jobs.inspect import summarise
 from pipeline.archives.archive import FORMAT_VERSION, Archive
-from pipeline.core.records import Commit
+from pipeline.core.records import Commit, Failure
+from pipeline.core.tally import remember
 
 COLUMNS = ("key", "kind", "tier", "reason", "width", "height", "byte_size", "psnr", "ssim")
 PARTS = {
@@ -36,11 +36,6 @@ ORIGINAL = "original"
 
 EMPTY_CHUNK = 128
 """Bytes of a column in a row group that may be nothing but pages of nulls, and count as structure (83 were found)."""
-
-MOST_REASONS = 200
-"""Different reasons that are told apart; what comes after them is counted as others."""
-
-OTHERS = "other reasons"
 
 
 class Histogram:
@@ -128,6 +123,29 @@ class Share:
 
 
 @dataclass
+class Reasons:
+    """How many failures, or originals, there are of each class of reason, and a few of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Failure]] = field(default_factory=dict)
+
+    def add(self, found: Failure) -> None:
+        """Count one."""
+        self.counts[remember(self.examples, found)] += 1
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return them as plain values, the most frequent class first."""
+        return [
+            {
+                "reason": kind,
+                "entries": count,
+                "examples": [{"key": each.key, "shard": each.shard_id, "reason": each.reason} for each in self.examples[kind]],
+            }
+            for kind, count in self.counts.most_common()
+        ]
+
+
+@dataclass
 class Survey:
     """What a pass over shards has found; memory does not grow with them."""
 
@@ -136,7 +154,7 @@ class Survey:
     ssim: Histogram = field(default_factory=lambda: Histogram(-1, 1, 4000))
     parts: Counter[str] = field(default_factory=Counter)
     tiers: dict[str, Share] = field(default_factory=dict)
-    originals: Counter[str] = field(default_factory=Counter)
+    originals: Reasons = field(default_factory=Reasons)
     shards: int = 0
     unmeasured: int = 0
     _worst: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
@@ -174,7 +192,7 @@ class Survey:
         share.entries += 1
         share.bytes_in += row["byte_size"]
         if row["kind"] == ORIGINAL:
-            _count(self.originals, row["reason"] or "no reason given")
+            self.originals.add(Failure(shard_id=shard_id, key=row["key"], reason=row["reason"] or "no reason given"))
             return
         share.pixels += row["width"] * row["height"]
         psnr, ssim = row["psnr"], row["ssim"]
@@ -214,10 +232,10 @@ def figures(archive: Archive, *, sample: int | None = None, worst: int = 12) -> 
     totals = summarise(archive)
     done = totals["shards_done"]
     chosen = None if sample is None or sample >= done else set(random.Random(archive.digest).sample(range(done), sample))
-    survey, failures, times = Survey(keep=worst), Counter[str](), Times()
+    survey, failures, times = Survey(keep=worst), Reasons(), Times()
     for number, commit in enumerate(archive.commits()):
         for failure in commit.report.failures:
-            _count(failures, failure.reason)
+            failures.add(failure)
         times.add(commit)
         if chosen is None or number in chosen:
             survey.add_shard(archive, commit.shard_id, commit.byte_size)
@@ -235,8 +253,8 @@ def figures(archive: Archive, *, sample: int | None = None, worst: int = 12) -> 
         "psnr": survey.psnr.figures(3, 48),
         "ssim": survey.ssim.figures(5, 48),
         "worst": survey.worst,
-        "originals": _listed(survey.originals),
-        "failures": _listed(failures),
+        "originals": survey.originals.listed(),
+        "failures": failures.listed(),
         "times": times.figures(),
     }
 
@@ -314,16 +332,6 @@ def _label(row: dict[str, Any]) -> str:
 def _lengths(reader: Any, part: str, group: int) -> list[int]:
     values = (row[part] for row in reader.rows([part], [group]))
     return [len((value["bytes"] if isinstance(value, dict) else value) or b"") for value in values]
-
-
-def _count(counter: Counter[str], reason: str) -> None:
-    """Count a reason by its sentence without sizes and large numbers, which would make each a reason of its own."""
-    plain = re.sub(r"\d+ x \d+|\d[\d.]{2,}", "\N{HORIZONTAL ELLIPSIS}", reason)
-    counter[plain if plain in counter or len(counter) < MOST_REASONS else OTHERS] += 1
-
-
-def _listed(counter: Counter[str]) -> list[dict[str, Any]]:
-    return [{"reason": reason, "entries": count} for reason, count in counter.most_common()]
 
 
 def _rounded(name: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -40,6 +41,9 @@ def write_report(
         "originals_by_reason": dict(totals.kept.most_common()),
         "kept_beside_lrs": totals.whole,
         "lost": dict(totals.lost.most_common()),
+        "examples": {
+            reason: [asdict(each) for each in shown] for reason, shown in (totals.examples | totals.failure_examples).items()
+        },
         "quarantined": totals.quarantined_ids[:LISTED],
         **more,
         "this_run": {

@@ -19,7 +19,7 @@ from pipeline.archives.errors import ChecksumMismatch
 from pipeline.assets.names import safe_key
 from pipeline.core.errors import AlreadyExists, DamagedObject, DamagedShard, NotFound
 from pipeline.core.records import ObjectInfo, PlanPart, ShardKind, SourceShard
-from pipeline.core.spool import spool
+from pipeline.stores.spool import spool
 from pipeline.stores.store import Store
 from pipeline.tables.reader import RowReader
 from pipeline.tables.writer import RowWriter

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from pipeline.core.reasons import reason_class
 from pipeline.core.records import Failure, ShardReport
+
+EXAMPLES = 3
+"""Of a class of reasons, those that are shown beside their count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshReport(ShardReport):
+    """What became of a shard, by whoever has just done it: with a few of its originals and their reasons, of each class.
+
+    The examples are for the summary of the job, and no part of a commit.
+    """
+
+    examples: tuple[Failure, ...] = ()
+
+
+def remember(examples: dict[str, list[Failure]], found: Failure) -> str:
+    """Keep a failure among the few of its class that are shown, those first that say different things; return the class."""
+    kind = reason_class(found.reason)
+    shown = examples.setdefault(kind, [])
+    said = [each.reason for each in shown]
+    if len(shown) < EXAMPLES:
+        shown.append(found)
+    elif found.reason not in said and len(set(said)) < EXAMPLES:
+        shown[next(place for place in range(1, EXAMPLES) if said[place] in said[:place])] = found
+    return kind
 
 
 @dataclass
@@ -25,11 +50,13 @@ class Tally:
     notes: list[Failure] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     compared: int = 0
+    examples: dict[str, list[Failure]] = field(default_factory=dict)
+    """Of ``kept``, a few of each class."""
 
-    def add(self, *, original: bool, pixels: int, bytes_in: int, reason: str | None = None) -> None:
-        """Count one entry; an original by its ``reason``, where that is news."""
+    def add(self, *, original: bool, pixels: int, bytes_in: int, key: str = "", reason: str | None = None) -> None:
+        """Count one entry; an original by its ``reason``, where that is news, and perhaps as an example of it."""
         if original and reason is not None:
-            self.kept[reason_class(reason)] += 1
+            self.kept[remember(self.examples, Failure(shard_id="", key=key, reason=reason))] += 1
         self.entries += 1
         self.originals += original
         self.pixels += pixels
@@ -76,6 +103,14 @@ class Tally:
             notes=tuple(self.notes),
             compared=self.compared,
         )
+
+
+def fresh(report: ShardReport, examples: Mapping[str, Sequence[Failure]]) -> ShardReport:
+    """Return a report with what is shown of its originals, where it has any."""
+    if not examples:
+        return report
+    values = {each.name: getattr(report, each.name) for each in fields(report)}
+    return FreshReport(**values, examples=tuple(each for shown in examples.values() for each in shown))
 
 
 def summed(name: str, reports: Iterable[ShardReport]) -> ShardReport:

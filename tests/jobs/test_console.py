@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobs.console import SHOWN_FAILURES, Reporter, failure_lines, size
+from jobs.console import Reporter, failure_lines, size
 from jobs.reports.report import write_report
 from pipeline.cluster.notices import Notice, Snapshot
+from pipeline.core.errors import NotFound
 from pipeline.core.records import Failure, ShardReport
+from pipeline.core.tally import EXAMPLES, fresh
 from pipeline.stores.store import LocalStore
 
 REPORT = ShardReport(shard_id="000000000-a", entries=4, originals=1, pixels=2_000_000, bytes_in=5_000_000, bytes_out=700_000)
@@ -44,21 +46,32 @@ def test_a_terminal_shows_where_a_job_stands(monkeypatch: pytest.MonkeyPatch) ->
         assert state.endswith("MPix/s  5.0 MB → 700.0 kB  0 failures")
 
 
-def test_a_terminal_gets_a_summary_with_the_first_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects the user who comes back in the morning: how much was done, and what was not, as it was told."""
+def test_a_terminal_gets_a_summary_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the user who comes back in the morning: how much was done, and what was not, by class with a few of each."""
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     reporter = Reporter("rescale", 3, json_lines=False)
-    with reporter.running():
-        reporter.done(REPORT)
-        for index in range(SHOWN_FAILURES + 2):
-            reporter.done(Failure(shard_id="000000001-b", key=None, reason=f"[red]reason {index}[/red]"))
+    pay = "not rescaled: its LR and what stands beside it take {} bytes, the source 8"
+    originals = tuple(Failure(shard_id="", key=f"{size}.jpg", reason=pay.format(size)) for size in (9, 10, 11))
+    report = replace(REPORT, originals=347, kept={"does-not-pay": 346, "undecodable": 1})
+    broken = Failure(shard_id="000000000-a", key="[b].png", reason="cannot be decoded: it is cut off")
+    reporter.done(fresh(replace(report, failures=(broken,)), {"does-not-pay": originals, "undecodable": [broken]}))
+    for index in range(EXAMPLES + 2):
+        reporter.done(Failure(shard_id=f"00000000{index}-b", key=None, reason=str(NotFound(f"[red]{index}[/red]"))))
     reporter.summary(archive="s3://bucket/[bold]archive")
-    shown = terminal.getvalue()
-    assert "4 entries (1 kept as originals) in 1 of 3 shards, 5.0 MB → 700.0 kB" in shown
-    assert "000000001-b: [red]reason 0[/red]" in shown
-    assert f"reason {SHOWN_FAILURES}[" not in shown
-    assert "… and 2 more" in shown
-    assert "archive: s3://bucket/[bold]archive" in shown
+    shown = terminal.getvalue().splitlines()
+    assert shown[0].startswith("4 entries (347 kept as originals) in 1 of 3 shards, 5.0 MB → 700.0 kB")
+    assert shown[1:] == [
+        "  346 kept as originals: does-not-pay",
+        *(f"    000000000-a {size}.jpg: {pay.format(size)}" for size in (9, 10, 11)),
+        "    … and 343 more",
+        "  1 kept as originals: undecodable",
+        "  5 failed: not-found",
+        *(f"    00000000{index}-b: {NotFound(f'[red]{index}[/red]')}" for index in range(3)),
+        "    … and 2 more",
+        "  1 failed: undecodable",
+        "    000000000-a [b].png: cannot be decoded: it is cut off",
+        "archive: s3://bucket/[bold]archive",
+    ]
 
 
 def test_lines_say_where_and_of_which_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +111,8 @@ def test_a_report_tells_the_job_as_a_whole(tmp_path: Path) -> None:
         reporter = Reporter("rescale", 3, json_lines=True)
         if resumed:
             reporter.resume(REPORT)
-        reporter.done(replace(REPORT, shard_id="000001-b", kept={"does-not-pay": 1}))
+        pays = Failure(shard_id="", key="a.jpg", reason="not rescaled: it takes 9 bytes, the source 8")
+        reporter.done(fresh(replace(REPORT, shard_id="000001-b", kept={"does-not-pay": 1}), {"does-not-pay": [pays]}))
         reporter.done(Failure(shard_id="000002-c", key=None, reason="it is gone"))
         write_report(store, reporter, digest="ab" * 32, settings={"scale": 2}, shards=3)
     report = json.loads((tmp_path / "report.json").read_text())
@@ -108,6 +122,10 @@ def test_a_report_tells_the_job_as_a_whole(tmp_path: Path) -> None:
     }  # fmt: skip
     assert report["quarantined"] == ["000002-c"]
     assert report["originals_by_reason"] == {"does-not-pay": 1}
+    assert report["examples"] == {
+        "does-not-pay": [{"shard_id": "000001-b", "key": "a.jpg", "reason": pays.reason}],
+        "other": [{"shard_id": "000002-c", "key": None, "reason": "it is gone"}],
+    }
     assert report["this_run"]["shards"] == 1
     assert (report["digest"], report["settings"]) == ("ab" * 32, {"scale": 2})
 

@@ -15,6 +15,7 @@ import typer
 from jobs.cli import app
 from jobs.commands.rescale import tier_for
 from jobs.training.recipe import read_config
+from pipeline.core.reasons import REASONS
 from pipeline.core.records import Settings, TargetSize
 from pipeline.restore import RestoreOptions
 from tests.project.test_layers import LAW
@@ -119,6 +120,14 @@ def test_the_table_of_wings_is_the_law() -> None:
     rows = re.findall(r"^\| `([\w/.]+)` \|.*\|([^|]*)\|$", drawn, re.MULTILINE)
     table = {wing: re.findall(r"`(\w+)`", known) for wing, known in rows}
     assert list(table.items()) == [(wing or "pipeline/__init__.py", known.split()) for wing, known in LAW.items()]
+
+
+def test_every_class_of_reasons_is_explained() -> None:
+    """Protects whoever reads an alarm or a report: docs/operating.md has each class, and none that there is not."""
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", text[text.index("## Reasons") : text.index("## When something breaks")], re.MULTILINE)
+    explained = [name for row in rows for name in re.findall(r"`([a-z-]+)`", row)]
+    assert sorted(explained) == sorted(REASONS)
 
 
 def cells(text: str, label: str) -> list[str]:

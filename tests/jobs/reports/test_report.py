@@ -72,6 +72,22 @@ def test_figures_are_those_of_inspect(mixed: workshop.Rescaled, large: Archive) 
         assert found["psnr"]["entries"] + found["psnr"]["identical"] == totals["entries"] - totals["originals"]
 
 
+def test_reasons_are_told_by_class(tmp_path: Path) -> None:
+    """Protects the reader of a large report: 40 entries that do not pay are one line with three of them, not 40 lines."""
+    keys = [f"{number:02}.jpg" for number in range(40)]
+    source = as_tar(
+        tmp_path / "source", [Sample(key=key, data=picture(20, 30, "JPEG", seed=at)) for at, key in enumerate(keys)]
+    )
+    archive = rescale(source, tmp_path / "archive", tier=Tier.BALANCED, max_ratio=0.01).uri
+    (found,) = figures(Archive.open(open_store(archive)))["originals"]
+    assert (found["reason"], found["entries"]) == ("does-not-pay", 40)
+    assert [example["key"] for example in found["examples"]] == keys[:3]
+    assert all(example["reason"].startswith("not rescaled: its LR") for example in found["examples"])
+    page = written(archive, tmp_path)
+    assert page.count("not rescaled: its LR") == 3
+    assert "and 37 more" in page
+
+
 def test_figures_are_those_of_the_entries(mixed: workshop.Rescaled) -> None:
     """Protects the columns: bytes by part and tier, means and the worst are what reading every entry gives."""
     found, entries = figures(mixed.archive, worst=3), mixed.entries

@@ -18,7 +18,7 @@ import pytest
 from pipeline.archives.archive import Archive
 from pipeline.cluster.instruments import METRICS
 from pipeline.core.records import EntryKind
-from pipeline.core.spool import PREFIX
+from pipeline.stores.spool import PREFIX
 from pipeline.stores.store import open_store
 from tests.jobs.test_jobs import bulky
 from tests.project.test_deploy import shown_metrics

@@ -19,11 +19,11 @@ from pipeline.archives.archive import Archive
 from pipeline.cluster import crew, pool
 from pipeline.cluster.notices import Snapshot
 from pipeline.cluster.pool import PoolOptions
-from pipeline.core import spool
 from pipeline.core.errors import StoreUnavailable
 from pipeline.core.records import Failure, ShardReport, Tier
 from pipeline.outputs.outputs import OutputKind
 from pipeline.rescale import RescaleWork
+from pipeline.stores import spool
 from pipeline.stores.store import open_store
 from tests.jobs.test_jobs import bulky
 from tests.support import workshop
