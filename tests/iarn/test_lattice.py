@@ -47,6 +47,7 @@ def test_lattice_and_back_is_exact(axis: Axis) -> None:
         torch.testing.assert_close(axis.recover(lattice, dim), x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "lr", "stride"), [(2000, 1001, 2), (8000, 4001, 2), (3000, 1001, 3), (3001, 1000, 4), (601, 599, 2)]
 )

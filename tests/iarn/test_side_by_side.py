@@ -76,12 +76,14 @@ def differing(name: str) -> list[int]:
     return [count for count, tensors in zip(COUNTS, found, strict=True) if not all(map(torch.equal, tensors, found[0]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_threads_do_not_change_a_bit(name: str) -> None:
     """Protects determinism: an archive's restores are the same bytes on a machine of another number of cores."""
     assert differing(name) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x2", "x2, odd", "x2.5", "x1.5 by x3.5"])
 def test_threads_do_not_change_a_bit_of_a_gradient(name: str) -> None:
     """Protects LRs made with effort: a resumed job gives the same on a machine of another number of cores."""

@@ -40,6 +40,7 @@ def run(subject: Trainer, images: list[Tensor], steps: int) -> list[StepReport]:
     return [subject.step(images) for _ in range(steps)]
 
 
+@pytest.mark.slow
 def test_loss_falls(images: list[Tensor]) -> None:
     """Protects training as a whole: thirty steps of a tiny network restore better than none."""
     config = TrainingConfig(network=SMALL, steps=30, batch=4, lattice=32, warmup=2, rate=4e-3, smooth=0.0, kept=0.0, clean=0.0)

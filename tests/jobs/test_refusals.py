@@ -37,6 +37,7 @@ def test_a_senseless_rescale_is_refused(tmp_path: Path, weights: Path, options: 
     assert not (tmp_path / "archive").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

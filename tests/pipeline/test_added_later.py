@@ -348,6 +348,7 @@ def test_two_that_add_at_once_take_in_everything_once(
     assert accounted_for(source, uri, sample=1).entries == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", list(OutputKind))
 def test_a_restore_goes_on_with_what_was_added(tmp_path: Path, output: OutputKind) -> None:
     """Protects destinations that are kept up to date: the same restore writes what was added since, beside what it wrote."""

@@ -125,6 +125,7 @@ def test_all_files_make_an_archive_a_copy_of_its_source(tmp_path: Path) -> None:
 METADATA = {"key": ["0", "1"], "url": ["https://example.org/0.jpg", "http://example.org/1"], "width": [1, 2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", list(OutputKind))
 def test_tables_without_images_lie_beside_the_tars(tmp_path: Path, output: OutputKind) -> None:
     """Protects what img2dataset writes: its tables of metadata are told and ignored, and shards come back by their names."""
@@ -188,6 +189,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_keys_of_a_bucket_are_opaque(tmp_path: Path, credentials: pytest.MonkeyPatch) -> None:
     """Protects 256 images from one legal, odd key beside them: it is read, under a safe name, or a failure by itself."""
     odd = {"/leading.jpg": "%2F/leading.jpg", "2024//double.jpg": "2024/%2F/double.jpg", "2024/../up.jpg": "2024/%2E%2E/up.jpg"}
@@ -207,6 +209,7 @@ def test_keys_of_a_bucket_are_opaque(tmp_path: Path, credentials: pytest.MonkeyP
     assert {*good, "2024/a.txt"} <= workshop.written(tmp_path / "out").keys()
 
 
+@pytest.mark.slow
 def test_objects_of_a_bucket_are_looked_into_where_asked(credentials: pytest.MonkeyPatch) -> None:
     """Protects buckets of hashes: with `--sniff` images are found in them too, in the order of the listing."""
     objects = {f"{number:04x}": PHOTO if number % 3 else b"text" for number in range(40)} | {"x.jpg": PHOTO, "y.txt": b"y"}

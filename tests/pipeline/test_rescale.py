@@ -183,6 +183,7 @@ def test_the_lr_has_the_size_asked_for(tmp_path: Path, target: TargetSize, expec
     assert (entry.lr_height, entry.lr_width) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", list(Tier))
 @pytest.mark.parametrize(
     ("target", "expected"),

@@ -14,6 +14,7 @@ from tests.support import workshop
 from tests.support.workshop import SOURCES, every_source
 
 
+@pytest.mark.slow
 @every_source
 def test_a_shard_cut_off_before_its_commit_is_adopted(tmp_path: Path, kind: str) -> None:
     """Protects against a crash between shard and commit: the repeat takes the object over, and every entry is there once."""

@@ -103,6 +103,7 @@ def test_restoring_twice_gives_the_same_bytes(shelf: Rescaled, tmp_path: Path) -
         assert workshop.written(folders[0]) == workshop.written(folders[1])
 
 
+@pytest.mark.slow
 def test_two_shards_restore_at_once(shelf: Rescaled, tmp_path: Path) -> None:
     """Protects the window of shards: side by side the same files are written as one after the other."""
     workshop.restore(shelf, tmp_path / "alone")

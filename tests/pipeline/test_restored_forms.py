@@ -24,6 +24,7 @@ from tests.support.workshop import Rescaled, Sample, every_output, psnr
 # Forms ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "expected"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
 def test_a_format_may_be_chosen(tmp_path: Path, form: str, expected: str) -> None:
     """Protects the choice of format: every file is of it and named for it; alpha, which JPEG lacks, becomes PNG."""
@@ -41,6 +42,7 @@ def test_a_format_may_be_chosen(tmp_path: Path, form: str, expected: str) -> Non
     assert found == [expected] * 3
 
 
+@pytest.mark.slow
 def test_quality_decides_the_bytes_of_lossy_formats(shelf: Rescaled, tmp_path: Path) -> None:
     """Protects --quality: less of it is smaller."""
     sizes = []

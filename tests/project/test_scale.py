@@ -26,6 +26,7 @@ def test_a_resumed_job_asks_by_the_thousand() -> None:
     assert many["get"] - few["get"] == 3
 
 
+@pytest.mark.slow
 def test_a_job_without_rollups_reads_the_commits_and_writes_them() -> None:
     """Protects totals where rollups are lost, and the next job from the same loss."""
     asked = measured("lost", 2000)["requests"]

@@ -57,6 +57,7 @@ def written(archive: str, folder: Path, **options: Any) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_inspect(mixed: workshop.Rescaled, large: Archive) -> None:
     """Protects trust: totals are inspect's own, and what entries and footers add up to is the same to a byte."""
     for archive in (mixed.archive, large):
@@ -72,6 +73,7 @@ def test_figures_are_those_of_inspect(mixed: workshop.Rescaled, large: Archive) 
         assert found["psnr"]["entries"] + found["psnr"]["identical"] == totals["entries"] - totals["originals"]
 
 
+@pytest.mark.slow
 def test_reasons_are_told_by_class(tmp_path: Path) -> None:
     """Protects the reader of a large report: 40 entries that do not pay are one line with three of them, not 40 lines."""
     keys = [f"{number:02}.jpg" for number in range(40)]

@@ -64,6 +64,7 @@ def resampled(size: Size, lr_size: Size, strides: tuple[int, ...] = (1, 2, 4)) -
     return down, 3 * (height.length * width.points * taps[0][1] + height.length * width.length * taps[1][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "lr_size"), SIZES)
 @pytest.mark.parametrize("config", [THIRDS, NetworkConfig(blocks=(2, 1, 1), width=5)])
 def test_the_cost_is_what_runs(config: NetworkConfig, size: Size, lr_size: Size) -> None:

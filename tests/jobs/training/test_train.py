@@ -112,6 +112,7 @@ def test_a_stopped_run_saves_and_goes_on(tmp_path: Path, clean_environment: dict
     assert json.loads(read_metadata(data)["about"])["steps"] == stopped + 2
 
 
+@pytest.mark.slow
 def test_another_recipe_or_no_checkpoint_is_refused(tmp_path: Path, source: str) -> None:
     """Protects a run's folder: what cannot be gone on with is told before anything is trained, and stays as it is."""
     here(source, tmp_path / "run", config=replace(CONFIG, steps=2))

@@ -89,6 +89,7 @@ def test_the_proxy_does_what_nginx_does() -> None:
     assert passed_on("/img/%252Fy") == "/%252Fy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_is_encoded_whole_means_itself(service: str, key: str) -> None:
     """Protects programs as they are: whatever a key ends with, encoded whole it is that key, and a part is its part."""
@@ -97,6 +98,7 @@ def test_a_key_that_is_encoded_whole_means_itself(service: str, key: str) -> Non
         assert means(httpx.get(address)) == (key, part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("address", "key", "part"), MEANINGS)
 def test_slashes_may_stand_in_an_address(service: str, below: str, address: str, key: str, part: str) -> None:
     """Protects keys with slashes behind proxies: the longest key that there is, else a part of one; and encoded they arrive."""
@@ -114,6 +116,7 @@ def test_what_is_not_there_is_told_by_its_key(service: str, below: str) -> None:
         assert "'no/such/key.png'" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_links_and_redirects_work_below_a_path(service: str, below: str) -> None:
     """Protects clients behind a proxy: what an answer leads to lies below the same path, and is what it is said to be."""
     for base in (service, below):

@@ -21,6 +21,7 @@ from tests.support.http_site import ENTRY, SAMPLES, Site, told
 from tests.support.workshop import Rescaled, Sample, as_tar, noise, rescale, samples
 
 
+@pytest.mark.slow
 def test_every_entry_is_found_by_its_encoded_key(site: Site) -> None:
     """Protects keys: spaces, slashes, per cent, hash, question mark and letters beyond ASCII; links lead where they say."""
     listed = site.get("/archives/demo/assets").json()

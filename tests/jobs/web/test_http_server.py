@@ -93,6 +93,7 @@ def small(connection: socket.socket, count: int) -> bytes:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])
 def test_a_request_that_does_not_come_is_not_waited_for(impatient: int, sent: bytes) -> None:
     """Protects connections: silence, half a line or half of the headers are answered with 408 and the end."""

@@ -67,6 +67,7 @@ def test_a_plan_that_is_none_is_refused(stored: Rescaled, tmp_path: Path) -> Non
     assert stored.reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", list(OutputKind))
 def test_a_flipped_byte_costs_its_own_entries_alone(tmp_path: Path, output: OutputKind) -> None:
     """Protects all other entries: a damaged page takes those it holds, each named in a sentence, and the rest is restored."""
@@ -92,6 +93,7 @@ def test_a_flipped_byte_costs_its_own_entries_alone(tmp_path: Path, output: Outp
         assert pq.read_table(tmp_path / "out/photos.parquet").num_rows == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0.0, 0.01, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999])
 def test_a_flipped_byte_anywhere_is_told_or_harmless(stored: Rescaled, tmp_path: Path, place: float) -> None:
     """Protects what is restored: wherever a shard is damaged, nothing else than before comes out; the other shard is whole."""
@@ -163,6 +165,7 @@ def forge(result: Rescaled, folder: Path, entries: list[Entry]) -> Rescaled:
     return Rescaled(archive=archive, reports=[report])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FORGED)
 def test_a_forged_entry_is_one_failure(tmp_path: Path, what: str) -> None:
     """Protects the entries beside one that makes no sense, though its shard is intact: it is told, they are restored."""

@@ -37,6 +37,7 @@ def change(path: Path, what: str) -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["size", "time", "content", "gone"])
 @pytest.mark.parametrize("kind", ["tar", "files"])
 def test_a_source_that_changed_is_refused_for_its_shard(tmp_path: Path, kind: str, what: str) -> None:

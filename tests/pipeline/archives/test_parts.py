@@ -264,6 +264,7 @@ print(memory() - before)
 """
 
 
+@pytest.mark.slow
 def test_planning_is_a_stream(tmp_path: Path) -> None:
     """Protects planners and drivers from the size of a plan: objects by the hundred thousand pass through little memory."""
     done = subprocess.run([sys.executable, "-c", PLANNER, tmp_path], capture_output=True, text=True, check=True)

@@ -65,6 +65,7 @@ def test_members_that_are_not_adjacent_are_all_kept(tmp_path: Path) -> None:
     assert [files[name] for name, _ in members[2:]] == [content for _, content in members[2:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", list(OutputKind))
 def test_names_that_lead_elsewhere_are_led_home(tmp_path: Path, output: OutputKind) -> None:
     """Protects the machine that restores: absolute and ../ names are stored and restored below the destination, and told."""

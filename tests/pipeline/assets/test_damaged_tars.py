@@ -169,6 +169,7 @@ class OneFileStore:
         return cast(BinaryIO, io.BufferedReader(self._file, buffer_size))
 
 
+@pytest.mark.slow
 def test_memory_is_one_sample_whatever_the_size_of_the_tar() -> None:
     """Protects the bound on memory: a tar 100 times the cap streams through; header after header is let go."""
     count, size, cap = 800, 2**19, 2**22

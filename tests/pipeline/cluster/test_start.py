@@ -61,6 +61,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
+@pytest.mark.slow
 def test_a_start_that_takes_too_long_is_tried_again() -> None:
     """Protects whoever has a busy laptop: the second start counts, the first one's processes are gone, and a line says so."""
     slow, said = SlowRay(1), list[str]()

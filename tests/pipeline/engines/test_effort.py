@@ -45,6 +45,7 @@ def lr_psnr(engine: Engine, pixels: Pixels, lr: Pixels) -> float:
     return 10 * math.log10(255**2 / np.mean((reference - lr) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "lr_size"), SIZES)
 def test_effort_is_never_worse_and_pays(size: Size, lr_size: Size) -> None:
     """Protects whoever waits for it: RGB and luma come back better, and the LR is hardly further from the bicubic one."""
@@ -60,6 +61,7 @@ def test_effort_is_never_worse_and_pays(size: Size, lr_size: Size) -> None:
     assert after.psnr_y > before.psnr_y + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [random_weights(), THREES], ids=["by two", "by three"])
 def test_a_network_that_knows_nothing_is_not_made_worse(weights: bytes) -> None:
     """Protects other weights, whose restores are poor and whose gradients are wild."""
@@ -71,6 +73,7 @@ def test_a_network_that_knows_nothing_is_not_made_worse(weights: bytes) -> None:
         assert after.psnr >= before.psnr - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [False, True])
 def test_tiles_and_batches_descend_as_one_piece_does(grey: bool) -> None:
     """Protects large images and GPUs: cut to tiles, or among images of other sizes and efforts, an LR is what it is alone."""
@@ -99,6 +102,7 @@ def test_no_effort_is_the_forward_pass() -> None:
     assert np.array_equal(same, pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_less_precision_gains_too(precision: torch.dtype) -> None:
     """Protects GPUs, whose gradients are of half precision: an LR made so restores better, in float32 as well."""
@@ -110,6 +114,7 @@ def test_less_precision_gains_too(precision: torch.dtype) -> None:
     assert after.psnr_y > before.psnr_y + 0.1
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice_and_on_other_threads() -> None:
     """Protects resuming: an effort gives the same LR again, whatever the number of threads."""
     pixels = picture((131, 150))

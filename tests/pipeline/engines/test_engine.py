@@ -55,6 +55,7 @@ def tensor(pixels: Pixels) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
 
 
+@pytest.mark.slow
 @given(side, side, scale, scale, st.booleans(), st.booleans())
 @example(1, 150, 1.0, 3.9, False, False)
 @example(150, 1, 2.5, 2.5, True, False)
@@ -76,6 +77,7 @@ def test_tiled_equals_untiled(height: int, width: int, vertical: float, horizont
         assert_the_same(subject.restore(lr, (height, width), grey=grey), restored)
 
 
+@pytest.mark.slow
 @given(side, side, st.one_of(st.sampled_from([2.01, 3.0, 5.0, 6.0, 8.0]), st.floats(1, 8)))
 @example(150, 149, 2.5)
 @example(170, 150, 6.0)
@@ -140,6 +142,7 @@ def test_batches_have_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shapes) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_less_precision_gives_nearly_the_same(precision: torch.dtype) -> None:
     """Protects GPUs' half precision: LRs are within a level of float32's on 99.9 %, and restores as good."""

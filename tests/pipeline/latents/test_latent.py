@@ -54,6 +54,7 @@ def resealed(stream: bytes, position: int, value: bytes) -> bytes:
     return body + struct.pack(">I", zlib.crc32(body))
 
 
+@pytest.mark.slow
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
@@ -74,6 +75,7 @@ def test_any_size_comes_back_no_further_from_the_image(height: int, width: int, 
     assert stream == encode(image, restored, tile=tile)
 
 
+@pytest.mark.slow
 @given(spread=st.integers(0, 255), seed=st.integers(0, 99))
 def test_noise_of_any_strength_is_never_made_worse(spread: int, seed: int) -> None:
     """Protects the law where a lossy coding is most likely to break it, and differences beyond eight bits."""

@@ -65,6 +65,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @given(data=damaged())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_damage_to_a_picture_is_a_picture_or_a_reason(apart: DecoderApart, data: bytes) -> None:

@@ -147,6 +147,7 @@ def test_any_prefix_decodes_to_the_right_size_or_is_refused(format: str) -> None
         assert picture.pixels.shape == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "JPEG2000", "PPM", "TGA"])
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=4))
 @settings(max_examples=100)

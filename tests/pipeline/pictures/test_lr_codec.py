@@ -106,6 +106,7 @@ def test_sides_beyond_webp_fall_back_to_png() -> None:
     assert lr_codec.encode_lr(wide[:, :16383], codec=LrCodec.WEBP, grey=False, alpha=None, icc=None)[1] == "webp"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", LrCodec)
 @given(cut=st.floats(0, 1, exclude_max=True), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(max_examples=100)

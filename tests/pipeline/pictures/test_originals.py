@@ -132,6 +132,7 @@ def checked(data: bytes) -> tuple[bytes, OriginalCoding]:
     return packed, coding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_a_photograph_is_stored_smaller_and_comes_back(path: Path) -> None:
     """Protects tier exact on ordinary JPEGs: the identical file, for 15 to 25 % less."""
@@ -311,6 +312,7 @@ def test_a_stream_of_another_coding_is_refused() -> None:
         unpack(streams[JXL], PIXELS, size=len(plain()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "grey", "MPO", "BMP"])
 def test_damaged_codings_are_refused_or_of_the_right_size(kind: str) -> None:
     """Protects readers of damaged archives: one error, or as many bytes as expected for the digest to tell; never a crash."""

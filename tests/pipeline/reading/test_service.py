@@ -118,6 +118,7 @@ def test_an_image_is_what_the_command_writes_in_every_format(odd: Served, form: 
             assert odd.image(sample.key, form=form, quality=60) == files[Path(sample.key).stem], sample.key
 
 
+@pytest.mark.slow
 def test_an_exact_size_is_what_python_restores(odd: Served) -> None:
     """Protects `size`, which the command has not: its bytes are those of the archive's own reader, coded."""
     entry = open_archive(odd.rescaled.uri, device="cpu")["a folder/alpha.png"]
