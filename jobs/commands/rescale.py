@@ -69,7 +69,7 @@ def rescale(
     effort: Annotated[
         int,
         typer.Option(
-            help="Steps of descent for a better LR, of lean, floor and exact tiers; each costs four restores.",
+            help="Steps of descent for a better LR, of lean, floor and exact tiers; each costs about four LRs without.",
             rich_help_panel=QUALITY,
         ),
     ] = 0,
