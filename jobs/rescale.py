@@ -14,7 +14,7 @@ from iarn import weights
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
-from jobs.source_changes import Compared, compare_as_asked, key_below
+from jobs.source_changes import Compared, compare_as_asked, key_below, listing_of
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet, first_begun
 from pipeline.archives.errors import NotAnArchive
@@ -25,7 +25,7 @@ from pipeline.core.records import Settings, ShardReport, SourceShard
 from pipeline.engines.engine import MOST_SCALE, check_weights
 from pipeline.planning.left_out import LEFT_OUT, left_out_of
 from pipeline.planning.object_list import ObjectList
-from pipeline.planning.sources import Listing, find_source
+from pipeline.planning.sources import find_source
 from pipeline.rescale import RescaleWork
 from pipeline.stores.spool import spool
 from pipeline.stores.store import open_store
@@ -103,14 +103,7 @@ def begin_archive(job: RescaleJob) -> Archive:
     settings, model = job.settings, read_weights(job.weights)
     _check_scale(settings)
     with spool() as directory, ObjectList(directory / LEFT_OUT) as left_out:
-        listing = Listing(
-            sniff=job.sniff,
-            image_column=settings.image_column,
-            all_files=settings.all_files,
-            access=job.source_access,
-            left_out=lambda info, why: left_out.append(info, why=why),
-        )
-        found = find_source(job.source, listing)
+        found = find_source(job.source, listing_of(job, lambda info, why: left_out.append(info, why=why)))
         store = open_store(job.archive, create=True)  # not made before there is something to put into it
         if store.uri == found.store.uri:
             raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.requests import RescaleJob
@@ -15,7 +15,7 @@ from pipeline.core.records import SourceShard
 from pipeline.planning.changes import CHANGES, Change, PlannedObjects, SourceChanges
 from pipeline.planning.left_out import LEFT_OUT
 from pipeline.planning.object_list import ObjectList
-from pipeline.planning.sources import Listing, find_source
+from pipeline.planning.sources import LeaveOut, Listing, find_source
 from pipeline.stores.spool import spool
 from pipeline.stores.store import is_local, open_store, split_uri
 
@@ -47,6 +47,18 @@ class Compared:
         if Change.NEW in self.changes:
             told["new_objects"] = "--add takes them in"
         return told
+
+
+def listing_of(job: RescaleJob, left_out: LeaveOut) -> Listing:
+    """Return what the source of a job is listed for; ``left_out`` is told what is no part of a plan."""
+    settings = job.settings
+    return Listing(
+        sniff=job.sniff,
+        image_column=settings.image_column,
+        all_files=settings.all_files,
+        access=job.source_access,
+        left_out=left_out,
+    )
 
 
 def compare_as_asked(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:
@@ -124,17 +136,14 @@ def _listed(job: RescaleJob, archive: Archive, key: str | None, changes: SourceC
     """Return the shards of what the plan lacks; a source that is gone has none, but nothing can be added from there."""
     plan = archive.plan
     folder = f"{plan.source.rstrip('/')}/"
-    listing = Listing(
-        sniff=job.sniff,
-        image_column=plan.settings.image_column,
-        all_files=plan.settings.all_files,
-        left_out=changes.leave_out,
+    listing = replace(
+        listing_of(job, changes.leave_out),
         planned=changes.is_planned,
         first=plan.shard_count,
         own=f"{archive.store.uri.removeprefix(folder)}/" if archive.store.uri.startswith(folder) else "",
     )
     try:
-        if key and changes.is_planned(open_store(plan.source).stat(key)):
+        if key and changes.is_planned(open_store(plan.source, access=job.source_access).stat(key)):
             return iter(())
         found = find_source(job.source, listing)
     except NotFound:

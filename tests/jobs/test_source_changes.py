@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.rescale import begin_archive
+from jobs.source_changes import listing_of
+from pipeline.stores.store import Access
 from tests.support import workshop
 from tests.support.in_process import iarn, refused
 from tests.support.seaweed import SeaweedServer
@@ -115,3 +117,10 @@ def test_an_addition_without_a_look_is_refused(tmp_path: Path, weights: Path) ->
     """Protects users from options that cannot both be meant."""
     text = refused(2, "rescale", tmp_path, tmp_path / "x", *options(weights), "--add", "--no-check-source")
     assert "--no-check-source with --add" in text
+
+
+def test_a_source_is_listed_again_as_it_was_first(tmp_path: Path) -> None:
+    """Protects public buckets: a comparison, and what is added, asks as the first listing did."""
+    job = workshop.job("s3://public/photos", tmp_path / "archive", all_files=True, source_access=Access.UNSIGNED)
+    listing = listing_of(job, lambda *_: None)
+    assert (listing.access, listing.all_files, listing.sniff) == (Access.UNSIGNED, True, None)
