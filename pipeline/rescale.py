@@ -169,15 +169,15 @@ class RescaleWorker:
             size, tier = size_of(picture.pixels), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
-            reach = math.ceil(BLEED * max(size[0] / lr_size[0], size[1] / lr_size[1]))
-            shown = bled(picture.pixels, picture.alpha, reach)
-            downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
             hides = self.engine.reaches(size, lr_size)
-            if hides and not tier.keeps_latent:
-                return _Decoded(asset=asset, picture=picture, downscale=downscale)
-            clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
-            hiding = downscale if hides and tier is Tier.FLOOR else None
-            return _Decoded(asset=asset, picture=picture, downscale=hiding, clean=clean)
+            downscale, clean = None, None
+            if hides and (tier is Tier.FLOOR or not tier.keeps_latent):
+                reach = math.ceil(BLEED * max(size[0] / lr_size[0], size[1] / lr_size[1]))
+                shown = bled(picture.pixels, picture.alpha, reach)
+                downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
+            if tier.keeps_latent or not hides:
+                clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
+            return _Decoded(asset=asset, picture=picture, downscale=downscale, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)
 
@@ -187,7 +187,7 @@ class RescaleWorker:
             with self.progress.stage("network"):
                 lrs = _where_asked(self.engine.downscale_many, [decoded.downscale for decoded in batch])
             hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
-            asked = [*map(self._restore_to_measure, batch, hiding), *map(self._restore_of_clean, batch)]
+            asked = [*map(self._restore_of, batch, hiding), *map(self._restore_of, batch, (each.clean for each in batch))]
             with self.progress.stage("verify" if self.settings.tier is Tier.LEAN else "network"):
                 restored = _where_asked(self.engine.restore_many, asked)
         made = []
@@ -197,22 +197,13 @@ class RescaleWorker:
             made.append(_Rescaled(decoded=decoded, drafts=finished))
         return made
 
-    def _restore_to_measure(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
-        tier = self.settings.tier
-        wanted = tier is Tier.FLOOR or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        return self._restore_of(decoded, draft) if wanted else None
-
     def _restore_of(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
-        """Return what asks for the restore of a draft; None where the source is kept anyway."""
-        picture = decoded.picture
-        if draft is None or picture is None or keeps_whole(picture, self.settings):
+        """Return what asks for the restore of a draft; None where no latent and no figure needs it, or the source is kept."""
+        picture, tier = decoded.picture, self.settings.tier
+        needed = tier.keeps_latent or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
+        if draft is None or picture is None or not needed or keeps_whole(picture, self.settings):
             return None
         return Restore(lr=draft.lr, size=size_of(picture.pixels), grey=picture.grey, clean=draft.clean)
-
-    def _restore_of_clean(self, decoded: _Decoded) -> Restore | None:
-        """Return what asks for the restore of a clean LR: where a latent stands beside it, or it is measured."""
-        wanted = self.settings.tier.keeps_latent or (self.settings.tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        return self._restore_of(decoded, decoded.clean) if wanted else None
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])

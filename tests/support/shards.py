@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,6 @@ from pipeline.stores.store import Store, open_store
 
 JPEG = b"\xff\xd8\xff\xe0 a jpeg"
 PNG = b"\x89PNG\r\n\x1a\n a png"
-
-
-def make_tar(members: list[tuple[str, bytes]], format_: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return a tar of regular files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format_) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def shard_of(folder: Path, kind: ShardKind, files: dict[str, bytes]) -> tuple[Store, SourceShard]:

@@ -20,12 +20,13 @@ from pipeline.assets.shards import read_assets
 from pipeline.core.errors import DamagedShard, UnsupportedShard
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store
-from tests.support.shards import JPEG, keys, make_tar, read_damaged, read_tar, shard_of
+from tests.support.shards import JPEG, keys, read_damaged, read_tar, shard_of
+from tests.support.workshop import tar_of
 
 
 def test_damage_in_a_gzip_is_told_at_the_latest_by_its_checksum(tmp_path: Path) -> None:
     """Protects against pictures that came out of a flipped bit: tarfile alone would not look at the checksum."""
-    data = bytearray(gzip.compress(make_tar([("a.jpg", random.Random(0).randbytes(50_000))])))
+    data = bytearray(gzip.compress(tar_of([("a.jpg", random.Random(0).randbytes(50_000))])))
     data[25_000] ^= 1
     _, error = read_damaged(*shard_of(tmp_path, ShardKind.TAR, {"x.tar": bytes(data)}))
     assert "CRC" in str(error)
@@ -40,7 +41,7 @@ def test_zstandard_is_named(tmp_path: Path) -> None:
 def test_tar_cut_anywhere_gives_the_assets_before_the_cut(tmp_path: Path) -> None:
     """Protects the other assets of a tar cut in half: whole images only, and one sentence at the end."""
     members = [(f"{number}.{suffix}", bytes([number]) * 700) for number in range(4) for suffix in ("jpg", "txt")]
-    data = make_tar(members)
+    data = tar_of(members)
     contents = len(members) * 1536
     for stop in [0, 1, 511, 512, 600, 1212, 1535, 1536, 2000, 2100, 3071, 3072, 3073, 5000, 7777, contents - 1, contents]:
         store, shard = shard_of(tmp_path / str(stop), ShardKind.TAR, {"x.tar": data[:stop]})
@@ -56,18 +57,18 @@ def test_tar_cut_anywhere_gives_the_assets_before_the_cut(tmp_path: Path) -> Non
 
 def test_sample_at_the_damage_says_that_sidecars_may_be_missing(tmp_path: Path) -> None:
     """Protects against taking a sample for whole whose caption lies behind the cut; one without its image is not yielded."""
-    data = make_tar([("a.jpg", JPEG), ("a.txt", b"1" * 600)])
+    data = tar_of([("a.jpg", JPEG), ("a.txt", b"1" * 600)])
     assets, _ = read_damaged(*shard_of(tmp_path, ShardKind.TAR, {"x.tar": data[:1600]}))
     assert [(asset.key, dict(asset.sidecars)) for asset in assets] == [("a.jpg", {})]
     assert "sidecars may be missing" in str(assets[0].note)
-    data = make_tar([("a.txt", b"1"), ("a.jpg", JPEG * 100)])
+    data = tar_of([("a.txt", b"1"), ("a.jpg", JPEG * 100)])
     assets, _ = read_damaged(*shard_of(tmp_path / "b", ShardKind.TAR, {"x.tar": data[:1700]}))
     assert assets == []
 
 
 def test_garbage_inside_a_tar_ends_it_with_a_sentence(tmp_path: Path) -> None:
     """Protects against tarfile's habit of taking a broken header for the regular end of the tar."""
-    data = bytearray(make_tar([(f"{number}.jpg", JPEG) for number in range(5)]))
+    data = bytearray(tar_of([(f"{number}.jpg", JPEG) for number in range(5)]))
     data[2048:2560] = random.Random(0).randbytes(512)
     assets, error = read_damaged(*shard_of(tmp_path, ShardKind.TAR, {"x.tar": bytes(data)}))
     assert keys(assets) == ["0.jpg", "1.jpg"]
@@ -93,7 +94,7 @@ def test_no_damage_gives_another_error_or_no_end(
 ) -> None:
     """Protects the job: whatever bytes are in a tar, the reader ends, with assets, and says what kind of damage it is."""
     members = [("a/x.jpg", JPEG), ("a/x.txt", b"1"), ("long" * 60 + ".jpg", JPEG), ("ü.jpg", JPEG * 50)]
-    data = bytearray(make_tar(members, tarfile.GNU_FORMAT if gnu else tarfile.PAX_FORMAT))
+    data = bytearray(tar_of(members, tarfile.GNU_FORMAT if gnu else tarfile.PAX_FORMAT))
     data[at : at + len(noise)] = noise
     store, shard = shard_of(tmp_path_factory.mktemp("noise"), ShardKind.TAR, {"x.tar": bytes(data)})
     assets: list[Asset] = []
@@ -128,7 +129,7 @@ class TarOfAnySize(io.RawIOBase):
     @staticmethod
     def _made(count: int, size: int) -> Iterator[bytes]:
         for number in range(count):
-            yield make_tar([(f"{number:08d}.jpg", bytes(size)), (f"{number:08d}.txt", b"x")])[: size + 512 * 3]
+            yield tar_of([(f"{number:08d}.jpg", bytes(size)), (f"{number:08d}.txt", b"x")])[: size + 512 * 3]
         yield bytes(1024)
 
     def readable(self) -> bool:

@@ -15,7 +15,8 @@ from pipeline.assets.shards import read_assets
 from pipeline.core.errors import SourceChanged
 from pipeline.core.records import Asset, ShardKind, SourceShard
 from pipeline.stores.store import open_store
-from tests.support.shards import JPEG, PNG, make_tar, shard_of
+from tests.support.shards import JPEG, PNG, shard_of
+from tests.support.workshop import tar_of
 
 REAL_TARS = Path(__file__).parents[4] / "shared" / "data" / "train"
 
@@ -53,7 +54,7 @@ def test_object_that_changed_since_the_plan_is_refused(tmp_path: Path, kind: Sha
 
 def test_tars_are_read_without_pyarrow(tmp_path: Path) -> None:
     """Protects training, which reads tars on machines where pyarrow is not installed."""
-    (tmp_path / "x.tar").write_bytes(make_tar([("a.jpg", JPEG)]))
+    (tmp_path / "x.tar").write_bytes(tar_of([("a.jpg", JPEG)]))
     script = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pipeline.assets.shards import read_assets\n"

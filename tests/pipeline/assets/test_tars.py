@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.core.records import Asset, ShardKind
-from tests.support.shards import JPEG, PNG, keys, make_tar, read_damaged, read_tar, shard_of
+from tests.support.shards import JPEG, PNG, keys, read_damaged, read_tar, shard_of
+from tests.support.workshop import tar_of
 
 
 def test_tar_members_of_a_stem_are_one_asset(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_tar_members_of_a_stem_are_one_asset(tmp_path: Path) -> None:
         ("b/y.seg.png", PNG),
         ("b/z.jpg", b""),
     ]
-    assets = read_tar(tmp_path, make_tar(members))
+    assets = read_tar(tmp_path, tar_of(members))
     assert assets == [
         Asset(key="a/x.seg.png", data=PNG),
         Asset(key="a/x.jpg", data=JPEG, sidecars={"txt": b"cap"}),
@@ -40,7 +41,7 @@ def test_tar_members_of_a_stem_are_one_asset(tmp_path: Path) -> None:
 def test_tar_samples_without_image_keep_their_members(tmp_path: Path) -> None:
     """Protects sidecars whose image is missing or not adjacent: they are an asset of their own that says so."""
     assets = read_tar(
-        tmp_path, make_tar([("x.jpg", JPEG), ("y.jpg", JPEG), ("x.txt", b"1"), ("x.json", b"{}"), ("README", b"r")])
+        tmp_path, tar_of([("x.jpg", JPEG), ("y.jpg", JPEG), ("x.txt", b"1"), ("x.json", b"{}"), ("README", b"r")])
     )
     assert keys(assets) == ["x.jpg", "y.jpg", "x.txt", "README"]
     assert assets[2].data is None
@@ -60,7 +61,7 @@ def test_tar_keys_are_unique(tmp_path: Path) -> None:
         ("a.png", PNG),
         ("a.txt", b"3"),
     ]
-    assets = read_tar(tmp_path, make_tar(members))
+    assets = read_tar(tmp_path, tar_of(members))
     assert keys(assets) == ["a.jpg", "a~2.jpg", "b.jpg", "a~3.png"]
     assert [asset.sidecars.get("txt") for asset in assets] == [b"1", b"2", None, b"3"]
     assert assets[0].note is None
@@ -72,7 +73,7 @@ def test_tar_keys_are_unique(tmp_path: Path) -> None:
 )
 def test_tar_names_that_are_not_safe_are_changed_and_told(tmp_path: Path, name: str) -> None:
     """Protects destinations against members with absolute, parent or otherwise unsafe names."""
-    (asset,) = read_tar(tmp_path, make_tar([(name, JPEG)]))
+    (asset,) = read_tar(tmp_path, tar_of([(name, JPEG)]))
     assert asset.data == JPEG
     assert asset.key.endswith("jpg")
     assert not asset.key.startswith("/")
@@ -84,12 +85,12 @@ def test_tar_names_that_are_not_safe_are_changed_and_told(tmp_path: Path, name: 
 def test_tar_long_and_foreign_names_are_kept(tmp_path: Path, format_: int) -> None:
     """Protects names beyond the 100 ASCII bytes of the old header, and the leading ./ of `tar -c .`, which is no name."""
     name = "Straße/" + "/".join(["folder"] * 30) + "/☀.jpg"
-    assert keys(read_tar(tmp_path, make_tar([(name, JPEG), ("./b.jpg", JPEG)], format_))) == [name, "b.jpg"]
+    assert keys(read_tar(tmp_path, tar_of([(name, JPEG), ("./b.jpg", JPEG)], format_))) == [name, "b.jpg"]
 
 
 def test_tar_name_that_is_no_utf8_is_encoded(tmp_path: Path) -> None:
     """Protects tars of old systems: a Latin-1 byte in a name stays distinct and breaks nothing behind it."""
-    data = make_tar([("caf\udce9.jpg", JPEG), ("caf\udce8.jpg", JPEG)], tarfile.GNU_FORMAT)
+    data = tar_of([("caf\udce9.jpg", JPEG), ("caf\udce8.jpg", JPEG)], tarfile.GNU_FORMAT)
     assert keys(read_tar(tmp_path, data)) == ["caf%E9.jpg", "caf%E8.jpg"]
 
 
@@ -206,8 +207,8 @@ def test_tar_members_have_their_times_and_modes(tmp_path: Path) -> None:
 
 def test_tars_joined_by_cat_are_read_to_their_end(tmp_path: Path) -> None:
     """Protects what stands behind an end mark where a header follows, whatever the tars were padded to."""
-    full = make_tar([("a.jpg", JPEG), ("a.txt", b"1")])
-    short = make_tar([("b.jpg", PNG)])[: 2 * 512 + 1024]
+    full = tar_of([("a.jpg", JPEG), ("a.txt", b"1")])
+    short = tar_of([("b.jpg", PNG)])[: 2 * 512 + 1024]
     last = linked_tar(("c.jpg", JPEG), ("d.jpg", "a.jpg"))
     for number, data in enumerate((full + short + last, gzip.compress(full) + gzip.compress(short + last))):
         assets = read_tar(tmp_path / str(number), data)
@@ -230,7 +231,7 @@ def test_tar_images_whose_names_have_dots_are_assets_of_their_own(tmp_path: Path
         ("s/track 2.0 (raw).jpg", PNG),
         ("s/track 2.json", b"{}"),
     ]
-    assert read_tar(tmp_path, make_tar(members)) == [
+    assert read_tar(tmp_path, tar_of(members)) == [
         Asset(key=members[0][0], data=PNG, sidecars={"20.30.txt": b"first"}),
         Asset(key=members[2][0], data=JPEG, sidecars={"21.07.txt": b"second"}),
         Asset(key=members[4][0], data=JPEG, sidecars={"json": b"{}"}),
@@ -241,7 +242,7 @@ def test_tar_images_whose_names_have_dots_are_assets_of_their_own(tmp_path: Path
 def test_tar_images_are_told_by_their_first_bytes_where_names_do_not(tmp_path: Path) -> None:
     """Protects tars of blobs: an image without an extension, or with an odd one, is no failure."""
     members = [("blobs/c0ffee", JPEG), ("blobs/x.jpg_large", PNG), ("blobs/x.txt", b"1"), ("blobs/y", b"text"), ("z.dng", PNG)]
-    assets = read_tar(tmp_path, make_tar(members))
+    assets = read_tar(tmp_path, tar_of(members))
     assert [(asset.key, asset.data) for asset in assets] == [
         ("blobs/c0ffee", JPEG),
         ("blobs/x.jpg_large", PNG),
@@ -254,13 +255,13 @@ def test_tar_images_are_told_by_their_first_bytes_where_names_do_not(tmp_path: P
 def test_tar_files_of_macos_are_no_assets(tmp_path: Path) -> None:
     """Protects samples of a tar made on macOS, where a ._ file stands before every member."""
     members = [("._x.jpg", b"\0"), ("x.jpg", JPEG), ("._x.txt", b"\0"), ("x.txt", b"1"), (".DS_Store", b"\0")]
-    assert read_tar(tmp_path, make_tar(members)) == [Asset(key="x.jpg", data=JPEG, sidecars={"txt": b"1"})]
+    assert read_tar(tmp_path, tar_of(members)) == [Asset(key="x.jpg", data=JPEG, sidecars={"txt": b"1"})]
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
 def test_compressed_tars_are_read_whatever_their_name(tmp_path: Path, compress: Any) -> None:
     """Protects .tar.gz and its like, several streams in one file included, and the good assets of one that is cut."""
-    data = make_tar([(f"{number}.jpg", random.Random(number).randbytes(100_000)) for number in range(8)])
+    data = tar_of([(f"{number}.jpg", random.Random(number).randbytes(100_000)) for number in range(8)])
     streams = b"".join(compress(data[start : start + 99_999]) for start in range(0, len(data), 99_999))
     assert len(read_tar(tmp_path, streams)) == 8
     store, shard = shard_of(tmp_path / "cut", ShardKind.TAR, {"x.tar": streams[: len(streams) // 2]})
