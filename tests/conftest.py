@@ -9,6 +9,7 @@ import secrets
 os.environ["RAY_AUTH_MODE"] = "disabled"  # 2.60 asks local clusters for tokens
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - Ray's own spelling; it kills by the whole machine's memory
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - beside tests that compute, actors would hardly get a turn
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112 - as in jobs: workers come when they are asked for
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -108,6 +108,7 @@ def cluster(address: str | None, again: Callable[[str], None] = _warn) -> Iterat
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it every worker prints a warning
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the network's threads share CPUs with decoding: no spinning
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if address is not None:
         _check_reachable(address)
         _check_token(address)

@@ -154,6 +154,7 @@ def test_a_kept_latent_restores_better_than_none(images: list[Tensor]) -> None:
     assert kept.psnr > dropped.psnr + 3
 
 
+@pytest.mark.slow
 def test_clean_steps_learn_to_restore_from_the_bicubic_lr(images: list[Tensor]) -> None:
     """Protects the base of detail layers: the LR is the bicubic one up to its rounding, and restoring from it improves."""
     config = replace(TINY, kept=0.0, clean=1.0, steps=40, rate=4e-3, decay=0.5)

@@ -143,6 +143,7 @@ def test_signals_are_given_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_help_has_panels_and_an_example_that_parses() -> None:
     """Protects readers of `iarn COMMAND --help`: options stand by subject, and the example is one the program takes."""
     for each in COMMANDS:

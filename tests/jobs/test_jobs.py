@@ -12,12 +12,12 @@ from tests.support import workshop
 from tests.support.commands import IARN, Running, run
 
 
-@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[str, str]) -> None:
     """Protects a user with nothing set up: a terminal shows progress, Ctrl-C and SIGTERM end cleanly with status 130, the same
-    command goes on where it stopped, and where nobody looks there are JSON lines and nothing else."""
+    command goes on where it stopped, on a cluster as well, and where nobody looks there are JSON lines and nothing else."""
     (tmp_path / "weights").write_bytes(workshop.weights())
-    shards = [f"{index:02d}" for index in range(40)]
+    shards = [f"{index:02d}" for index in range(24)]
     for shard in shards:
         workshop.as_tar(tmp_path / "source", [bulky(f"{shard}.png", int(shard))], f"{shard}.tar")
     source, archive = tmp_path / "source", tmp_path / "archive"
@@ -31,7 +31,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     assert "Traceback" not in shown
     assert "arning" not in shown
     assert shown.rstrip().endswith("Stopped. The same command resumes.")
-    assert re.search(r"rescale .* \d+/40 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
+    assert re.search(r"rescale .* \d+/24 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
     done = {path.stem for path in archive.glob("commits/*/*")}
     assert 0 < len(done) < len(shards)
     with Running(tmp_path / "second", clean_environment, IARN, *command) as second:
@@ -42,7 +42,8 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     assert second.err.splitlines()[-1] == "Stopped. The same command resumes."
     stopped = {path.stem for path in archive.glob("commits/*/*")}
     assert done < stopped
-    third = run(tmp_path / "third", clean_environment, *command)
+    there = ("--address", ray.get_runtime_context().gcs_address, "--actors", 1)
+    third = run(tmp_path / "third", joining(clean_environment), *command, *there)
     assert third.ended() == 0, third.err
     assert "\x1b" not in third.err
     assert third.out == ""
@@ -56,13 +57,17 @@ def bulky(key: str, seed: int) -> workshop.Sample:
     return workshop.Sample(key=key, data=workshop.picture(320, 300, seed=seed))
 
 
+def joining(environment: dict[str, str]) -> dict[str, str]:
+    """Return an environment in which commands may join the cluster of these tests."""
+    return environment | {"RAY_AUTH_MODE": "disabled"}
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_job_joins_a_cluster_by_its_address(tmp_path: Path, clean_environment: dict[str, str]) -> None:
     """Protects users with a cluster: `--address` runs the job there and leaves the cluster as it was."""
     archive = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(2)), tmp_path / "archive").uri
     address = ray.get_runtime_context().gcs_address
-    joining = clean_environment | {"RAY_AUTH_MODE": "disabled"}  # as the cluster of these tests was started
-    job = run(tmp_path / "job", joining, "verify", archive, "--address", address, "--cpus-per-actor", "1")
+    job = run(tmp_path / "job", joining(clean_environment), "verify", archive, "--address", address, "--cpus-per-actor", "1")
     assert job.ended() == 0, job.err
     assert job.event("end")["entries"] == 2
     assert not (Path(clean_environment["RAY_TMPDIR"])).exists(), "no Ray was started beside the cluster"

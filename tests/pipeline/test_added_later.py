@@ -257,6 +257,7 @@ def test_files_of_a_folder_are_added_one_by_one(tmp_path: Path) -> None:
     assert [shard.name for shard in workshop.add(str(source), archive)[0].archive.shards()] == ["a.tar", "b.tar", "c.tar"]
 
 
+@pytest.mark.slow
 def test_a_kill_anywhere_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects additions from kills: before each write of one, and before each of what follows; the same command goes on, and
     without --add as well once the addition is made."""

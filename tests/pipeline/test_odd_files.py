@@ -34,6 +34,7 @@ def source_of(folder: Path, files: dict[str, bytes]) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_go_there_and_come_back_encoded(tmp_path: Path) -> None:
     """Protects photographs of old systems: read under a percent-encoded key, with a note, as in a tar."""
     names = (b"caf\xe9.jpg", b"\xdcberlingen 1998/see.jpg", b"\x8e\xca\x90^.jpg", b"plain.jpg")
@@ -77,6 +78,7 @@ TAKEOUT = {
 """Photographs of a Google export, and the file that is about each."""
 
 
+@pytest.mark.slow
 def test_takeouts_cut_names_find_their_photograph(tmp_path: Path) -> None:
     """Protects dates, places and albums of Google's exports: each JSON is beside its photograph, and comes back so."""
     files = {f"Photos/{name}": PHOTO for name in TAKEOUT}

@@ -19,6 +19,7 @@ def measured(measure: str, shards: int, actors: int = 4) -> dict[str, Any]:
     return row(Namespace(measures=[measure], shards=[shards], actors=[actors], rate=1e9, list_ms=0, get_ms=0, put_ms=0))
 
 
+@pytest.mark.slow
 def test_a_resumed_job_asks_by_the_thousand() -> None:
     """Protects the resume of a million shards: what is asked of the store grows by groups, and no commit is read twice."""
     few, many = measured("resume", 2000)["requests"], measured("resume", 5000)["requests"]

@@ -29,6 +29,7 @@ TRIES = 6
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_metrics_report_interval_ms": "1000",
     # A node that is gone is noticed in seconds and not in a minute.
     "RAY_health_check_initial_delay_ms": "1000",

@@ -26,9 +26,6 @@ from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.ray_nodes import Nodes, kill
 from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer
 
-SHARD = 50
-"""Images of a tar."""
-
 NODES = 3
 BUCKET = "soak"
 NETWORK = (Fault.SLOW_DOWN, Fault.BUSY, Fault.RESET, Fault.CUT_BODY, Fault.FLIP_SENT, Fault.LOSE_ANSWER)
@@ -141,8 +138,10 @@ class Soak:
         return len(found.get("Contents", ()))
 
 
-def soak(seed: int, *, images: int, faults: int, minutes: float, say: Callable[[str], None] = lambda _: None) -> Soaked:
-    """Run a job of ``images`` under ``faults``, and check that every image is accounted for, exactly once."""
+def soak(
+    seed: int, *, images: int, faults: int, minutes: float, per_tar: int = 50, say: Callable[[str], None] = lambda _: None
+) -> Soaked:
+    """Run a job of ``images``, ``per_tar`` in each tar, under ``faults``; check that every image is accounted for, once."""
     begun = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iarn-soak-")))
@@ -159,9 +158,9 @@ def soak(seed: int, *, images: int, faults: int, minutes: float, say: Callable[[
         environment |= {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": proxy.endpoint}
         nodes = stack.enter_context(Nodes(NODES, environment))
         server.client.create_bucket(Bucket=BUCKET)
-        shards = -(-images // SHARD)
+        shards = -(-images // per_tar)
         for shard in range(shards):
-            members = [_member(index) for index in range(shard * SHARD, min(images, (shard + 1) * SHARD))]
+            members = [_member(index) for index in range(shard * per_tar, min(images, (shard + 1) * per_tar))]
             server.client.put_object(Bucket=BUCKET, Key=f"source/{shard:05d}.tar", Body=workshop.tar_of(members))
         (folder / "weights").write_bytes(workshop.weights())
         source, archive = f"s3://{BUCKET}/source", f"s3://{BUCKET}/archive"

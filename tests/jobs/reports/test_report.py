@@ -29,6 +29,8 @@ from tests.support.pictures import photo, saved
 from tests.support.reports import many, write_shard
 from tests.support.workshop import Sample, as_tar, noise, picture, rescale
 
+pytestmark = pytest.mark.slow
+
 PAGE_BYTES = 5_000_000
 WIDTHS = {"desktop": 1280, "phone": 360}
 

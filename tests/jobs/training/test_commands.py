@@ -11,6 +11,7 @@ from tests.support import workshop
 from tests.support.in_process import iarn, refused
 
 
+@pytest.mark.slow
 def test_evaluate_prints_figures(tmp_path: Path, weights: Path) -> None:
     """Protects `evaluate`: a table and JSON of the same figures, over the images that are large enough."""
     source = workshop.as_folder(tmp_path / "source", workshop.samples(3))

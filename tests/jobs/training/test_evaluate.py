@@ -76,6 +76,7 @@ def test_the_cost_is_what_runs(config: NetworkConfig, size: Size, lr_size: Size)
     assert [round(cost.downscale * pixels), round(cost.restore * pixels)] == expected
 
 
+@pytest.mark.slow
 def test_taps_are_those_of_the_lattice() -> None:
     """Protects the resampling's share: six taps of Lanczos-3, and as many of P as one sample really comes back from."""
     axis = axes_for((480, 480), (300, 300))[0]

@@ -123,6 +123,7 @@ def test_another_recipe_or_no_checkpoint_is_refused(tmp_path: Path, source: str)
         here(source, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_is_said(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects those who watch: speed, PSNRs of both kinds of steps, evaluations of the network and nothing infinite."""
     monkeypatch.setattr(training, "LOG_STEPS", 12)

@@ -67,6 +67,7 @@ def test_a_plan_grows_and_stays_the_same_archive(anywhere: Store) -> None:
     assert begin(anywhere).plan == longer.plan, "the same beginning again takes up the longer plan"
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 30), max_size=5), st.integers(3, 10))
 @settings(max_examples=20)
 def test_any_additions_are_one_longer_plan(tmp_path_factory: pytest.TempPathFactory, counts: list[int], size: int) -> None:

@@ -60,6 +60,7 @@ def test_safe_names_stay_as_they_are(name: str) -> None:
     assert safe_key(name) == ((name, None) if is_safe(name) else safe_key(name))
 
 
+@pytest.mark.slow
 @given(st.lists(ODD_NAMES.filter(lambda name: not is_safe_text(name)), unique=True, min_size=2, max_size=8))
 @settings(max_examples=300, deadline=None)
 def test_distinct_unsafe_names_stay_distinct(names: list[str]) -> None:

@@ -43,7 +43,11 @@ def test_a_job_on_object_storage_survives_kill_9(
     every entry is there once, all of it comes back byte by byte, and the secret is nowhere."""
     objects = Bucket(s3_server, s3_bucket)
     samples = {
-        f"{shard:02d}": [bulky(f"{shard:02d}/{index}.png", 2 * shard + index) for index in range(2)] for shard in range(10)
+        f"{shard:02d}": [
+            workshop.Sample(key=f"{shard:02d}/{index}.png", data=workshop.picture(60, 70, seed=2 * shard + index))
+            for index in range(2)
+        ]
+        for shard in range(10)
     }
     for shard, content in samples.items():
         objects.put(f"source/{shard}.tar", workshop.tar_of(member for sample in content for member in sample.members.items()))

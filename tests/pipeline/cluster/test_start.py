@@ -73,6 +73,7 @@ def test_a_start_that_takes_too_long_is_tried_again() -> None:
         slow.end()
 
 
+@pytest.mark.slow
 def test_it_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects against waiting for ever: the last failure is told in the sentence that there was before."""
     slow, said = SlowRay(START_TRIES), list[str]()
@@ -86,6 +87,7 @@ def test_it_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
         slow.end()
 
 
+@pytest.mark.slow
 def test_other_failures_are_told_at_once() -> None:
     """Protects time: a folder that cannot be written will not be by trying again."""
     slow, said = SlowRay(1, lambda: PermissionError("/nowhere")), list[str]()
@@ -97,6 +99,7 @@ def test_other_failures_are_told_at_once() -> None:
         slow.end()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_joined_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects others' clusters: a time-out in joining is told, and nothing of this process is ended for it."""
     slow, said = SlowRay(1), list[str]()

@@ -94,6 +94,7 @@ def test_a_queue_is_empty_in_the_end(taken: int) -> None:
     assert not taken or 0 < max(depths) <= 4
 
 
+@pytest.mark.slow
 def test_a_worker_tells_its_stages_and_does_the_same_with_less(tmp_path: Path) -> None:
     """Protects what the pool publishes and asks for: each stage has its seconds, queues end empty, and a worker whose windows
     and tiles are halved makes the same entries."""

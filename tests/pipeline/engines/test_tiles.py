@@ -43,6 +43,7 @@ def test_lr_tiles_cover_the_lr_once(drawn: tuple[tuple[Axis, Axis], int, int]) -
             assert not roomy or (span.last - span.first) * axis.stride <= points
 
 
+@pytest.mark.slow
 @given(cuts())
 def test_image_tiles_cover_the_image_once(drawn: tuple[tuple[Axis, Axis], int, int]) -> None:
     """Protects restoring of large images: every pixel comes from one tile, that sees its points and their halo."""

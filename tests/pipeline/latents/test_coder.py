@@ -50,6 +50,7 @@ def read(data: bytes, grid: tuple[int, int]) -> tuple[coder.Values, bool]:
     return values, reader.at_end()
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 6), m=st.integers(1, 6), scale=st.sampled_from([0.0, 0.3, 3.0, 300.0, 30_000.0]), seed=st.integers(0, 99)
 )
@@ -133,6 +134,7 @@ def test_values_beyond_the_largest_are_refused_on_either_side() -> None:
         coder.Reader(data, coder.shipped()).get(contexts)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_end(data: bytes) -> None:

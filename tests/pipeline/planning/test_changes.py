@@ -114,6 +114,7 @@ ROUNDS = st.lists(st.lists(st.sampled_from(NAMES), unique=True, max_size=9), min
 LISTINGS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"))
 
 
+@pytest.mark.slow
 @given(rounds=ROUNDS, group_count=st.integers(1, 4), all_files=st.booleans())
 @example(rounds=[["a/c.d.jpg", "a/c.d.json"], ["a.jpg", "a.png", "a.txt", "a/c.d.txt"]], group_count=1, all_files=False)
 @settings(max_examples=100)

@@ -93,6 +93,7 @@ def test_long_sequences_of_one_stem_are_cut() -> None:
     assert source.ignored == 0
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.from_regex(re.compile(r"(a|b|a\.c|\.h)?/?(a|b|a-b|A)(\.s)?(\.(jpg|png|txt|tar|d/a\.jpg))?"), fullmatch=True),

@@ -298,6 +298,7 @@ def test_an_archive_without_a_shard_yet(tmp_path: Path) -> None:
     assert len(archive.to_pandas()) == 0
 
 
+@pytest.mark.slow
 def test_many_threads_share_one_network(two_shards: Rescaled, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects services: threads that restore at once load the network once, and get what each asked for."""
     loaded = []

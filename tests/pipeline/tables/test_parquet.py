@@ -165,6 +165,7 @@ def test_a_full_disk_is_ours(tmp_path: Path) -> None:
         RowWriter(tmp_path / "missing" / "a.parquet", COLUMNS, {})
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_changes_a_row(tmp_path: Path) -> None:
     """Protects against decoding damage, in pages, their headers and the footer, and against pyarrow ending the process.
 
