@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 
 # Read when Ray and PyTorch are imported, so set before any test file is.
 os.environ["RAY_AUTH_MODE"] = "disabled"  # 2.60 asks local clusters for tokens
@@ -30,6 +31,9 @@ from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_bina
 # On a busy machine examples are drawn slowly, which says nothing of what is tested.
 settings.register_profile("quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("quick"), max_examples=30, derandomize=True, print_blob=True)
+# Where a shell ignores Ctrl-C for what it runs in the background, commands under test would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
 
 

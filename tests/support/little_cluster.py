@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import sys
 import time
 import urllib.request
@@ -20,9 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.commands import Running
+from tests.support.ports import HOST, free_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
-HOST = "127.0.0.1"
 MEMORY = 80 * 2**20
 TRIES = 6
 
@@ -121,15 +120,3 @@ def _asked(url: str, token: str) -> bytes:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return bytes(answer.read())
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody has now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,6 +19,7 @@ import boto3
 from botocore.config import Config
 
 from tests.support.commands import GUARD
+from tests.support.ports import free_ports
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -86,7 +85,7 @@ class SeaweedServer:
         """Start the server and wait until it answers. Raises RuntimeError with the end of its log where it does not."""
         for _ in range(3):
             # Another process may take a port between the choice and the start; then the server ends at once.
-            self._ports = self._ports or _free_ports(2 * len(_PORTS))
+            self._ports = self._ports or free_ports(2 * len(_PORTS))
             self._process = self._launch()
             if self._wait():
                 return
@@ -158,11 +157,3 @@ class SeaweedServer:
             except (OSError, urllib.error.URLError):
                 time.sleep(0.05)
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
