@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
@@ -31,6 +32,10 @@ SHOWN_NOTES = 20
 NOT_TOLD = ("failed", "failures", "notes", "reasons", "failure_examples", "examples", "quarantined_ids", "compared")
 """Totals that a job's last line has otherwise, or not."""
 HEARTBEAT_SECONDS = 10.0
+LOOK_OBJECTS = 1000
+"""How many objects are listed between two looks at the clock."""
+
+Listed = TypeVar("Listed")
 
 
 @dataclass
@@ -237,6 +242,34 @@ def _told(head: str, count: int, examples: Sequence[Failure]) -> Iterator[str]:
         yield f"    {each.shard_id}{f' {each.key}' if each.key else ''}: {each.reason}"
     if examples and count > len(examples):
         yield f"    … and {count - len(examples)} more"
+
+
+@contextmanager
+def listing(
+    verb: str, source: str, *, json_lines: bool | None = None
+) -> Iterator[Callable[[Iterable[Listed]], Iterator[Listed]]]:
+    """Show how far the listing of a source is, which the function that this gives passes on, while the block runs.
+
+    On a terminal that is a line which goes with the block; for programs an event every ten seconds, so none where it is short.
+    """
+    for_programs = not sys.stderr.isatty() if json_lines is None else json_lines
+    log = json_log().bind(job=verb) if for_programs else None
+    text = f"Listing {escape(source)}"
+    status = Console(stderr=True).status(text) if log is None and sys.stderr.isatty() else None
+
+    def watched(listed: Iterable[Listed]) -> Iterator[Listed]:
+        beat = time.monotonic()
+        for count, each in enumerate(listed, 1):
+            if count % LOOK_OBJECTS == 0:
+                if status is not None:
+                    status.update(f"{text}: {count:,} objects")
+                elif log is not None and time.monotonic() - beat > HEARTBEAT_SECONDS:
+                    beat = time.monotonic()
+                    log.info("listing", source=source, objects=count)
+            yield each
+
+    with status or nullcontext():
+        yield watched
 
 
 def list_failures(store: Store, totals: Totals) -> dict[str, str]:

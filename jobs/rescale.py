@@ -102,8 +102,12 @@ def begin_archive(job: RescaleJob) -> Archive:
     """Plan the source into a new archive, with a list of what is no part of the plan."""
     settings, model = job.settings, read_weights(job.weights)
     _check_scale(settings)
-    with spool() as directory, ObjectList(directory / LEFT_OUT) as left_out:
-        found = find_source(job.source, listing_of(job, lambda info, why: left_out.append(info, why=why)))
+    with (
+        spool() as directory,
+        ObjectList(directory / LEFT_OUT) as left_out,
+        listing_of(job, lambda info, why: left_out.append(info, why=why)) as listing,
+    ):
+        found = find_source(job.source, listing)
         store = open_store(job.archive, create=True)  # not made before there is something to put into it
         if store.uri == found.store.uri:
             raise InvalidOption("archive", job.archive, "it is the folder of the source; give one of its own.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jobs.console import listing
 from jobs.requests import RescaleJob
 from pipeline.archives.additions import PREFIX
 from pipeline.archives.archive import Archive
@@ -49,16 +51,19 @@ class Compared:
         return told
 
 
-def listing_of(job: RescaleJob, left_out: LeaveOut) -> Listing:
-    """Return what the source of a job is listed for; ``left_out`` is told what is no part of a plan."""
+@contextmanager
+def listing_of(job: RescaleJob, left_out: LeaveOut) -> Iterator[Listing]:
+    """Give what the source of a job is listed for, which is shown meanwhile; ``left_out`` is told what is no part of a plan."""
     settings = job.settings
-    return Listing(
-        sniff=job.sniff,
-        image_column=settings.image_column,
-        all_files=settings.all_files,
-        access=job.source_access,
-        left_out=left_out,
-    )
+    with listing("rescale", job.source, json_lines=job.json_lines) as watch:
+        yield Listing(
+            sniff=job.sniff,
+            image_column=settings.image_column,
+            all_files=settings.all_files,
+            access=job.source_access,
+            left_out=left_out,
+            watch=watch,
+        )
 
 
 def compare_as_asked(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:
@@ -112,13 +117,14 @@ def _compare(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:
         changes = SourceChanges(planned, listed, lambda info, why: left_out.append(info, why=why))
 
         def to_add() -> Iterator[SourceShard]:
-            for shard in _listed(job, archive, key, changes):
-                if not job.add:
-                    changes.add_new(shard)
-                    continue
-                compared.shards_added += 1
-                compared.objects_added += len(shard.objects)
-                yield shard
+            with listing_of(job, changes.leave_out) as listed_for:
+                for shard in _listed(job, archive, key, changes, listed_for):
+                    if not job.add:
+                        changes.add_new(shard)
+                        continue
+                    compared.shards_added += 1
+                    compared.objects_added += len(shard.objects)
+                    yield shard
             changes.add_gone(archive.shards(), key or None)
             compared.changes = dict(changes.counts)
             listed.put(store, CHANGES)  # before what is added is part of the plan: where it is, the lists are whole
@@ -132,12 +138,14 @@ def _compare(job: RescaleJob, archive: Archive) -> tuple[Archive, Compared]:
         return archive, compared
 
 
-def _listed(job: RescaleJob, archive: Archive, key: str | None, changes: SourceChanges) -> Iterator[SourceShard]:
+def _listed(
+    job: RescaleJob, archive: Archive, key: str | None, changes: SourceChanges, listed_for: Listing
+) -> Iterator[SourceShard]:
     """Return the shards of what the plan lacks; a source that is gone has none, but nothing can be added from there."""
     plan = archive.plan
     folder = f"{plan.source.rstrip('/')}/"
-    listing = replace(
-        listing_of(job, changes.leave_out),
+    listed_for = replace(
+        listed_for,
         planned=changes.is_planned,
         first=plan.shard_count,
         own=f"{archive.store.uri.removeprefix(folder)}/" if archive.store.uri.startswith(folder) else "",
@@ -145,7 +153,7 @@ def _listed(job: RescaleJob, archive: Archive, key: str | None, changes: SourceC
     try:
         if key and changes.is_planned(open_store(plan.source, access=job.source_access).stat(key)):
             return iter(())
-        found = find_source(job.source, listing)
+        found = find_source(job.source, listed_for)
     except NotFound:
         if job.add:
             raise

@@ -65,7 +65,7 @@ class Listing:
 
     For what is to be added to a plan, ``planned`` is asked once of each object whether the plan has it: such an object is in no
     shard again. Shards are numbered from ``first`` on. Keys that begin with ``own``, where that is not empty, are passed over:
-    the archive is among its sources.
+    the archive is among its sources. ``watch`` passes on what the store lists, to show how far it is.
     """
 
     sniff: bool | None = None
@@ -79,6 +79,7 @@ class Listing:
     planned: Callable[[ObjectInfo], bool] | None = None
     first: int = 0
     own: str = ""
+    watch: Callable[[Iterable[ObjectInfo]], Iterable[ObjectInfo]] = iter
 
 
 class Source:
@@ -149,7 +150,7 @@ def find_shards(store: Store, listing: Listing | None = None) -> Source:
         advice = "this is an archive, not a source; `iarn restore` brings its pictures back, and those can be rescaled."
         raise InvalidOption("source", store.uri, advice)
     grouping = _Grouping(listing, _Kinds(store, listing))
-    source = Source(store, grouping.shards(store.list()), grouping)
+    source = Source(store, grouping.shards(listing.watch(store.list())), grouping)
     return source if listing.planned is not None else source.checked()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from jobs.console import Reporter, failure_lines, size
+from jobs import console
+from jobs.console import Reporter, failure_lines, listing, size
 from jobs.reports.report import write_report
 from pipeline.cluster.notices import Notice, Snapshot
 from pipeline.core.errors import NotFound
@@ -177,3 +178,27 @@ def test_json_lines_are_json_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -
 def test_sizes_are_for_people(count: float, shown: str) -> None:
     """Protects the reader of figures: the unit a person would use, and no more than four places."""
     assert size(count) == shown
+
+
+def test_a_long_listing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protects the patience of who lists millions of names: programs hear of it now and then, a short one says nothing, and
+    everything is passed on."""
+    with listing("rescale", "s3://b/[bold]", json_lines=True) as watch:
+        assert list(watch(range(5))) == list(range(5))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console, "HEARTBEAT_SECONDS", -1.0)
+    with listing("rescale", "s3://b/[bold]", json_lines=True) as watch:
+        assert sum(1 for _ in watch(range(2500))) == 2500
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(each["event"], each["source"], each["objects"]) for each in told] == [
+        ("listing", "s3://b/[bold]", 1000),
+        ("listing", "s3://b/[bold]", 2000),
+    ]
+
+
+def test_a_listing_is_a_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects people at a terminal: they see what is listed and how far it is, whatever signs are in its name."""
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with listing("rescale", "/photos/[bold]", json_lines=False) as watch:
+        assert sum(1 for _ in watch(range(1000))) == 1000
+    assert "Listing /photos/[bold]" in terminal.getvalue()

@@ -122,5 +122,5 @@ def test_an_addition_without_a_look_is_refused(tmp_path: Path, weights: Path) ->
 def test_a_source_is_listed_again_as_it_was_first(tmp_path: Path) -> None:
     """Protects public buckets: a comparison, and what is added, asks as the first listing did."""
     job = workshop.job("s3://public/photos", tmp_path / "archive", all_files=True, source_access=Access.UNSIGNED)
-    listing = listing_of(job, lambda *_: None)
-    assert (listing.access, listing.all_files, listing.sniff) == (Access.UNSIGNED, True, None)
+    with listing_of(job, lambda *_: None) as listing:
+        assert (listing.access, listing.all_files, listing.sniff) == (Access.UNSIGNED, True, None)
