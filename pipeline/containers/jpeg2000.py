@@ -1,4 +1,4 @@
-"""JPEG 2000: boxes. Source: ISO/IEC 15444-1, Annex I. Nothing is carried: what is written again has pixels alone."""
+"""JPEG 2000: boxes, and comments in the codestream. Source: ISO/IEC 15444-1, Annexes I and A. Nothing is carried: what is written again has pixels alone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from pipeline.containers.parts import Fate, Part, behind
 _UNDERSTOOD = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"cdef", b"pclr", b"cmap"}
 _WRITTEN = {b"\0\0\0\x10", b"\0\0\0\x11"}  # sRGB and grey, which is all that a written file says of its colours
 _CODESTREAM = b"\xff\x4f\xff\x51"
+_COM, _SOT = b"\xff\x64", b"\xff\x90"
+_BANNERS = (b"Created by OpenJPEG", b"Kakadu", b"CREATOR: JasPer")
+"""How the comments begin by which encoders name themselves."""
 
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a JPEG 2000 file, in order and without gaps."""
     if data.startswith(_CODESTREAM):
-        yield Part("jp2c", 0, len(data), Fate.UNDERSTOOD)
+        yield from _codestream(data, 0, 0, len(data))
         return
     end = 0
     for kind, start, body, end in boxes(data, 0, len(data)):
         if kind == b"jp2h":
             yield Part("jp2h", start, body, Fate.UNDERSTOOD)
             yield from (_header(data, *box) for box in boxes(data, body, end))
+        elif kind == b"jp2c":
+            yield from _codestream(data, start, body, end)
         else:
             yield _named(kind, start, end)
     yield from behind(data, end, Fate.LOST)
@@ -36,3 +41,16 @@ def _header(data: bytes, kind: bytes, start: int, body: int, end: int) -> Part:
 
 def _named(kind: bytes, start: int, end: int) -> Part:
     return Part(kind.decode("latin-1").strip(), start, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
+
+
+def _codestream(data: bytes, start: int, body: int, end: int) -> Iterator[Part]:
+    """Yield a codestream from ``body`` on, its box from ``start``, with the comments of its main header apart."""
+    position = body + 2
+    while position + 4 <= end and data[position] == 0xFF and data[position : position + 2] != _SOT:
+        following = min(end, position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big")))
+        if data[position : position + 2] == _COM and not data[position + 6 : following].startswith(_BANNERS):
+            yield Part("jp2c", start, position, Fate.UNDERSTOOD)
+            yield Part("comment", position, following, Fate.LOST)
+            start = following
+        position = following
+    yield Part("jp2c", start, end, Fate.UNDERSTOOD)

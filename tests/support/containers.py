@@ -150,6 +150,8 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
     "AVIF with bytes behind its end": (avif(behind=b"\0\0\0\x10mpvdabcdefgh"), ["mpvd"]),
     "PSD with resources": (psd(resources=b"8BIM\x04\x04\0\0\0\0\0\4abcd"), ["iptc"]),
     "JPEG 2000 with a profile": (jpeg2000(photo(24, 31), srgb_profile()), ["colours"]),
+    "JPEG 2000 with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand"), ["comment"]),
+    "JPEG 2000 codestream with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand", no_jp2=True), ["comment"]),
     "PPM with a comment": (b"P6 # by hand\n2 1 255\n" + bytes(6), ["comment"]),
     "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
 }  # fmt: skip
