@@ -1,4 +1,7 @@
-"""JPEG 2000: boxes, and comments in the codestream. Source: ISO/IEC 15444-1, Annexes I and A. Nothing is carried: what is written again has pixels alone."""
+"""JPEG 2000: boxes, and comments in the codestream. Nothing is carried: what is written again has pixels alone.
+
+Source: ISO/IEC 15444-1, Annexes A and I.
+"""
 
 from __future__ import annotations
 

@@ -19,16 +19,18 @@ from pipeline.pictures.apart import DecoderApart
 from pipeline.planning.sources import find_source
 from pipeline.stores.store import open_store
 from tests.support import pictures, workshop
+from tests.support.containers import psd
 
 
 @cache
 def files() -> dict[str, bytes]:
-    """Return real files of every format, with metadata where they hold some."""
+    """Return real files of every format that is written by Pillow, and a PSD, with metadata where they hold some."""
     pixels, told = pictures.photo(24, 33), {"exif": pictures.exif(6), "icc": pictures.srgb_profile(), "xmp": pictures.XMP}
     rich = {form: pictures.with_metadata(pixels, form, **told) for form in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")}
     plain = {
-        form: pictures.saved(pixels, form) for form in ("GIF", "BMP", "JPEG2000", "PPM", "ICO", "ICNS", "SGI", "PCX", "TGA")
-    }
+        form: pictures.saved(pixels, form)
+        for form in ("GIF", "BMP", "JPEG2000", "PPM", "ICO", "ICNS", "SGI", "PCX", "TGA", "QOI")
+    } | {"PSD": psd()}
     sample = Path(__file__).parents[3] / "samples/kitten.jpg"
     return rich | plain | {"photograph": sample.read_bytes()[:60_000]}
 

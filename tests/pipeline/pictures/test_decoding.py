@@ -205,3 +205,9 @@ def test_extensions_are_those_of_pictures() -> None:
     assert {"jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "gif", "bmp", "jp2", "mpo"} <= found
     assert not {"txt", "json", "pdf", "mpg", "eps", "ps", "h5", "hdf", "fits", "grib", "cls", "npy"} & found
     assert all(extension == extension.lower() and "." not in extension for extension in found)
+
+
+def test_each_format_has_its_plugin() -> None:
+    """Protects files of a new format: one whose plugin nobody imported would be taken for damaged, with all that are tried
+    after it."""
+    assert set(decoding._FORMATS) <= set(Image.OPEN)
