@@ -176,7 +176,7 @@ def _same_source(archive: Archive, job: RescaleJob) -> bool:
     key = key_below(source, job.source)
     if not key or (job.add and "/" not in key and open_store(source).exists(key)):
         return key is not None
-    return archive.plan.shard_count == 1 and any(key == each.key for shard in archive.shards() for each in shard.objects)
+    return archive.begun_shards == 1 and any(key == each.key for shard in archive.shards() for each in shard.objects)
 
 
 def read_weights(path: Path | None) -> bytes:

@@ -67,7 +67,7 @@ def restore(job: RestoreJob) -> int:
     missing: dict[str, int | str] = {"shards_not_in_archive": absent} if absent else {}
     if finished:
         missing["shards_written_by_an_earlier_run"] = f"{len(finished)}; without {state.uri} they would be written again"
-    if unfound := _keys_not_found(archive, job.options, totals.entries):
+    if unfound := _keys_not_found(archive, job.options):
         missing["keys_not_found"] = f"{len(unfound)}: {', '.join(unfound[:10])}{', …' if len(unfound) > 10 else ''}"
     changed, listed_in = list_changed_names(state, destination)
     if changed:
@@ -93,9 +93,9 @@ def _count_wanted(archive: Archive, committed: ShardSet, options: RestoreOptions
     return count
 
 
-def _keys_not_found(archive: Archive, options: RestoreOptions, entries: int) -> list[str]:
-    """Return the keys asked for that no entry has; looks again only where fewer entries than keys were found."""
-    if options.keys is None or entries >= len(options.keys):
+def _keys_not_found(archive: Archive, options: RestoreOptions) -> list[str]:
+    """Return the keys asked for that no entry has; of how many were restored that cannot be told, for tars share keys."""
+    if options.keys is None:
         return []
     return sorted(options.keys - {entry.key for _, entry in archive.find(options.keys, parts=())})
 

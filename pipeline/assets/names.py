@@ -28,6 +28,8 @@ _OTHERS = frozenset(f"{_BESIDE} {_UNREAD}".split())
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff%]")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_APPLE_DOUBLE = b"\0\5\x16\7"
+_SHORTENED = re.compile(r"~[0-9a-f]{16}$")
 _KEPT_STEM, _KEPT_SUFFIX = 160, 64  # bytes that a shortened component keeps of its parts; room is left for other suffixes
 
 
@@ -76,10 +78,13 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
-def is_litter(name: str) -> bool:
-    """Return whether macOS put the file beside the real ones (``.DS_Store``, ``._x``); a tar made there has one per member."""
+def is_litter(name: str, data: bytes | None) -> bool:
+    """Return whether macOS put the file beside the real ones (``.DS_Store``, ``._x``); a tar made there has one per member.
+
+    The latter begin as AppleDouble does (RFC 1740, appendix A); a file that is merely called so is none.
+    """
     base = name[name.rfind("/") + 1 :]
-    return base == ".DS_Store" or base.startswith("._")
+    return base == ".DS_Store" or (base.startswith("._") and (data is None or data.startswith(_APPLE_DOUBLE)))
 
 
 def safe_key(name: str) -> tuple[str, str | None]:
@@ -115,7 +120,9 @@ def safe_suffix(suffix: str) -> str:
         return "/" + safe_key(suffix[1:].replace("/", "%2F"))[0]
     if _UNSAFE.search(suffix) or "/" in suffix:
         suffix = _encode(suffix).replace("/", "%2F")
-    return f"{_clip(suffix, _KEPT_STEM)}~{_digest(suffix)}" if _size(suffix) > _KEPT_STEM else suffix
+    if _size(suffix) <= _KEPT_STEM or (_size(suffix) <= _KEPT_STEM + 17 and _SHORTENED.search(suffix)):
+        return suffix
+    return f"{_clip(suffix, _KEPT_STEM)}~{_digest(suffix)}"
 
 
 class UniqueNames:

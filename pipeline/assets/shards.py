@@ -10,9 +10,9 @@ from pipeline.assets.names import UniqueNames, has_image_name, is_of_another_kin
 from pipeline.assets.samples import SNIFFED, common_stamp, is_image, named_asset, sidecar_suffix
 from pipeline.assets.tar_members import LARGEST_MEMBER
 from pipeline.assets.tars import read_tar
-from pipeline.core.errors import InvalidKey, NotFound
+from pipeline.core.errors import AccessDenied, InvalidKey, NotFound
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
-from pipeline.stores.store import Store
+from pipeline.stores.store import LocalStore, Store
 
 KEPT = "kept as it is: no image"
 """The note of a file that is carried for its own sake."""
@@ -98,6 +98,10 @@ def _read_object(store: Store, info: ObjectInfo, size: int | None = None) -> tup
         return None, f"its {info.size} bytes are more than an entry can hold, {LARGEST_MEMBER}"
     try:
         return store.read(info.key, 0, stop, etag=info.etag), None
+    except AccessDenied as error:  # of one file; where a bucket refuses, it refuses more, and the job has to hear of it
+        if not isinstance(store, LocalStore):
+            raise
+        return None, str(error)
     except (InvalidKey, NotFound) as error:
         if isinstance(error, NotFound) and not {"", ".", ".."} & set(info.key.split("/")):
             raise

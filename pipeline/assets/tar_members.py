@@ -34,6 +34,9 @@ _ODD_MEMBERS = {
     tarfile.FIFOTYPE: "a named pipe",
 }
 
+_NO_FILES = {b"V", b"D"}
+"""Of GNU tar: the label of a volume, and what a folder held at an incremental backup."""
+
 _EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _LARGEST_EXTENSION = 2**20  # bytes of a header that holds a long name or attributes; tarfile reads it at once
 
@@ -93,9 +96,12 @@ def tar_members(store: Store, info: ObjectInfo) -> Iterator[Member]:
                 while (header := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has seen
                     name = _plain_name(header.name)
-                    if not header.isdir() and not is_litter(name):
-                        stored = None if plain is not file else info.size - header.offset_data
-                        yield _member(tar, header, name, stored, links)
+                    if header.isdir() or header.type in _NO_FILES:
+                        continue
+                    stored = None if plain is not file else info.size - header.offset_data
+                    member = _member(tar, header, name, stored, links)
+                    if not is_litter(name, member.data):
+                        yield member
                 start = _next_tar(plain, start)
         except _BROKEN as error:
             raise DamagedShard(uri, str(error) or type(error).__name__) from None

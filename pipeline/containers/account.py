@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pipeline.containers import avif, bmp, gif, jpeg, jpeg2000, plain, png, psd, tiff, webp
-from pipeline.containers.parts import Fate, Part
+from pipeline.containers.parts import MOST_PARTS, Fate, Part
 from pipeline.core.records import Carried
 
 WALKERS: dict[str, Callable[[bytes], Iterable[Part]]] = {
@@ -46,6 +47,8 @@ class Account:
 
     carried: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
+    understood: frozenset[str] = frozenset()
+    """The names of the parts that a decoder is to bring out."""
 
 
 def account(data: bytes, format: str) -> Account:
@@ -54,15 +57,18 @@ def account(data: bytes, format: str) -> Account:
     if walk is None:
         return Account(lost=(UNKNOWN,))
     try:
-        parts = list(walk(data))
-    except (struct.error, IndexError, ValueError):  # offsets that lead nowhere: a decoder may not need them
+        parts = list(islice(walk(data), MOST_PARTS + 1))
+    except (struct.error, IndexError, ValueError, OverflowError):  # offsets that lead nowhere: a decoder may not need them
+        return Account(lost=(UNKNOWN,))
+    if len(parts) > MOST_PARTS:
         return Account(lost=(UNKNOWN,))
     carried = [
         Carried(name=part.name, data=data[part.start : part.end] if part.data is None else part.data)
         for part in parts
         if part.fate is Fate.CARRIED
     ]
-    return Account(carried=tuple(carried), lost=tuple(sorted({part.name for part in parts if part.fate is Fate.LOST})))
+    named = {fate: {part.name for part in parts if part.fate is fate} for fate in Fate}
+    return Account(carried=tuple(carried), lost=tuple(sorted(named[Fate.LOST])), understood=frozenset(named[Fate.UNDERSTOOD]))
 
 
 def put_back(data: bytes, format: str, carried: Sequence[Carried]) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.containers.parts import Fate, Part, behind, is_padding, trailers
 from pipeline.core.records import Carried
 
 _DENSITY = slice(38, 46)
 _UNCOMPRESSED = {0, 3, 6}
-_SRGB = {b"BGRs", b" niW", bytes(4)}
+_SRGB = {b"BGRs", b" niW"}
 _PLAIN_DENSITY = struct.pack("<ii", 3780, 3780)  # 96 dpi, which is written where nothing is said
 
 
@@ -18,7 +18,7 @@ def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a BMP file, in order and without gaps."""
     size, pixels, header = struct.unpack_from("<I4xII", data, 2)
     yield Part("header", 0, 14, Fate.UNDERSTOOD)
-    end = 14 + header
+    end, palette = 14 + header, pixels
     if header >= 40:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
         plain = data[_DENSITY] in (bytes(8), _PLAIN_DENSITY)
@@ -26,10 +26,17 @@ def walk(data: bytes) -> Iterator[Part]:
         yield Part("density", 38, 46, Fate.UNDERSTOOD if plain else Fate.CARRIED)
         yield Part("header", 46, min(end, 70), Fate.UNDERSTOOD)
         if end > 70:  # primaries, gamma, profile: versions 4 and 5
-            yield Part("colour", 70, end, Fate.UNDERSTOOD if data[70:74] in _SRGB else Fate.LOST)
+            srgb = data[70:74] in _SRGB or not any(data[70 : min(end, 122)])
+            yield Part("colour", 70, end, Fate.UNDERSTOOD if srgb else Fate.LOST)
+        (used,) = struct.unpack_from("<I", data, 46)
+        colours = used or (1 << bits if bits <= 8 else 0)
+        palette = min(pixels, end + 4 * colours + (16 if compression in (3, 6) else 0))
         size = pixels + (width * bits + 31) // 32 * 4 * abs(height) if compression in _UNCOMPRESSED else size
+    yield Part("palette", end, palette, Fate.UNDERSTOOD)
+    if palette < pixels:
+        padding = is_padding(data[palette:pixels])
+        yield Part("padding" if padding else "gap", palette, pixels, Fate.UNDERSTOOD if padding else Fate.LOST)
     stop = max(pixels, min(len(data), size))
-    yield Part("palette", end, pixels, Fate.UNDERSTOOD)
     yield Part("pixels", pixels, stop, Fate.UNDERSTOOD)
     yield from behind(data, stop, Fate.CARRIED)
 

@@ -6,8 +6,10 @@ Source: ITU-T T.81, Table B.1 (frames); TIFF 6.0, 8 and 19; Adobe, Photoshop Fil
 from __future__ import annotations
 
 import struct
+from itertools import islice
 
 from pipeline.containers import avif, jpeg, psd
+from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import Directory
 
 _FRAMES = {
@@ -32,16 +34,18 @@ def kind_of(data: bytes, refusal: str) -> str | None:
             return _psd(data)
         if data.startswith(b"BM"):
             return _bmp(data)
+        if data.startswith(b"\x89PNG") and "Decompressed data too large" in refusal:
+            return "a text or profile in it is larger than its decoder takes"
         if data[4:12] in (b"ftypavif", b"ftypavis"):
             return _avif(data, refusal)
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         pass
     return None
 
 
 def _jpeg(data: bytes) -> str | None:
     kind, ended = None, False
-    for part in jpeg.walk(data):
+    for part in islice(jpeg.walk(data), MOST_PARTS):
         marker = data[part.start + 1] if part.start + 1 < len(data) else 0
         if part.name == "coding" and marker in _FRAMES:
             kind = kind or _FRAMES[marker]

@@ -8,13 +8,17 @@ from pipeline.containers.parts import Fate, Part, behind
 
 _EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
 _CONTROL = 0xF9
+_SQUARE = (0, 49)
+"""Aspects of a pixel that are not told, or are 1: (value + 15) / 64."""
 _NAMES = {0xFE: "comment", 0x01: "text", 0xFF: "application"}
 
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a GIF file, in order and without gaps."""
     position = 13 + _table(data[10])
-    yield Part("header", 0, position, Fate.UNDERSTOOD)
+    yield Part("header", 0, 12, Fate.UNDERSTOOD)
+    yield Part("aspect", 12, 13, Fate.UNDERSTOOD if data[12] in _SQUARE else Fate.LOST)
+    yield Part("palette", 13, position, Fate.UNDERSTOOD)
     while position < len(data) and data[position] in (_EXTENSION, _IMAGE):
         start = position
         if data[position] == _IMAGE:

@@ -16,12 +16,14 @@ _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _TABLES = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xC0, 0xC4)}
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
+_FILL = re.compile(rb"\xff+(?=\xff)")
+
 _PLAIN_JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 """The segment that says nothing, which is what an encoder writes that is not told more."""
 
 _SIGNATURES: dict[tuple[int, bytes], tuple[str, Fate]] = {
     (0xE0, b"JFIF\0"): ("JFIF", Fate.CARRIED),
-    (0xE1, b"Exif\0"): ("EXIF", Fate.UNDERSTOOD),
+    (0xE1, b"Exif\0\0"): ("EXIF", Fate.UNDERSTOOD),
     (0xE1, b"http://ns.adobe.com/xap/1.0/\0"): ("XMP", Fate.UNDERSTOOD),
     (0xE1, b"http://ns.adobe.com/xmp/extension/\0"): ("XMP-extension", Fate.CARRIED),
     (0xE2, b"ICC_PROFILE\0"): ("ICC", Fate.UNDERSTOOD),
@@ -38,7 +40,7 @@ def walk(data: bytes) -> Iterator[Part]:
     while position < len(data):
         marker = data[position + 1] if data[position] == 0xFF and position + 1 < len(data) else None
         if marker is None or marker == 0xFF or marker in _BARE or marker in (_SOI, _EOI):
-            end = position + (1 if marker in (None, 0xFF) else 2)
+            end = _end_of_run(data, position) if marker in (None, 0xFF) else position + 2
             yield Part("stray" if marker is None else "marker", position, end, Fate.LOST if marker is None else Fate.UNDERSTOOD)
             if marker == _EOI:
                 yield from behind(data, end, after)
@@ -57,6 +59,15 @@ def walk(data: bytes) -> Iterator[Part]:
             end = found.start() if found else len(data)
         yield Part(name, position, end, fate)
         position = end
+
+
+def _end_of_run(data: bytes, position: int) -> int:
+    """Return the end of fill bytes before a marker, or of bytes that are none."""
+    if data[position] != 0xFF:
+        found = data.find(b"\xff", position)
+        return found if found >= 0 else len(data)
+    fill = _FILL.match(data, position)
+    return fill.end() if fill else position + 1
 
 
 def _segment(marker: int, body: bytes) -> tuple[str, Fate]:

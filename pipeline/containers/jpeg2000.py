@@ -13,7 +13,7 @@ from pipeline.containers.parts import Fate, Part, behind
 _UNDERSTOOD = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"cdef", b"pclr", b"cmap"}
 _WRITTEN = {b"\0\0\0\x10", b"\0\0\0\x11"}  # sRGB and grey, which is all that a written file says of its colours
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_COM, _SOT = b"\xff\x64", b"\xff\x90"
+_COM, _SOT, _EOC = b"\xff\x64", b"\xff\x90", b"\xff\xd9"
 _BANNERS = (b"Created by OpenJPEG", b"Kakadu", b"CREATOR: JasPer")
 """How the comments begin by which encoders name themselves."""
 
@@ -56,4 +56,16 @@ def _codestream(data: bytes, start: int, body: int, end: int) -> Iterator[Part]:
             yield Part("comment", position, following, Fate.LOST)
             start = following
         position = following
-    yield Part("jp2c", start, end, Fate.UNDERSTOOD)
+    stop = _end_of_tiles(data, position, end)
+    yield Part("jp2c", start, stop, Fate.UNDERSTOOD)
+    yield from behind(data[:end], stop, Fate.LOST)
+
+
+def _end_of_tiles(data: bytes, position: int, end: int) -> int:
+    """Return the end of a codestream whose tile parts begin at ``position``: behind its mark, else ``end``."""
+    while position + 12 <= end and data[position : position + 2] == _SOT:
+        size = int.from_bytes(data[position + 6 : position + 10], "big")
+        if size < 14:  # 0: the last goes on to the mark
+            break
+        position += size
+    return position + 2 if data[position : position + 2] == _EOC and position + 2 <= end else end

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from pipeline.core.records import Carried
 
+MOST_PARTS = 200_000
+"""Of a file that can be told; a PNG of 1.6 GB in chunks of 8 kB has as many, more are made to cost memory."""
+
 
 class Fate(StrEnum):
     """What becomes of a part: it is decoded and written anew, put back as it was, or a restore lacks it."""

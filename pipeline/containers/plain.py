@@ -63,6 +63,6 @@ def walk_qoi(data: bytes) -> Iterator[Part]:
     """Yield the parts of a QOI file, in order and without gaps."""
     yield Part("header", 0, 13, Fate.UNDERSTOOD)
     yield Part("colour", 13, 14, Fate.LOST if data[13] else Fate.UNDERSTOOD)  # 1: linear
-    end = data.rfind(_QOI_END) + len(_QOI_END)
+    end = data.index(_QOI_END, 14) + len(_QOI_END)  # no picture has it inside
     yield Part("pixels", 14, end, Fate.UNDERSTOOD)
     yield from behind(data, end, Fate.LOST)

@@ -30,12 +30,15 @@ def walk(data: bytes) -> Iterator[Part]:
     found = list(chunks(data))
     kinds = {kind for kind, _, _ in found}
     same = data[24:25] == b"\x08" and data[25:26] != b"\x03" and b"tRNS" not in kinds  # 8 bits, no palette: written so again
+    packets = [start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)]
     yield Part("signature", 0, _HEAD, Fate.UNDERSTOOD)
     end = _HEAD
     for kind, start, end in found:
         name = kind.decode("latin-1")
         text = data[start + 8 : start + 8 + len(_RAW_EXIF)]
-        if kind in _UNDERSTOOD or (kind == b"iTXt" and text.startswith(_XMP)) or (text == _RAW_EXIF and b"eXIf" not in kinds):
+        if start in packets[:-1]:  # the last is what is read
+            yield Part("second-xmp", start, end, Fate.LOST)
+        elif kind in _UNDERSTOOD or start in packets or (text == _RAW_EXIF and b"eXIf" not in kinds):
             yield Part(name, start, end, Fate.UNDERSTOOD)
         elif kind in _CARRIED or (kind in _BY_COLOUR_TYPE and same) or (kind[:1].islower() and kind[3:].islower()):
             yield Part(name, start, end, Fate.CARRIED)

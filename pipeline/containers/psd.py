@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from pipeline.containers.parts import Fate, Part
+from pipeline.containers.parts import Fate, Part, behind
 
 _UNDERSTOOD = {1039}  # the ICC profile
 _NAMES = {1005: "density", 1028: "iptc", 1033: "thumbnail", 1036: "thumbnail", 1058: "exif", 1059: "exif", 1060: "xmp"}
@@ -30,13 +30,18 @@ def is_flat(data: bytes) -> bool:
 
 def is_whole(data: bytes) -> bool:
     """Return whether all pixels of a PSD are there, plain or in runs."""
+    return end_of_pixels(data) <= len(data)
+
+
+def end_of_pixels(data: bytes) -> int:
+    """Return where the pixels of a PSD end, plain or in runs; its header, of packed ones, tells no more than the file's end."""
     channels, height, width, depth = struct.unpack_from(">HIIH", data, 12)
     _, _, start = sections(data)
     (compression,) = struct.unpack_from(">H", data, start)
     size = channels * height * -(-width * depth // 8)
     if compression == 1:
         size = 2 * channels * height + sum(struct.unpack_from(f">{channels * height}H", data, start + 2))
-    return bool(compression > 1 or start + 2 + size <= len(data))
+    return len(data) if compression > 1 else int(start + 2 + size)
 
 
 def walk(data: bytes) -> Iterator[Part]:
@@ -55,4 +60,6 @@ def walk(data: bytes) -> Iterator[Part]:
     yield Part("padding", position, layers, Fate.UNDERSTOOD)
     layered = any(data[layers + 4 : pixels])
     yield Part("layers" if layered else "padding", layers, pixels, Fate.LOST if layered else Fate.UNDERSTOOD)
-    yield Part("pixels", pixels, len(data), Fate.UNDERSTOOD)
+    end = min(len(data), end_of_pixels(data))
+    yield Part("pixels", pixels, end, Fate.UNDERSTOOD)
+    yield from behind(data, end, Fate.LOST)

@@ -61,7 +61,7 @@ def list_changed_names(state: Store, destination: Store) -> tuple[int, str]:
     A list of other restores to the same place is added to. Where a file of that name is something else, it stays, and the
     list is left in the state, in parts.
     """
-    lines = [line for part in state.list(_PREFIX) for line in state.read(part.key).decode().splitlines(keepends=True)]
+    lines = [line for part in state.list(_PREFIX) for line in _lines(state.read(part.key).decode())]
     if not lines:
         return 0, ""
     try:
@@ -70,8 +70,13 @@ def list_changed_names(state: Store, destination: Store) -> tuple[int, str]:
         there = HEADER
     if not there.startswith(HEADER):
         return len(lines), f"{state.uri}/{_PREFIX}"
-    known = set(there.splitlines(keepends=True))
+    known = set(_lines(there))
     fresh = [line for line in lines if line not in known]
     if fresh:
         destination.replace(NAMES, (there + "".join(fresh)).encode())
     return len(lines), f"{destination.uri}/{NAMES}"
+
+
+def _lines(text: str) -> list[str]:
+    """Return lines with their ends; names may have what else Unicode calls an end of a line."""
+    return [f"{line}\n" for line in text.split("\n") if line]

@@ -7,8 +7,9 @@ same without its extension, or is that very name, the form's stands behind its o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain, count
 
 from pipeline.assets.names import (
     UniqueNames,
@@ -94,7 +95,7 @@ class MemberNames:
         if self._whole_names and middle:
             sidecars = {f"{middle}.{suffix}": content for suffix, content in sidecars.items()}
         if self._stems is not None:  # a sidecar with a stem of its own would be another sample's
-            sidecars = {_suffix_of(suffix): content for suffix, content in sidecars.items()}
+            sidecars = dict(zip(_own_suffixes(sidecars), sidecars.values(), strict=True))
         while data is not None and key in {member_name(key, suffix) for suffix in sidecars}:
             key = f"{key}.{key.rpartition('.')[2]}"  # a.jpg beside the sidecar a.png, written as PNG
         if self._stems is not None:
@@ -114,5 +115,15 @@ class MemberNames:
         return self._names.claim(safe_key(f"{key}.{suffix.removeprefix('/')}")[0])[0]
 
 
-def _suffix_of(suffix: str) -> str:
-    return split_stem(suffix[1:])[1] or suffix[1:] if suffix.startswith("/") else suffix
+def _own_suffixes(suffixes: Collection[str]) -> Iterator[str]:
+    """Yield suffixes behind one stem, each once; one with a stem of its own keeps that where its suffix is taken."""
+    taken = {suffix for suffix in suffixes if not suffix.startswith("/")}
+    for suffix in suffixes:
+        base = suffix[1:]
+        if not suffix.startswith("/"):
+            yield suffix
+            continue
+        names = chain((split_stem(base)[1] or base, base), (f"{number}.{base}" for number in count(2)))
+        found = next(name for name in names if name not in taken)
+        taken.add(found)
+        yield found

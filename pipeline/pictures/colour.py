@@ -74,10 +74,10 @@ def _of_gamma(gamma: int, chromaticities: tuple[int, ...]) -> bytes | None:
     usual = np.allclose((*primaries, white_x, white_y), (*_SRGB, *_D65), atol=0.002)
     if gamma == 0 or not white_y or (usual and 45000 <= gamma <= 46000):
         return None
-    curve = _parametric(_SRGB_CURVE if 45000 <= gamma <= 46000 else (100_000 / gamma,))
     try:
+        curve = _parametric(_SRGB_CURVE if 45000 <= gamma <= 46000 else (100_000 / gamma,))
         return _profile(tuple(primaries), (white_x, white_y), curve)
-    except (np.linalg.LinAlgError, struct.error):  # primaries on one line
+    except (np.linalg.LinAlgError, struct.error, ArithmeticError):  # primaries on one line or at 0, a curve beyond numbers
         return None
 
 

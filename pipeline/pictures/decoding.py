@@ -36,6 +36,8 @@ _FORMATS = (
 _SUPPORTED_MODES = {"L", "LA", "P", "PA", "RGB", "RGBA"}
 _MODE_NAMES = {"1": "1-bit", "F": "floating-point"}
 _DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5, 6 and 5 bits
+_PROFILES = {"ICC", "iCCP", "ICCP", "tag-34675"}
+"""What the parts are called that hold a profile."""
 _STRIP_PIXELS = 1 << 22
 
 
@@ -93,11 +95,13 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
         icc = headers.jpeg2000_profile(data) if format_name == "JPEG2000" else info.get("icc_profile")
+        xmp = xmp.encode() if isinstance(xmp, str) else xmp  # of a TIFF whose tag says that it is text
         xmp = xmp if isinstance(xmp, bytes) and xmp else None
         orientation = orientation_of(exif, None if format_name == "AVIF" else xmp)  # whose own boxes are all that counts
         turned = tiff and orientation_of(exif) == orientation
         pixels, alpha = _unpack(_plain(image), 1 if turned else orientation)
     found = account(data, format_name)
+    unread = {"profile"} if not icc and _PROFILES & found.understood else set()  # a part of it is missing, or damaged
     return Picture(
         pixels=pixels,
         alpha=alpha,
@@ -109,7 +113,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         exif=exif,
         xmp=xmp,
         parts=found.carried,
-        lost=found.lost,
+        lost=tuple(sorted({*found.lost, *unread})),
     )
 
 

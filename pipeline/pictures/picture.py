@@ -41,7 +41,8 @@ class Picture:
     @property
     def profile(self) -> bytes | None:
         """The colour profile, or one that means what the source says of its colours in another way; None for sRGB."""
-        return self.icc or colour.profile_of(self.parts)
+        first = any(part.name == "cICP" for part in self.parts)  # PNG, third edition, 4.3: it goes before a profile
+        return (None if first else self.icc) or colour.profile_of(self.parts)
 
 
 def is_grey(mode: str | None) -> bool:

@@ -41,7 +41,7 @@ from pipeline.core.errors import UndecodableImage, UnwritableImage
 from pipeline.core.records import Pixels
 
 # What Pillow's plugins raise on damaged bytes, which is far more than OSError.
-_PILLOW_RAISES = (
+PILLOW_RAISES = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -66,7 +66,7 @@ def translated() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
     try:
         yield
-    except _PILLOW_RAISES as error:
+    except PILLOW_RAISES as error:
         raise UndecodableImage(_short_reason(error)) from error
 
 
@@ -112,7 +112,7 @@ def open_header(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
                 return factory(BytesIO(data), "")
         except Image.DecompressionBombError:
             raise  # it is in this format, and no other need be asked
-        except _PILLOW_RAISES as error:
+        except PILLOW_RAISES as error:
             reason = reason if accept is None else f"{name}: {_short_reason(error)}"
     raise UndecodableImage(reason)
 
@@ -131,6 +131,6 @@ def saved(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
         Image.fromarray(np.ascontiguousarray(array)).save(
             file, format, **{name: value for name, value in options.items() if value is not None}
         )
-    except _PILLOW_RAISES as error:
+    except PILLOW_RAISES as error:
         raise UnwritableImage(format, _short_reason(error)) from error
     return file.getvalue()

@@ -13,7 +13,7 @@ from pipeline.core.errors import UnwritableImage
 from pipeline.pictures.colour import fitting
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored
 from pipeline.pictures.picture import Picture, is_grey
-from pipeline.pictures.pillow import LR_WEBP, PNG_OPTIONS, saved, stacked
+from pipeline.pictures.pillow import LR_WEBP, PILLOW_RAISES, PNG_OPTIONS, saved, stacked
 from pipeline.pictures.tags import NESTED, keep_descriptive, keep_text
 
 LOSSLESS = "VP8L"
@@ -129,9 +129,12 @@ def _metadata(format: str, *, exif: bytes | None, xmp: bytes | None, icc: bytes 
     if format == "TIFF":
         tags = Image.Exif()
         if exif is not None:
-            tags.load(exif)
-            keep_descriptive(tags)
-            keep_text(tags)
+            try:
+                tags.load(exif)
+                keep_descriptive(tags)
+                keep_text(tags)
+            except PILLOW_RAISES:
+                raise UnwritableImage(format, "its EXIF cannot be read") from None
         if xmp is not None:
             tags[_TIFF_XMP] = xmp
         # libtiff, which compresses, cannot write the nested tables that Pillow's own writer can.

@@ -12,7 +12,7 @@ from pipeline.assets.folders import loose_samples
 from pipeline.assets.names import has_image_name, is_hidden, is_of_another_kind, split_stem
 from pipeline.assets.samples import SNIFFED, begins_image
 from pipeline.assets.takeout import end_of
-from pipeline.core.errors import EmptySource, InvalidOption, NotFound, ShardError, SourceChanged
+from pipeline.core.errors import AccessDenied, EmptySource, InvalidKey, InvalidOption, NotFound, ShardError, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Access, LocalStore, Store, open_store, split_uri
 
@@ -31,6 +31,7 @@ LOOKING_AHEAD = 1000
 HIDDEN = "it is hidden: its name or a folder's begins with a dot"
 IN_ARCHIVE = "it belongs to an archive of this program"
 NO_IMAGE = "it is no image that is read, and beside none"
+NOT_TO_BE_READ = "its name tells of no image, and it cannot be looked into"
 NOT_LOOKED_INTO = "its name tells of no image; --sniff looks at its first bytes"
 LATE = "it came beside a file that was planned without it, and whose entry stands without it"
 
@@ -196,7 +197,10 @@ class _Kinds:
 
     def _by_content(self, info: ObjectInfo) -> _Kind:
         if not _PARQUET.search(info.key):
-            return _IMAGE if self._begins_image(info) else _NO_IMAGE
+            try:
+                return _IMAGE if self._begins_image(info) else _NO_IMAGE
+            except (AccessDenied, InvalidKey, NotFound, SourceChanged) as error:  # it costs itself, and is listed
+                return None, f"{NOT_TO_BE_READ}: {error}"
         why = self._why_no_images(info)
         return (ShardKind.PARQUET, "") if why is None else (None, why)
 
@@ -247,20 +251,27 @@ class _Unit:
     """Those that a plan has already, the first of them: of a film's frames not all."""
     images: int = 0
     size: int = 0
+    last: str = ""
+    """The stem of the image that came last, and how many images of it there are."""
+    run: int = 0
 
     def takes(self, stem: str) -> bool:
         """Whether a file of this stem goes here."""
         return stem == self.stem or (self.folder is not None and self.folder == stem[: stem.rfind("/") + 1])
 
-    def add(self, info: ObjectInfo, why: str) -> None:
-        """Take an object."""
+    def add(self, info: ObjectInfo, why: str, stem: str) -> None:
+        """Take an object of a stem."""
+        if self.folder is not None:
+            self.end = max(self.end, end_of(stem))
         if why is _PLANNED[1]:
             if len(self.planned) < GROUP_COUNT:
                 self.planned.append(info)
             return
         self.objects.append((info, why))
         self.size += info.size
-        self.images += not why
+        if not why:
+            self.run = self.run + 1 if stem == self.last else 1
+            self.images, self.last = self.images + 1, stem
 
 
 class _Grouping:
@@ -291,24 +302,27 @@ class _Grouping:
             if kind is ShardKind.TAR or kind is ShardKind.PARQUET:
                 yield self._next(kind, (info,))
                 continue
-            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO, _PLANNED[1]):
+            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO, _PLANNED[1]) and not why.startswith(NOT_TO_BE_READ):
                 self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
             unit = self._open[-1] if self._open else None
-            if kind and unit is not None and self._is_full(unit) and unit.takes(stem):
+            if kind and unit is not None and unit.takes(stem) and self._is_full(unit, stem):
                 yield from self._close()  # frames of a film, say: no shard may grow without end
                 unit = self._open[-1] if self._open else None
             if unit is None or not unit.takes(stem):
                 end = end_of(stem)
                 unit = _Unit(stem, end, None if end == f"{stem}/" else stem[: stem.rfind("/") + 1])
                 self._open.append(unit)
-            unit.add(info, why)
+            unit.add(info, why, stem)
         while self._open:
             yield from self._close()
         yield from self._flush()
 
-    def _is_full(self, unit: _Unit) -> bool:
+    def _is_full(self, unit: _Unit, stem: str) -> bool:
+        """Whether an image of a stem has to go elsewhere; images of one stem stay together, so that their names do not meet."""
         listing = self._listing
+        if stem == unit.last:
+            return unit.run >= listing.group_count
         return unit.images >= listing.group_count or (unit.folder is not None and unit.size >= listing.group_bytes)
 
     def _sources(self, listing: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.errors import DamagedShard, PipelineError
+from pipeline.core.errors import DamagedShard, PipelineError, UnsupportedShard
 from pipeline.tables.damage import BROKEN, sentence
 from pipeline.tables.schema import Place, binary_places, features_of, is_text, plain_type, values_at
 from pipeline.tables.seal import Footers, checked_footer
@@ -43,6 +44,8 @@ class RowReader:
             self._schema = self._file.schema_arrow
             self._footer = self._file.metadata
             self.columns: tuple[str, ...] = tuple(self._schema.names)
+            if repeated := sorted(name for name, count in Counter(self.columns).items() if count > 1):
+                raise UnsupportedShard(uri, f"several of its columns are called {', '.join(repeated)}; give each its own name")
             self.num_rows: int = self._footer.num_rows
             self.num_row_groups: int = self._footer.num_row_groups
             self.schema_bytes: bytes = self._schema.serialize().to_pybytes()
@@ -198,5 +201,5 @@ def _plain_values(array: Any) -> list[Any]:
 
 
 def _first(rows: Iterator[dict[str, Any]], place: Place, count: int) -> Iterator[Any]:
-    values = (value for row in rows for _, value in values_at(row, place))
+    values = (value for row in rows for _, value in values_at(row, place) if value)  # what is empty tells nothing
     return islice(values, count)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.rescale import begin_archive
-from jobs.source_changes import listing_of
+from jobs.rescale import begin_archive, standing_archive
+from jobs.source_changes import compare, listing_of
 from pipeline.stores.store import Access
 from tests.support import workshop
 from tests.support.in_process import iarn, refused
@@ -124,3 +124,17 @@ def test_a_source_is_listed_again_as_it_was_first(tmp_path: Path) -> None:
     job = workshop.job("s3://public/photos", tmp_path / "archive", all_files=True, source_access=Access.UNSIGNED)
     with listing_of(job, lambda *_: None) as listing:
         assert (listing.access, listing.all_files, listing.sniff) == (Access.UNSIGNED, True, None)
+
+
+def test_an_archive_of_one_file_goes_on_by_its_name_after_an_addition(tmp_path: Path) -> None:
+    """Protects "the same command resumes" where the source is a file: another that was added since does not make it another."""
+    for number in range(2):
+        workshop.as_tar(tmp_path / "t", workshop.samples(1), f"{number}.tar")
+    first = workshop.job(str(tmp_path / "t/0.tar"), tmp_path / "archive")
+    second = replace(first, source=str(tmp_path / "t/1.tar"), add=True)
+    begin_archive(first)
+    archive = standing_archive(second)
+    assert archive is not None
+    assert compare(second, archive)[0].plan.shard_count == 2
+    for again in (first, second, replace(second, add=False)):
+        assert standing_archive(again) is not None

@@ -152,8 +152,20 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
     "JPEG 2000 with a profile": (jpeg2000(photo(24, 31), srgb_profile()), ["colours"]),
     "JPEG 2000 with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand"), ["comment"]),
     "JPEG 2000 codestream with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand", no_jp2=True), ["comment"]),
+    "JPEG 2000 codestream with bytes behind its end": (saved(photo(24, 31), "JPEG2000", no_jp2=True) + FILM, ["trailer"]),
+    "PSD with bytes behind its end": (psd() + FILM, ["trailer"]),
+    "QOI with another behind it": (2 * saved(photo(24, 31), "QOI"), ["colour", "trailer"]),
+    "GIF of wide pixels": (gif()[:12] + b"\x71" + gif()[13:], ["aspect"]),
+    "PNG with two packets of XMP": (png(*2 * [chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)]), ["second-xmp"]),
     "PPM with a comment": (b"P6 # by hand\n2 1 255\n" + bytes(6), ["comment"]),
     "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
+    "JPEG with half a profile": (jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2" + srgb_profile()[:99])), ["profile"]),
+    "WebP with EXIF that its header does not tell of": (
+        webp()[:20] + bytes((webp()[20] & ~8,)) + webp()[21:], ["EXIF"]
+    ),
+    "BMP with bytes before its pixels": (
+        bmp()[:10] + struct.pack("<I", 54 + 40) + bmp()[14:54] + b"x" * 40 + bmp()[54:], ["gap"]
+    ),
 }  # fmt: skip
 """Files by what is in them, with the words for what a restore would lack."""
 

@@ -127,15 +127,18 @@ def test_kinds_of_names() -> None:
     assert is_hidden("a/.x.jpg")
     assert is_hidden(".git/x.jpg")
     assert not is_hidden("../a/./x.jpg")
-    assert is_litter("a/._x.jpg")
-    assert is_litter(".DS_Store")
-    assert not is_litter(".x.jpg")
+    assert is_litter("a/._x.jpg", b"\0\5\x16\7\0\2\0\0")
+    assert is_litter(".DS_Store", b"")
+    assert not is_litter(".x.jpg", b"")
+    assert not is_litter("a/._portrait.jpg", b"\xff\xd8\xff")
 
 
 def test_suffixes_are_made_safe() -> None:
     """Protects sidecars named by a member or a Parquet column: they become part of a file's name."""
     assert safe_suffix("seg.png") == "seg.png"
     assert safe_suffix("a/b\\c") == "a%2Fb%5Cc"
+    assert safe_suffix(safe_suffix("x" * 170 + ".txt")) == safe_suffix("x" * 170 + ".txt"), "restored under the name it has"
+    assert safe_suffix("x" * 170 + ".txt") != safe_suffix("x" * 170 + ".csv")
     assert len(safe_suffix("é" * 300).encode("utf-8")) < 200
 
 

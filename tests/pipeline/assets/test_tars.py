@@ -103,16 +103,17 @@ def test_tar_links_and_devices_are_told_and_not_followed(tmp_path: Path) -> None
         b"3": "character device",
         b"4": "block device",
         b"6": "pipe",
-        b"V": "type",
+        b"M": "type",
     }
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for kind in kinds:
             info = tarfile.TarInfo(f"{kind.decode()}.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
-        folder = tarfile.TarInfo("folder.jpg")
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
+        for kind in (tarfile.DIRTYPE, b"V", b"D"):  # GNU tar's label of a volume, and a folder of an incremental backup
+            info = tarfile.TarInfo("folder.jpg")
+            info.type = kind
+            tar.addfile(info)
     assets = read_tar(tmp_path, buffer.getvalue())
     assert [asset.data for asset in assets] == [None] * len(kinds)
     assert all(what in str(asset.note) for asset, what in zip(assets, kinds.values(), strict=True))
@@ -254,8 +255,10 @@ def test_tar_images_are_told_by_their_first_bytes_where_names_do_not(tmp_path: P
 
 def test_tar_files_of_macos_are_no_assets(tmp_path: Path) -> None:
     """Protects samples of a tar made on macOS, where a ._ file stands before every member."""
-    members = [("._x.jpg", b"\0"), ("x.jpg", JPEG), ("._x.txt", b"\0"), ("x.txt", b"1"), (".DS_Store", b"\0")]
+    double = b"\0\5\x16\7\0\2\0\0Mac OS X"
+    members = [("._x.jpg", double), ("x.jpg", JPEG), ("._x.txt", double), ("x.txt", b"1"), (".DS_Store", b"\0")]
     assert read_tar(tmp_path, tar_of(members)) == [Asset(key="x.jpg", data=JPEG, sidecars={"txt": b"1"})]
+    assert keys(read_tar(tmp_path, tar_of([("._portrait.jpg", JPEG)]))) == ["._portrait.jpg"], "it is merely called so"
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.containers.account import WALKERS, account, put_back
+from pipeline.containers.account import UNKNOWN, WALKERS, account, put_back
+from pipeline.containers.parts import MOST_PARTS
+from pipeline.core.errors import UndecodableImage, UnsupportedImage, UnwritableImage
 from pipeline.pictures import decoding, writing
 from tests.support import containers
-from tests.support.containers import CARRIED, FILM, LOST, PLAIN
+from tests.support.containers import CARRIED, FILM, LOST, PLAIN, chunk, jpeg, png, segment
+from tests.support.pictures import srgb_profile
 
 
 def decoded(data: bytes) -> decoding.Picture:
@@ -77,3 +83,55 @@ def test_walkers_take_anything(data: bytes, name: str, keep: int) -> None:
 def test_nothing_is_put_into_a_format_that_is_not_written() -> None:
     """Protects files: what is put back goes into a file of its own format alone."""
     assert put_back(b"x", "GIF", decoded(containers.jpeg(behind=FILM)).parts) == b"x"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [chunk(b"gAMA", struct.pack(">I", 1)), chunk(b"cHRM", struct.pack(">8I", 31270, 0, 0, 0, 30000, 0, 15000, 6000))],
+    ids=["gamma", "primaries"],
+)
+def test_colours_beyond_numbers_are_carried_and_no_profile(body: bytes) -> None:
+    """Protects a shard from a PNG whose gamma or primaries mean nothing: it is as any other, and has them again."""
+    picture = decoded(png(body))
+    assert picture.profile is None
+    assert [part.data for part in picture.parts] == [body]
+
+
+def test_offsets_beyond_numbers_are_damage() -> None:
+    """Protects a shard from a BigTIFF whose directory would begin behind all files."""
+    with pytest.raises(UndecodableImage):
+        decoded(b"II+\0\x08\0\0\0" + b"\xff" * 40)
+
+
+def test_fill_bytes_are_one_part() -> None:
+    """Protects memory and time: a million fill bytes, or bytes that are none, are a few parts."""
+    plain = jpeg()
+    filled = plain[:2] + b"\xff" * 1_000_000 + plain[2:]
+    assert len(list(WALKERS["JPEG"](filled))) <= len(list(WALKERS["JPEG"](plain))) + 1
+    assert len(list(WALKERS["JPEG"](plain[:2] + bytes(1_000_000) + plain[2:]))) <= len(list(WALKERS["JPEG"](plain))) + 2
+
+
+def test_a_file_of_countless_parts_is_kept() -> None:
+    """Protects memory from a file that is made of nothing but parts."""
+    assert account(b"\xff\xd8" + b"\xff\x01" * (MOST_PARTS + 1), "JPEG").lost == (UNKNOWN,)
+
+
+def test_exif_that_no_tiff_can_hold_is_refused() -> None:
+    """Protects a restore to TIFF from EXIF that is none: the picture falls back to PNG, as others do that cannot be written."""
+    picture = decoded(jpeg(segment(0xE1, b"Exif\0\0garbage")))
+    with pytest.raises(UnwritableImage, match="its EXIF cannot be read"):
+        writing.encode(picture, format="TIFF", quality=90)
+
+
+def test_code_points_go_before_a_profile() -> None:
+    """Protects colours of HDR pictures, whose profile is for those who do not read code points (PNG, third edition)."""
+    both = png(chunk(b"iCCP", b"x\0\0" + zlib.compress(srgb_profile())), chunk(b"cICP", bytes((9, 16, 0, 1))))
+    alone = png(chunk(b"cICP", bytes((9, 16, 0, 1))))
+    assert decoded(both).icc == srgb_profile()
+    assert decoded(both).profile == decoded(alone).profile is not None
+
+
+def test_a_profile_beyond_the_decoders_limit_is_no_damage() -> None:
+    """Protects sound scans with large profiles: they are kept as what they are, and count as no failure."""
+    with pytest.raises(UnsupportedImage, match="a text or profile in it is larger"):
+        decoded(png(chunk(b"iCCP", b"x\0\0" + zlib.compress(srgb_profile() + bytes(3_000_000)))))

@@ -16,6 +16,7 @@ import pytest
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
+from pipeline.outputs.changed_names import list_changed_names
 from pipeline.outputs.outputs import OutputKind, create_or_confirm, named_outputs, open_output
 from pipeline.stores.store import LocalStore
 from tests.support import workshop
@@ -81,6 +82,14 @@ def test_an_image_does_not_take_the_name_of_its_own_sidecar(store: LocalStore, s
     put(OutputKind.FILES, store, spool, [("a.png", b"image", {"png": b"mask", "png.png": b"other"})], ShardKind.TAR)
     found = workshop.written(Path(store.uri) / "photos")
     assert found == {"a.png": b"mask", "a.png.png": b"other", "a.png.png.png": b"image"}
+
+
+def test_a_sidecar_of_another_stem_takes_no_other_ones_name(store: LocalStore, spool: Path) -> None:
+    """Protects Takeout's JSON beside a photograph's own: as members of one stem both are there, each with its bytes."""
+    put(OutputKind.TAR, store, spool, [("a.jpg", b"1", {"/cut.json": b"2", "json": b"3", "/cut.json.json": b"4"})])
+    (tar,) = workshop.written(Path(store.uri)).values()
+    found = dict(workshop.members_of(tar))
+    assert found == {"a.jpg": b"1", "a.cut.json": b"2", "a.json": b"3", "a.json.json": b"4"}
 
 
 def test_dotted_keys_of_parquet_keep_their_names_and_sidecars(store: LocalStore, spool: Path) -> None:
@@ -267,3 +276,16 @@ def test_samples_of_the_workshop_are_what_they_say() -> None:
     """Protects these tests: a sample's sidecars stand beside its image, under its stem."""
     sample = Sample(key="x/a.b.jpg", data=b"1", sidecars={"txt": b"2"})
     assert sample.members == {"x/a.b.jpg": b"1", "x/a.txt": b"2"}
+
+
+def test_names_with_other_ends_of_lines_are_one_line_each(tmp_path: Path, store: LocalStore) -> None:
+    """Protects the list of changed names from what else Unicode calls an end of a line, also where it is added to."""
+    (tmp_path / "state").mkdir()
+    state = LocalStore(tmp_path / "state")
+    for number in range(2):
+        state.create(f"names/{number}.tsv", f"{number}\ta\u2028b.gif\ta\u2028b.gif.png\n".encode())
+        assert list_changed_names(state, store)[0] == number + 1
+    assert (Path(store.uri) / "names.tsv").read_text().split("\n")[1:] == [
+        *(f"{number}\ta\u2028b.gif\ta\u2028b.gif.png" for number in range(2)),
+        "",
+    ]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from pipeline.assets.names import has_image_name, is_hidden, split_stem
 from pipeline.assets.shards import read_assets
-from pipeline.core.errors import EmptySource, InvalidOption, NotFound
+from pipeline.core.errors import AccessDenied, EmptySource, InvalidOption, NotFound, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.planning.sources import Listing, Source, find_shards, find_source
-from pipeline.stores.store import Store, open_store
+from pipeline.stores.store import LocalStore, Store, open_store
 
 
 class ListedStore:
@@ -91,6 +91,43 @@ def test_long_sequences_of_one_stem_are_cut() -> None:
     source = found(names, group_count=100)
     assert [len(shard.objects) for shard in source.shards] == [100] * 9 + [101]
     assert source.ignored == 0
+
+
+def test_images_of_one_stem_stay_together_in_a_full_group() -> None:
+    """Protects restored names: where a GIF is written as PNG, only its own shard knows that a PNG of that stem is there."""
+    names = ["scan (0).png", *(f"scan ({number}).{form}" for number in range(1, 40) for form in ("gif", "png"))]
+    shards = [keys(shard) for shard in found(names, group_count=10).shards]
+    assert len(shards) > 4
+    for shard in shards:
+        stems = [split_stem(key)[0] for key in shard]
+        assert all(stems.count(stem) == 2 for stem in stems if stem != "scan (0)")
+    assert sorted(key for shard in shards for key in shard) == sorted(names)
+
+
+def test_what_is_about_a_numbered_photograph_is_beside_it() -> None:
+    """Protects the JSON of a Takeout album, which sorts behind that of photographs with more numbers."""
+    names = ["IMG_1(1)(1).jpg", "IMG_1(1).jpg", "IMG_1(1).jpg.supplemental-metadata(1).json"]
+    names.append("IMG_1.jpg.supplemental-metadata(1).json")
+    assert [sorted(keys(shard)) for shard in found(names).shards] == [sorted(names)]
+
+
+@pytest.mark.parametrize("error", [AccessDenied("x", "no"), NotFound("x"), SourceChanged("x", "a", "b")], ids=type)
+def test_an_object_that_cannot_be_looked_into_costs_itself(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects a plan from a file that is another's, goes, or grows while it is made: it is listed, and the rest is planned."""
+    for name in ("a.jpg", "notes"):
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0")
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise error
+
+    monkeypatch.setattr(LocalStore, "read", refuse)
+    left: dict[str, str] = {}
+    source = find_source(str(tmp_path), Listing(left_out=lambda info, why: left.update({info.key: why})))
+    assert [keys(shard) for shard in source.shards] == [["a.jpg"]]
+    assert list(left) == ["notes"]
+    assert "cannot be looked into" in left["notes"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.errors import DamagedEntry, DamagedShard, PipelineError, StoreUnavailable
+from pipeline.core.errors import DamagedEntry, DamagedShard, PipelineError, StoreUnavailable, UnsupportedShard
 from pipeline.tables.reader import RowReader
 from pipeline.tables.writer import GROUP_BYTES, GROUP_ROWS, RowWriter
 
@@ -358,3 +358,18 @@ def test_one_huge_row_group_is_streamed(tmp_path: Path) -> None:
     total, growth = map(int, subprocess.run(run, check=True, capture_output=True, text=True).stdout.split())
     assert total == 199 * 2**20
     assert growth < 64 * 1024  # KiB
+
+
+def test_columns_of_one_name_are_refused() -> None:
+    """Protects tables with a name twice, as pyarrow writes them: a row by names would hold one of the two."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array([b"a"]), pa.array(["b"]), pa.array(["c"])], names=["image", "t", "t"]), file)
+    with pytest.raises(UnsupportedShard, match="several of its columns are called t;"):
+        RowReader(file, "x.parquet")
+
+
+def test_empty_values_tell_nothing_of_a_column() -> None:
+    """Protects tables whose first rows have no picture yet."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array([b""] * 20 + [b"picture"])}), file)
+    assert RowReader(file, "x.parquet").image_places(lambda data: data == b"picture") == (("image",),)
