@@ -19,8 +19,9 @@ from enum import StrEnum
 import numpy as np
 
 from pipeline.core.records import ObjectInfo, SourceShard
+from pipeline.planning.left_out import LATE
 from pipeline.planning.object_list import ObjectList
-from pipeline.planning.sources import LATE, LeaveOut
+from pipeline.planning.sources import LeaveOut
 
 CHANGES = "source-changes.jsonl"
 """The list in an archive: JSON lines of key, size in bytes, what, and why."""

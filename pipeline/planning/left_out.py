@@ -1,4 +1,4 @@
-"""What of a source is no part of its plan: how many there are of each extension in the list of it."""
+"""What of a source is no part of its plan: why, and how many there are of each extension in the list of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from pipeline.stores.store import Store
 
 LEFT_OUT = "left-out.jsonl"
 """The list in an archive: JSON lines of key, size in bytes, and why."""
+
+HIDDEN = "it is hidden: its name or a folder's begins with a dot"
+IN_ARCHIVE = "it belongs to an archive of this program"
+NO_IMAGE = "it is no image that is read, and beside none"
+NOT_TO_BE_READ = "its name tells of no image, and it cannot be looked into"
+NOT_LOOKED_INTO = "its name tells of no image; --sniff looks at its first bytes"
+LATE = "it came beside a file that was planned without it, and whose entry stands without it"
 
 NO_EXTENSION = "none"
 _EXTENSION = re.compile(r"\.(?!\d+$)([a-z0-9_-]{1,12})$")  # a number counts something

@@ -14,6 +14,7 @@ from pipeline.assets.samples import SNIFFED, begins_image
 from pipeline.assets.takeout import end_of
 from pipeline.core.errors import AccessDenied, EmptySource, InvalidKey, InvalidOption, NotFound, ShardError, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
+from pipeline.planning.left_out import HIDDEN, IN_ARCHIVE, LATE, NO_IMAGE, NOT_LOOKED_INTO, NOT_TO_BE_READ
 from pipeline.stores.store import Access, LocalStore, Store, open_store, split_uri
 
 GROUP_COUNT = 256
@@ -27,13 +28,6 @@ LOOKING_THREADS = 16
 
 LOOKING_AHEAD = 1000
 """Objects listed before those among them are looked into that have to be: a page of a listing."""
-
-HIDDEN = "it is hidden: its name or a folder's begins with a dot"
-IN_ARCHIVE = "it belongs to an archive of this program"
-NO_IMAGE = "it is no image that is read, and beside none"
-NOT_TO_BE_READ = "its name tells of no image, and it cannot be looked into"
-NOT_LOOKED_INTO = "its name tells of no image; --sniff looks at its first bytes"
-LATE = "it came beside a file that was planned without it, and whose entry stands without it"
 
 _TAR = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
@@ -151,8 +145,15 @@ def find_shards(store: Store, listing: Listing | None = None) -> Source:
         advice = "this is an archive, not a source; `iarn restore` brings its pictures back, and those can be rescaled."
         raise InvalidOption("source", store.uri, advice)
     grouping = _Grouping(listing, _Kinds(store, listing))
-    source = Source(store, grouping.shards(listing.watch(store.list())), grouping)
+    source = Source(store, grouping.shards(listing.watch(_objects(store, grouping))), grouping)
     return source if listing.planned is not None else source.checked()
+
+
+def _objects(store: Store, grouping: _Grouping) -> Iterator[ObjectInfo]:
+    """Return what a store lists; of a folder is told as well what is in it and no object."""
+    if not isinstance(store, LocalStore):
+        return store.list()
+    return store.list(passed_over=lambda key, why: grouping.leave_out(ObjectInfo(key=key, size=0, etag=""), why))
 
 
 class _Kinds:
@@ -343,13 +344,14 @@ class _Grouping:
             if part:  # in an archive these come before its other Parquet files; a plan that died has nothing else
                 archive = f"{part[1] or ''}shards/"
             if part or (archive is not None and info.key.startswith(archive)):
-                self._leave_out(info, IN_ARCHIVE)
+                self.leave_out(info, IN_ARCHIVE)
             elif is_hidden(info.key) and not self._listing.all_files:
-                self._leave_out(info, HIDDEN)
+                self.leave_out(info, HIDDEN)
             else:
                 yield info, False
 
-    def _leave_out(self, info: ObjectInfo, why: str) -> None:
+    def leave_out(self, info: ObjectInfo, why: str) -> None:
+        """Count and tell an object that is no part of any shard."""
         self.ignored += 1
         self._listing.left_out(info, why)
 
@@ -364,7 +366,7 @@ class _Grouping:
                 apart, late = {info.key for info in others}, _beside(unit.planned, others)
                 for info, why in unit.objects:
                     if info.key in apart:
-                        self._leave_out(info, LATE if info.key in late else why)
+                        self.leave_out(info, LATE if info.key in late else why)
                         size -= info.size
                 objects = [info for info in objects if info.key not in apart]
         if not objects:

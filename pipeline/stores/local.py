@@ -8,7 +8,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
@@ -34,6 +34,10 @@ from pipeline.stores.base import (
 _ERRNO_MEANS_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
+PassedOver = Callable[[str, str], None]
+"""Is told of a name, and why it is no object."""
+
+
 class LocalStore:
     """A folder as a store; an ETag is made of a file's size and modification time.
 
@@ -48,7 +52,11 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self.uri!r})"
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", passed_over: PassedOver | None = None) -> Iterator[ObjectInfo]:
+        """Do what a store does; ``passed_over`` is told of each name that is no object, and why, folders with their slash.
+
+        With it a folder below the root that may not be read is such a name; without, AccessDenied.
+        """
         folder = prefix.rpartition("/")[0]
         start = self._root / folder
         with local_errors(self.uri):
@@ -57,9 +65,11 @@ class LocalStore:
         # No key has an empty, . or .. part; such a prefix must not lead the walk out of the root either.
         if "\0" in prefix or (folder and any(part in ("", ".", "..") for part in folder.split("/"))):
             return
-        yield from self._walk(start, f"{folder}/" if folder else "", prefix, ())
+        yield from self._walk(start, f"{folder}/" if folder else "", prefix, (), passed_over)
 
-    def _walk(self, folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
+    def _walk(
+        self, folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...], passed_over: PassedOver | None
+    ) -> Iterator[ObjectInfo]:
         uri = f"{self.uri}/{base}"
         try:
             status = folder.stat()
@@ -69,24 +79,33 @@ class LocalStore:
         except OSError as error:
             if error.errno in ERRNO_MEANS_ABSENT:
                 return
+            if above and passed_over is not None:
+                passed_over(base, f"this folder cannot be read ({error.strerror})")
+                return
             raise from_os_error(error, uri) from error
         here = (status.st_dev, status.st_ino)
         if here in above:
+            if passed_over is not None:
+                passed_over(base, "a link to a folder that it is in")
             return
         for name in names:
             key = base + name
             if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
-                    yield from self._walk(folder / name, key, prefix, (*above, here))
+                    yield from self._walk(folder / name, key, prefix, (*above, here), passed_over)
             elif key.startswith(prefix) and not (name.startswith(".") and PART_NAME.fullmatch(name)):
                 try:
                     status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - of a million files a Path each is most of the time
                 except OSError as error:
-                    if error.errno in ERRNO_MEANS_ABSENT:  # gone since, or a dangling link
-                        continue
-                    raise from_os_error(error, f"{self.uri}/{key}") from error
+                    if error.errno not in ERRNO_MEANS_ABSENT:
+                        raise from_os_error(error, f"{self.uri}/{key}") from error
+                    if passed_over is not None:
+                        passed_over(key, "a link to nothing, or gone since")
+                    continue
                 if S_ISREG(status.st_mode):
                     yield _info_of(key, status)
+                elif passed_over is not None:
+                    passed_over(key, "a pipe, a socket or a device")
 
     def stat(self, key: str) -> ObjectInfo:
         with self._errors(key):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -228,3 +230,29 @@ def test_listing_is_read_once_and_in_order(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     (shard,) = find_shards(open_store(str(tmp_path))).shards
     assert keys(shard) == ["b-1.jpg", "b.d/x.jpg", "b.jpg", "b.txt", "b/y.jpg"]
+
+
+def test_names_that_are_no_files_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the list of what is left out: links to nothing or back, pipes and folders that may not be read are in it, and
+    cost nothing beside them."""
+    for name in ("a.jpg", "locked/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "annexed.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "round").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    scandir = os.scandir
+
+    def guarded(folder: Path) -> object:
+        if Path(folder).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    left: dict[str, str] = {}
+    source = find_source(str(tmp_path), Listing(left_out=lambda info, why: left.update({info.key: why})))
+    assert [keys(shard) for shard in source.shards] == [["a.jpg"]]
+    assert source.ignored == len(left) == 4
+    assert left["annexed.jpg"].startswith("a link to nothing")
+    assert left["locked/"] == "this folder cannot be read (Permission denied)"
+    assert (left["pipe.jpg"], left["round/"]) == ("a pipe, a socket or a device", "a link to a folder that it is in")
