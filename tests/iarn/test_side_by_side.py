@@ -114,7 +114,7 @@ def test_what_is_computed_is_of_the_callers_mode(inference: bool) -> None:
 
 def test_each_part_is_computed_once_and_by_several() -> None:
     """Protects the work and its point: nothing left out, nothing twice, and as many at once as torch may take."""
-    seen, together = list[int](), threading.Barrier(COUNT, timeout=30)
+    seen, together = list[int](), threading.Barrier(COUNT, timeout=600)
 
     def compute(part: int) -> None:
         assert torch.get_num_threads() == 1, "what a part computes takes one thread"
@@ -178,7 +178,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     """Protects data loaders: a child does not wait for threads that stayed behind in its parent."""
     _summed(0)
     with multiprocessing.get_context("fork").Pool(1) as child:
-        assert child.apply_async(_summed, (3,)).get(timeout=60) == 100 * (3 + 49.5)
+        assert child.apply_async(_summed, (3,)).get(timeout=600) == 100 * (3 + 49.5)
 
 
 def _summed(start: int) -> float:

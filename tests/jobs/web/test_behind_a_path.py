@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -12,12 +13,15 @@ import httpx2 as httpx
 import pytest
 from PIL import Image
 
+from tests.support.commands import GUARD
 from tests.support.gallery_service import served
 from tests.support.gallery_visit import ODD, Visit, open_entry, until
 from tests.support.http_site import Site
 from tests.support.path_proxy import passed_on, path_proxy
 from tests.support.pictures import photo, saved
 from tests.support.workshop import Rescaled, Sample, as_tar, rescale
+
+got = partial(httpx.get, timeout=GUARD)
 
 KEYS = ("a", "a/lr", "b/lr", "b/c/image", "b/c/original/image", "d/e f/g.png", "é ü/1%/#?&+.png", "x/lr", "x/lr/lr/lr", "%2F/y")
 """Keys that end as parts are called, those of folders among them, and letters that need care."""
@@ -95,7 +99,7 @@ def test_a_key_that_is_encoded_whole_means_itself(service: str, key: str) -> Non
     """Protects programs as they are: whatever a key ends with, encoded whole it is that key, and a part is its part."""
     for part in ("", "lr", "image"):
         address = f"{service}/archives/odd/assets/{quote(key, safe='')}/{part}".rstrip("/")
-        assert means(httpx.get(address)) == (key, part)
+        assert means(got(address)) == (key, part)
 
 
 @pytest.mark.slow
@@ -103,15 +107,15 @@ def test_a_key_that_is_encoded_whole_means_itself(service: str, key: str) -> Non
 def test_slashes_may_stand_in_an_address(service: str, below: str, address: str, key: str, part: str) -> None:
     """Protects keys with slashes behind proxies: the longest key that there is, else a part of one; and encoded they arrive."""
     for base in (service, below):
-        assert means(httpx.get(f"{base}/archives/odd/assets/{address}")) == (key, part)
+        assert means(got(f"{base}/archives/odd/assets/{address}")) == (key, part)
     encoded = f"{quote(key, safe='')}/{part}".rstrip("/")
-    assert means(httpx.get(f"{below}/archives/odd/assets/{encoded}")) == (key, part)
+    assert means(got(f"{below}/archives/odd/assets/{encoded}")) == (key, part)
 
 
 def test_what_is_not_there_is_told_by_its_key(service: str, below: str) -> None:
     """Protects readers of errors: the sentence names the key that was meant, and its part is none of it."""
     for base in (service, below):
-        answer = httpx.get(f"{base}/archives/odd/assets/no/such/key.png/image")
+        answer = got(f"{base}/archives/odd/assets/no/such/key.png/image")
         assert (answer.status_code, answer.json()["error"]["kind"]) == (404, "not-found")
         assert "'no/such/key.png'" in answer.json()["error"]["message"]
 
@@ -120,22 +124,22 @@ def test_what_is_not_there_is_told_by_its_key(service: str, below: str) -> None:
 def test_links_and_redirects_work_below_a_path(service: str, below: str) -> None:
     """Protects clients behind a proxy: what an answer leads to lies below the same path, and is what it is said to be."""
     for base in (service, below):
-        listed = httpx.get(f"{base}/archives/odd/assets")
+        listed = got(f"{base}/archives/odd/assets")
         for asset in listed.json()["assets"]:
-            entry = httpx.get(f"{base}/archives/odd/assets/{quote(asset['key'], safe='')}")
+            entry = got(f"{base}/archives/odd/assets/{quote(asset['key'], safe='')}")
             if means(entry) != (asset["key"], ""):  # the LR of a and the entry a/lr are one address behind the proxy
                 assert (base, asset["key"]) == (below, "a/lr")
                 continue
             for part in ("lr", "image"):
                 address = urljoin(str(listed.url), asset["links"][part])
                 assert address == urljoin(str(entry.url), entry.json()["links"][part])
-                assert means(httpx.get(address)) == (asset["key"], part)
+                assert means(got(address)) == (asset["key"], part)
         for path in ("/", "/gallery"):
-            assert str(httpx.get(base + path, follow_redirects=True).url) == f"{base}/gallery/"
-        page = httpx.get(f"{base}/docs")
-        assert httpx.get(urljoin(str(page.url), "openapi.json")).json()["info"]["title"] == "iarn"
-    slashed = httpx.get(f"{service}/archives/odd/assets/d/e%20f/g.png")
-    assert means(httpx.get(urljoin(str(slashed.url), slashed.json()["links"]["image"]))) == ("d/e f/g.png", "image")
+            assert str(got(base + path, follow_redirects=True).url) == f"{base}/gallery/"
+        page = got(f"{base}/docs")
+        assert got(urljoin(str(page.url), "openapi.json")).json()["info"]["title"] == "iarn"
+    slashed = got(f"{service}/archives/odd/assets/d/e%20f/g.png")
+    assert means(got(urljoin(str(slashed.url), slashed.json()["links"]["image"]))) == ("d/e f/g.png", "image")
 
 
 def test_the_description_knows_no_path_of_its_own(tricky: Rescaled) -> None:
@@ -160,7 +164,7 @@ def test_the_gallery_works_below_a_path(browser: Any, archives: dict[str, str]) 
         until(page, "document.querySelectorAll('#grid img').length === 8")
         for key in ("trips/mural.png", ODD):
             open_entry(here, key)
-            told = json.loads(httpx.get(f"{proxied}/archives/photos/assets/{quote(key, safe='')}").content)
+            told = json.loads(got(f"{proxied}/archives/photos/assets/{quote(key, safe='')}").content)
             assert f"{told['psnr']:.2f}" in page.locator("#panel").inner_text().replace("\N{NO-BREAK SPACE}", " ")
         assert page.locator("#download-lr").get_attribute("href").startswith(f"{proxied}/archives/photos/assets/")
         with page.expect_download() as download:
