@@ -16,7 +16,7 @@ from pipeline.stores.store import Store, open_store
 from pipeline.verify import VerifyWork
 from tests.support import workshop
 
-BESIDE = ("plan", "FORMAT.md", "model/", "failures.jsonl", "report.json", "rollups/")
+BESIDE = ("left-out.jsonl", "plan", "FORMAT.md", "model/", "failures.jsonl", "report.json", "rollups/")
 """How the keys begin of what an archive may hold beside shards and commits."""
 
 

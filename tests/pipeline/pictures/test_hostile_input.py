@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import pickle
 import struct
@@ -118,7 +119,7 @@ def test_a_name_with_a_nul_ends_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_of_pipes_devices_and_loops_is_read_past(tmp_path: Path) -> None:
     """Protects jobs over a folder of anybody's: a pipe with an image's name, a device, a socket's place, a link to itself and
-    one to nowhere neither hang nor fail it."""
+    one to nowhere neither hang nor fail it, and are listed with what is left out."""
     source = tmp_path / "source"
     workshop.as_folder(source, workshop.samples(2))
     os.mkfifo(source / "pipe.png")
@@ -129,6 +130,8 @@ def test_a_folder_of_pipes_devices_and_loops_is_read_past(tmp_path: Path) -> Non
     result = workshop.rescale(str(source), tmp_path / "archive")
     assert [entry.key for entry in result.entries] == ["000.png", "001.jpg"]
     assert accounted_for(str(source), result.uri).entries == 2
+    listed = [json.loads(line)["key"] for line in (tmp_path / "archive/left-out.jsonl").read_text().splitlines()]
+    assert sorted(listed) == ["folder/", "itself.png", "nowhere.png", "pipe.png", "zero.png"]
 
 
 # Bombs ----------------------------------------------------------------------------------------------------------------
