@@ -83,8 +83,7 @@ class Reporter:
 
     def __init__(self, verb: str, shards: int, *, json_lines: bool | None = None) -> None:
         self.verb, self._shards = verb, shards
-        for_programs = not sys.stderr.isatty() if json_lines is None else json_lines
-        self._log = json_log().bind(job=verb) if for_programs else None
+        self._log = _log_for(verb, json_lines)
         self._bar: Progress | None = None
         self._begun = self._beat = time.monotonic()
         self._place: dict[str, Any] = {}
@@ -252,8 +251,7 @@ def listing(
 
     On a terminal that is a line which goes with the block; for programs an event every ten seconds, so none where it is short.
     """
-    for_programs = not sys.stderr.isatty() if json_lines is None else json_lines
-    log = json_log().bind(job=verb) if for_programs else None
+    log = _log_for(verb, json_lines)
     text = f"Listing {escape(source)}"
     status = Console(stderr=True).status(text) if log is None and sys.stderr.isatty() else None
 
@@ -303,6 +301,12 @@ def json_log() -> Any:
             structlog.processors.JSONRenderer(),
         ],
     )
+
+
+def _log_for(verb: str, json_lines: bool | None) -> Any:
+    """Return the logger of a job, None where people are told; by default they are at a terminal."""
+    for_programs = not sys.stderr.isatty() if json_lines is None else json_lines
+    return json_log().bind(job=verb) if for_programs else None
 
 
 def sayer() -> Callable[[dict[str, Any]], None]:

@@ -31,10 +31,10 @@ from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer, weed_bina
 # On a busy machine examples are drawn slowly, which says nothing of what is tested.
 settings.register_profile("quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("quick"), max_examples=30, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
+
 # Where a shell ignores Ctrl-C for what it runs in the background, commands under test would ignore it as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "quick")
 
 
 NEEDS = {"s3_server": "s3", "ray_cluster": "ray", "browser": "browser", "clean_environment": "commands"}

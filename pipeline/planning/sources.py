@@ -303,7 +303,7 @@ class _Grouping:
             if kind is ShardKind.TAR or kind is ShardKind.PARQUET:
                 yield self._next(kind, (info,))
                 continue
-            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO, _PLANNED[1]) and not why.startswith(NOT_TO_BE_READ):
+            if why and why not in (NO_IMAGE, NOT_LOOKED_INTO, _PLANNED[1]) and _PARQUET.search(info.key):
                 self.table = self.table or f"{info.key}: {why}"
             stem = split_stem(info.key)[0]
             unit = self._open[-1] if self._open else None
