@@ -149,6 +149,7 @@ def test_a_latent_of_another_size_is_refused(network: Rescaler) -> None:
         network.restore(y, z[..., :9], (20, 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "size", "lr_size"),
     [

@@ -55,6 +55,7 @@ def test_loss_falls(images: list[Tensor]) -> None:
     assert np.mean([report.loss for report in again]) < 0.9 * first
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_by_bit(images: list[Tensor]) -> None:
     """Protects resumed runs: two steps, saved, loaded elsewhere and two more are the four steps of one run."""
     whole = trainer()

@@ -20,6 +20,7 @@ from tests.support.workshop import Sample
 HALF = TargetSize(scale=(2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", [Tier.LEAN, Tier.EXACT_PIXELS, Tier.EXACT])
 def test_an_archive_made_with_effort_is_one_like_any_other(tmp_path: Path, tier: Tier) -> None:
     """Protects readers: what was made with effort is verified and restored as ever, and nothing comes back worse."""

@@ -167,6 +167,7 @@ def test_alpha_and_grey_come_back(tmp_path: Path, tier: Tier) -> None:
 # Selection ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_keys_globs_and_shards_select(shelf: Rescaled, tmp_path: Path) -> None:
     """Protects selections: keys, a glob that crosses folders, shards, and keys and a glob together, no more and no less."""
     tar = next(shard.id for shard in shelf.archive.shards() if shard.name == "some.tar")

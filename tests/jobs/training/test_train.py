@@ -137,6 +137,7 @@ def test_what_is_said(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPat
     json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[2])
 
 
+@pytest.mark.slow
 def test_a_run_for_some_strides_is_evaluated_there(tmp_path: Path, source: str) -> None:
     """Protects the time of runs for new stages: evaluations are of the scales that they train for."""
     network = replace(workshop.TINY, thirds=(1,))
