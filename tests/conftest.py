@@ -82,6 +82,10 @@ def told_reasons(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     assert [reason for reason in told if reason_class(reason) == OTHER] == []
 
 
+UNUSED = ("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "OmniboxAimPopup")
+"""Parts of Chromium's own window that nobody sees here and that are pages themselves, in processes of every new context."""
+
+
 class Kept:
     """What a process of these tests brings up once, and ends before the first file that has no use for it.
 
@@ -183,7 +187,8 @@ def browser() -> Iterator[Any]:
     if path is None:
         pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
     with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        args = ["--no-sandbox", "--disable-gpu", f"--disable-features={','.join(UNUSED)}"]
+        chromium = playwright.chromium.launch(executable_path=path, args=args)
         yield chromium
         chromium.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # the one that Amazon's doc
 SHARDS = 10
 ODD = 5
 """The shard with a damaged image and an unsupported one; none of the first, which are held."""
+
+LOOKS = 100
+"""How often the actors of a node are looked at before they are looked for again."""
 
 
 class Lines(Logged):
@@ -79,10 +83,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             words = ("submit", "rescale", folder / "source", folder / "archive", *options, "--address", cluster.dashboard)
             with Running(folder / "job", cluster.environment, IARN, *words) as job:
                 # An actor is held at its first shard, or on a busy machine nothing would be left for those that come.
-                held = hold(job, first), hold(job, second)
+                _, held = hold(job, first, second)
                 first.end()
-                third = hold(job, cluster.add())
-                held[1].resume()
+                (third,) = hold(job, cluster.add())
+                held.resume()
                 job.until(lambda: all(name in scraped(cluster) for name in METRICS))
                 metrics = scraped(cluster)
                 third.resume()
@@ -108,21 +112,43 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             )
 
 
-def hold(job: Running, node: Running) -> psutil.Process:
-    """Wait for the actor of a node to have a shard at work, and pause it there."""
-    found: list[psutil.Process] = []
+def hold(job: Running, *nodes: Running) -> list[psutil.Process]:
+    """Wait for the actor of each node to have a shard at work, whichever comes first, and pause it there."""
+    found: dict[Running, psutil.Process] = {}
 
     def at_work() -> bool:
-        for process in psutil.Process(node.pid).children(recursive=True):
-            with suppress(OSError, psutil.NoSuchProcess):
-                files = Path(f"/proc/{process.pid}/fd").iterdir()
-                if process.name().startswith("ray::_Actor") and any(PREFIX in str(file.readlink()) for file in files):
+        waited = [(node, process) for node in nodes if node not in found for process in actors(node)]
+        for _ in range(LOOKS if waited else 0):  # a shard takes tenths of a second, and to find the actors as long
+            for node, process in waited:
+                if node not in found and has_shard(process):
                     process.suspend()
-                    found.append(process)
-        return bool(found)
+                    found[node] = process
+            time.sleep(0.005)
+        return len(found) == len(nodes)
 
     job.until(at_work)
-    return found[0]
+    return [found[node] for node in nodes]
+
+
+def actors(node: Running) -> list[psutil.Process]:
+    """Return the actors of a node."""
+    with suppress(psutil.NoSuchProcess):
+        return [each for each in psutil.Process(node.pid).children(recursive=True) if name_of(each).startswith("ray::_Actor")]
+    return []
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return the name of a process, empty where it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return str(process.name())
+    return ""
+
+
+def has_shard(process: psutil.Process) -> bool:
+    """Return whether an actor has a shard at work: a file of its spool is open then."""
+    with suppress(OSError):
+        return any(PREFIX in str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir())
+    return False
 
 
 def scraped(cluster: LittleCluster) -> str:
