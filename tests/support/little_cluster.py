@@ -24,6 +24,8 @@ from tests.support.ports import HOST, free_ports
 RAY = str(Path(sys.executable).with_name("ray"))
 MEMORY = 80 * 2**20
 TRIES = 6
+STARTED = "will now block forever"
+"""What `ray start` says when it has done so."""
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
@@ -74,11 +76,14 @@ class LittleCluster:
         return self._up(lambda: bool(self._joined() - before), f"--address={HOST}:{self._port}", f"--num-cpus={cpus}", agent)
 
     def _up(self, joined: Callable[[], bool], *options: str) -> Running:
-        """Start a node and wait for it; Ray gives it half a minute, which on a busy machine is not enough."""
+        """Start a node and wait for it; Ray gives it half a minute, which on a busy machine is not enough.
+
+        A node that has joined may still give up its start, and is then lost again.
+        """
         for left in reversed(range(TRIES)):
             node = self._start(*options)
             try:
-                node.until(joined)
+                node.until(lambda node=node: STARTED in node.out and joined())
                 return node
             except AssertionError:
                 node.end()
