@@ -19,7 +19,8 @@ from typing import Any
 from jobs.rescale import read_weights
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
-from pipeline.core.records import Entry, EntryKind, ObjectInfo, Settings, ShardKind, ShardReport, SourceShard, TargetSize, Tier
+from pipeline.core.records import Entry, EntryKind, ObjectInfo, Settings, ShardKind, ShardReport, SourceShard, Tier
+from pipeline.core.target import TargetSize
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.service import Shelf
 from pipeline.stores.store import open_store

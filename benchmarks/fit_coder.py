@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from iarn import weights
 from jobs.training.evaluate import load_images
 from pipeline.core.records import LrCodec, Pixels
+from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine
 from pipeline.latents import coder
 from pipeline.latents.coefficients import BLOCK, COLOURS, to_coefficients
-from pipeline.pictures import decoding, lr_codec
+from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import size_of
-from pipeline.tiers import clean_lr
+from pipeline.tiers import clean_draft
 
 STEPS = (5, 7, 9, 12, 16, 22)
 ROUNDING = 0.38
@@ -68,7 +69,7 @@ def restore(engine: Engine, pixels: Pixels, scale: int) -> Pixels:
     lr_size = (-(-size[0] // scale), -(-size[1] // scale))
     lossless, _ = lr_codec.encode_lr(np.ascontiguousarray(pixels), codec=LrCodec.PNG, grey=False, alpha=None, icc=None)
     picture = decoding.decode(lossless, pixel_limit=pixels.size)
-    return engine.restore(clean_lr(picture, lr_size, engine.span(size, lr_size), LrCodec.AUTO).lr, size, clean=True)
+    return engine.restore(clean_draft(picture, lr_size, engine.span(size, lr_size), LrCodec.AUTO).lr, size, clean=True)
 
 
 def fit(quantised: list[coder.Values]) -> coder.Model:

@@ -177,7 +177,8 @@ def _draw(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
 def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from jobs.requests import RescaleJob
     from jobs.rescale import open_archive
-    from pipeline.core.records import Settings, TargetSize
+    from pipeline.core.records import Settings
+    from pipeline.core.target import TargetSize
     from pipeline.rescale import RescaleWork
 
     shipped()

@@ -30,9 +30,10 @@ from jobs.rescale import read_weights
 from jobs.training.evaluate import name_of
 from jobs.training.scales import parse_scales
 from pipeline.core.errors import ImageError, PipelineError
-from pipeline.core.records import LrCodec, Settings, TargetSize, Tier
+from pipeline.core.records import LrCodec, Settings, Tier
+from pipeline.core.target import TargetSize
+from pipeline.decoders.decoding import decode, image_extensions
 from pipeline.entry_picture import renamed
-from pipeline.pictures.decoding import decode, image_extensions
 from pipeline.pictures.picture import Picture
 
 

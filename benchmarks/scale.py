@@ -50,7 +50,8 @@ from pipeline.archives import commits
 from pipeline.archives.archive import Archive
 from pipeline.archives.rollups import RollupWriter
 from pipeline.cluster import pool
-from pipeline.core.records import Settings, ShardReport, SourceShard, TargetSize
+from pipeline.core.records import Settings, ShardReport, SourceShard
+from pipeline.core.target import TargetSize
 from pipeline.planning.sources import find_shards
 from pipeline.stores.store import LocalStore
 

@@ -29,8 +29,9 @@ from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
-from pipeline.core.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, TargetSize, Tier, Verification
+from pipeline.core.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, Tier, Verification
 from pipeline.core.tally import Tally
+from pipeline.core.target import TargetSize
 from pipeline.planning.sources import find_source
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.rescale import RescaleWork

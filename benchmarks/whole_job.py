@@ -43,17 +43,19 @@ from benchmarks.support.machine import described
 from iarn.weights import shipped
 from pipeline.archives.archive import Archive
 from pipeline.core.progress import BUSY, STAGES, UP
-from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, TargetSize, Tier, Verification
+from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, Tier, Verification
+from pipeline.core.target import TargetSize
+from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.measure import measure as measure_quality
 from pipeline.outputs.outputs import named_outputs
-from pipeline.pictures import decoding, lr_codec, writing
+from pipeline.pictures import lr_codec, writing
 from pipeline.pictures.picture import resize, size_of
 from pipeline.planning.sources import find_source
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
 from pipeline.stores.store import open_store
-from pipeline.tiers import clean_lr
+from pipeline.tiers import clean_draft
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE_SECONDS = 5.0
@@ -246,7 +248,7 @@ def calls(name: str, engine: Engine, settings: Settings, files: list[bytes]) -> 
         size = size_of(picture.pixels)
         lr_size, lr = settings.target.resolve(size), None
         if settings.tier.keeps_latent:
-            lr = clean_lr(picture, lr_size, engine.span(size, lr_size), settings.lr_codec).lr
+            lr = clean_draft(picture, lr_size, engine.span(size, lr_size), settings.lr_codec).lr
         elif name == "restore":
             lr = engine.downscale(picture.pixels, lr_size)
         inputs.append((picture.pixels, lr_size, lr))

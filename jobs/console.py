@@ -184,17 +184,17 @@ class Reporter:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         fresh = (totals.pixels - self.resumed.pixels) / 1e6
         console.print(
-            f"{totals.entries} entries ({totals.originals} kept as originals) in {totals.shards} of {self._shards} shards, "
+            f"{totals.entries} entries ({totals.originals} without an LR) in {totals.shards} of {self._shards} shards, "
             f"{size(totals.bytes_in)} → {size(totals.bytes_out)}, {fresh:.1f} MPix in {seconds:.1f} s"
         )
         if self.busy_share is not None and (whole := sum(self.stages.values())):
             shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in self.stages.items() if seconds)
             console.print(f"engines {self.busy_share:.0%} busy; of all work {shares}")
-        for reason, count in totals.kept.most_common():  # an original that is a failure is shown as that
+        for reason, count in totals.kept.most_common():  # a file whose keeping is a failure is shown as that
             examples = [] if reason in totals.reasons else totals.examples.get(reason, [])
-            console.print(*_told(f"{count} kept as originals: {reason}", count, examples), sep="\n", markup=False)
+            console.print(*_told(f"{count} files kept: {reason}", count, examples), sep="\n", markup=False)
         if totals.whole:
-            console.print(f"  {totals.whole} kept beside their LRs, because a restore would lack something of them")
+            console.print(f"  {totals.whole} of the files are kept beside their LRs")
         for word, count in totals.lost.most_common():
             console.print(f"  {count} restored without: {word}", markup=False)
         for note in totals.notes[:SHOWN_NOTES]:
@@ -235,7 +235,7 @@ class Reporter:
 
 
 def _told(head: str, count: int, examples: Sequence[Failure]) -> Iterator[str]:
-    """Yield what a summary says of the failures, or the originals, of one class."""
+    """Yield what a summary says of the failures, or the files kept, of one class."""
     yield f"  {head}"
     for each in examples:
         yield f"    {each.shard_id}{f' {each.key}' if each.key else ''}: {each.reason}"

@@ -28,9 +28,11 @@ from pipeline.cluster import pool
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
 from pipeline.core.options import RestoreOptions
-from pipeline.core.records import Pixels, Settings, TargetSize, Tier
+from pipeline.core.records import Pixels, Settings, Tier
+from pipeline.core.target import TargetSize
+from pipeline.decoders import decoding
 from pipeline.entry_picture import renamed
-from pipeline.pictures import decoding, lr_codec
+from pipeline.pictures import lr_codec
 from pipeline.stores.store import open_store
 
 TIERS = (Tier.LEAN, Tier.BALANCED)

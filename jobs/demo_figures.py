@@ -14,8 +14,8 @@ from jobs.console import size
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import EmptySource
 from pipeline.core.records import EntryKind, Pixels, Settings, Tier
+from pipeline.decoders.decoding import decode
 from pipeline.engines.measure import measure
-from pipeline.pictures.decoding import decode
 from pipeline.pictures.picture import resize
 from pipeline.stores.store import open_store
 

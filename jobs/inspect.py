@@ -47,6 +47,7 @@ def describe(entry: Entry) -> dict[str, Any]:
     return {
         "key": entry.key,
         "kind": entry.kind,
+        "stored": entry.stored,
         "tier": entry.tier,
         "reason": entry.reason,
         "source": {

@@ -12,7 +12,7 @@ from jobs.rescale import resume
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import ShardSet
 from pipeline.archives.entries import holder_test
-from pipeline.archives.errors import NothingSelected
+from pipeline.archives.errors import NothingSelected, NothingWritten
 from pipeline.archives.rollups import RollupWriter, survey
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption
@@ -61,6 +61,8 @@ def restore(job: RestoreJob) -> int:
                     if isinstance(result, ShardReport) and not result.failures:  # one with failures is not committed
                         rollups.add(result)
     totals = reporter.totals
+    if not committed:
+        raise NothingWritten(archive.store.uri)
     if not totals.entries and not totals.failed:
         raise NothingSelected(archive.store.uri, _selection(job.options))
     absent = count - len(committed)

@@ -9,11 +9,16 @@ from pipeline.archives.entries import check_lr, source_bytes
 from pipeline.assets.names import with_extension
 from pipeline.core.errors import DamagedEntry, DamagedLatent, ImageError, SizeNotReachable, UndecodableImage, UnwritableImage
 from pipeline.core.options import SOURCE_FORMAT
-from pipeline.core.records import Entry, EntryKind, Pixels, Size
+from pipeline.core.reasons import reason_class
+from pipeline.core.records import Entry, EntryKind, Pixels, Settings, Size
+from pipeline.decoders import decoding
 from pipeline.engines.lr import decode_lr
 from pipeline.latents import latent
-from pipeline.pictures import decoding, lr_codec, originals, writing
-from pipeline.pictures.picture import Picture, resize_with_alpha
+from pipeline.pictures import clean_lr, lr_codec, originals, writing
+from pipeline.pictures.picture import Picture, resize_with_alpha, size_of
+
+_NOT_SHOWN = {"decoder-died", "other-file"}
+"""Why a file was kept that no decoder is shown again."""
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:
@@ -39,6 +44,22 @@ def restore_entry(
     else:
         restored = original_pixels(entry)
     return finish_picture(entry, restored, use_latent=use_latent)
+
+
+def lr_file(entry: Entry, settings: Settings) -> tuple[bytes, str]:
+    """Return an entry's LR as a file, and its extension: the one it has, or one made of the source's bytes where it has none.
+
+    Raises DamagedEntry, and ImageError where nothing can be decoded.
+    """
+    if entry.lr is not None and entry.lr_path is not None:
+        check_lr(entry)
+        return entry.lr, entry.lr_path.rpartition(".")[2]
+    if (source := source_bytes(entry)) is None:
+        raise UndecodableImage("the file is empty")
+    if entry.reason is not None and reason_class(entry.reason) in _NOT_SHOWN:
+        raise UndecodableImage(entry.reason)
+    picture = decoding.decode(source, pixel_limit=settings.pixel_limit)
+    return clean_lr.encode(picture, settings.target.resolve(size_of(picture.pixels)), settings.lr_codec)
 
 
 def check_restored_size(original: Size, wanted: Size, pixel_limit: int) -> Size:

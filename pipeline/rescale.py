@@ -1,6 +1,6 @@
 """The main path: one source shard, start to end, no Ray in it.
 
-    stores > assets.shards > pictures.decoding > engines.engine > tiers (latents, pictures.lr_codec) > archives.archive > stores
+    stores > assets.shards > decoders.decoding > engines.engine > tiers (latents, pictures.lr_codec) > archives.archive > stores
     an object  an asset      a picture           LR and restore   an entry                             a shard, its commit
 
 A lean archive is restored only to be measured, all of it or a share (settings.verify).
@@ -26,15 +26,15 @@ from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead,
 from pipeline.core.progress import Progress
 from pipeline.core.records import Asset, Commit, Entry, EntryKind, Failure, Pixels, ShardReport, SourceShard, Tier, Verification
 from pipeline.core.tally import Tally, fresh
+from pipeline.decoders import decoding
+from pipeline.decoders.apart import DecoderApart
 from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
 from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
-from pipeline.pictures import decoding
-from pipeline.pictures.apart import DecoderApart
 from pipeline.pictures.picture import Picture, bled, size_of
 from pipeline.stores.spool import spool
 from pipeline.stores.store import Access, Store, open_store
-from pipeline.tiers import Draft, build_entry, clean_lr, keeps_whole, original_entry
+from pipeline.tiers import Draft, build_entry, clean_draft, kept_for, original_entry
 
 VERIFIED_SHARE = {Verification.FULL: 1.0, Verification.SAMPLE: 0.05, Verification.NONE: 0.0}
 """Of the entries of a lean archive, drawn by their keys, those that are restored and measured."""
@@ -169,14 +169,14 @@ class RescaleWorker:
             size, tier = size_of(picture.pixels), self.settings.tier
             lr_size = self.settings.target.resolve(size)
             self.engine.check_size(size, lr_size)
-            hides = self.engine.reaches(size, lr_size)
+            hides = self.engine.reaches(size, lr_size) and kept_for(picture, self.settings) is None
             downscale, clean = None, None
             if hides and (tier is Tier.FLOOR or not tier.keeps_latent):
                 reach = math.ceil(BLEED * max(size[0] / lr_size[0], size[1] / lr_size[1]))
                 shown = bled(picture.pixels, picture.alpha, reach)
                 downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
             if tier.keeps_latent or not hides:
-                clean = clean_lr(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
+                clean = clean_draft(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
             return _Decoded(asset=asset, picture=picture, downscale=downscale, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)
@@ -201,7 +201,7 @@ class RescaleWorker:
         """Return what asks for the restore of a draft; None where no latent and no figure needs it, or the source is kept."""
         picture, tier = decoded.picture, self.settings.tier
         needed = tier.keeps_latent or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
-        if draft is None or picture is None or not needed or keeps_whole(picture, self.settings):
+        if draft is None or picture is None or not needed or kept_for(picture, self.settings):
             return None
         return Restore(lr=draft.lr, size=size_of(picture.pixels), grey=picture.grey, clean=draft.clean)
 
@@ -214,16 +214,18 @@ class RescaleWorker:
             try:
                 timed = self.progress.timed("verify", partial(measure, device=self.engine.device))
                 return build_entry(asset, picture, rescaled.drafts, self.settings, measure=timed), None
-            except ImageError as fault:  # its source is smaller, or a codec cannot hold it, or not without loss
+            except ImageError as fault:  # a codec cannot hold it, or not without loss
                 error = fault
         return original_entry(asset, error, self.settings.tier)
 
     def _count(self, tally: Tally, shard: SourceShard, entry: Entry, failure: Failure | None) -> None:
-        pixels = (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
-        original = entry.kind is EntryKind.ORIGINAL
-        tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size, key=entry.key, reason=entry.reason)
-        whole = entry.kind is EntryKind.RESCALED and entry.tier is Tier.EXACT and self.settings.tier is not Tier.EXACT
-        tally.lacks(entry.lost, whole=whole)
+        rescaled = entry.kind is EntryKind.RESCALED
+        pixels = (entry.width or 0) * (entry.height or 0) if rescaled else 0
+        whole = rescaled and entry.tier is Tier.EXACT and self.settings.tier is not Tier.EXACT
+        tally.add(
+            original=not rescaled, whole=whole, pixels=pixels, bytes_in=entry.byte_size, key=entry.key, reason=entry.reason
+        )
+        tally.lacks(entry.lost)
         if failure is not None:
             tally.fail(shard.id, failure.key, failure.reason)
         self.progress.add(pixels=pixels, bytes_in=entry.byte_size)

@@ -19,12 +19,14 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.entries import check_lr, source_bytes
 from pipeline.assets.names import safe_key
-from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, InvalidKey, PipelineError
+from pipeline.core.errors import AlreadyExists, DamagedEntry, DamagedObject, ImageError, InvalidKey, PipelineError
 from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
+from pipeline.core.reasons import reason_class
 from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardKind, ShardReport, SourceShard
 from pipeline.core.tally import Tally
+from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
 from pipeline.engines.tiles import TILE_POINTS
@@ -33,6 +35,7 @@ from pipeline.entry_picture import (
     encode_restored,
     finish_picture,
     from_original,
+    lr_file,
     original_pixels,
     output_format,
     resized,
@@ -40,7 +43,7 @@ from pipeline.entry_picture import (
 from pipeline.outputs.changed_names import ChangedNames
 from pipeline.outputs.names import ShardNames, root_name
 from pipeline.outputs.outputs import Output, has_own_stems, open_output
-from pipeline.pictures import decoding, writing
+from pipeline.pictures import writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.base import Stamp
 from pipeline.stores.spool import spool
@@ -173,7 +176,7 @@ class RestoreWorker:
             tally.fail(shard_id, entry.key, error)
         elif written.note is not None:
             tally.note(shard_id, entry.key, written.note)
-        tally.lacks(written.lacks, whole=False)
+        tally.lacks(written.lacks)
         stored = _entry_bytes(entry)
         tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=_entry_pixels(entry), bytes_in=stored)
         self.progress.add(pixels=_entry_pixels(entry), bytes_in=stored)
@@ -198,10 +201,9 @@ class RestoreWorker:
 
     def _open(self, entry: Entry) -> _Opened:
         try:
-            if self.options.lr and entry.lr is not None:
-                check_lr(entry)
+            if self.options.lr:
                 return _Opened(entry=entry)
-            if self.options.lr or from_original(entry, self.options.use_latent):
+            if from_original(entry, self.options.use_latent):
                 source = source_bytes(entry)
                 pixels = original_pixels(entry) if source is None and entry.original is not None else None
                 return _Opened(entry=entry, source=source, restored=pixels)
@@ -224,12 +226,9 @@ class RestoreWorker:
         try:
             if opened.error is not None:
                 raise opened.error
-            if self.options.lr and entry.lr is not None:
-                assert entry.lr_path is not None
-                extension = entry.lr_path.rpartition(".")[2]
-                own = entry.key.lower().endswith(f".{extension}")
-                return _Written(entry=entry, data=entry.lr, extension=None if own else extension)
-            if self.options.lr or (self._as_it_was(entry) and opened.restored is None):
+            if self.options.lr:
+                return self._lr(entry)
+            if self._as_it_was(entry) and opened.restored is None:
                 return _Written(entry=entry, data=opened.source)
             picture = self._picture(opened)
             asked = picture.format if self.options.format == SOURCE_FORMAT else self.options.format
@@ -253,6 +252,17 @@ class RestoreWorker:
             )
         except PipelineError as error:
             return _Written(entry=entry, data=None, error=error)
+
+    def _lr(self, entry: Entry) -> _Written:
+        """Return an entry's LR; the source's own bytes where there is none and no picture to make one of."""
+        try:
+            data, extension = lr_file(entry, self.archive.plan.settings)
+        except ImageError as error:
+            plain = entry.sha256 is None or reason_class(entry.reason or "") == "other-file"
+            note = None if plain else f"written as it is, without an LR: {error}"
+            return _Written(entry=entry, data=source_bytes(entry), note=note)
+        own = entry.key.lower().endswith(f".{extension}")
+        return _Written(entry=entry, data=data, extension=None if own else extension)
 
     def _picture(self, opened: _Opened) -> Picture:
         if opened.restored is not None:
@@ -282,7 +292,8 @@ def _why(format: str, exactly: bool) -> str:
 
 
 def _entry_pixels(entry: Entry) -> int:
-    return (entry.width or 0) * (entry.height or 0)
+    """Pixels of an entry's image; none of an original, whose pixels nobody computes."""
+    return (entry.width or 0) * (entry.height or 0) if entry.kind is EntryKind.RESCALED else 0
 
 
 def _entry_bytes(entry: Entry) -> int:

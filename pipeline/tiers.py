@@ -7,10 +7,10 @@ exact-pixels  the network's LR, and the image's pixels without loss
 exact         the network's LR, and the source's bytes
 
 Where the LR is smaller than the network reaches, it is a clean one in every tier.
-A file with something in it that no restore could bring back is kept beside its LR in every tier, as in ``exact``.
 
-An entry that would take more bytes than its source may, or misses its floor, is the source's bytes alone; not in the exact
-tiers, which are asked for with an LR.
+A file is kept beside its LR in every tier, as in ``exact``, where it has something that no restore could bring back, where
+it misses its floor, and where LR and latent would take more bytes than they may. Where the LR alone would take more, or is no
+smaller than the image, the file is kept without it; not in the exact tiers, which are asked for with an LR.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Any
 
 from pipeline.assets.names import with_extension
-from pipeline.core.errors import DecoderDied, DoesNotPay, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.core.errors import DecoderDied, ImageError, ImageTooLarge, UndecodableImage, UnwritableImage
+from pipeline.core.reasons import FILE_KEPT
 from pipeline.core.records import (
     Asset,
     Entry,
@@ -42,8 +42,8 @@ from pipeline.core.records import (
 from pipeline.engines.measure import measure, score
 from pipeline.latents import latent
 from pipeline.latents.coefficients import FRACTION
-from pipeline.pictures import lr_codec, originals
-from pipeline.pictures.picture import Picture, resize, resize_with_alpha, size_of
+from pipeline.pictures import clean_lr, lr_codec, originals
+from pipeline.pictures.picture import Picture, size_of
 
 STEPS = {Tier.BALANCED: 15 * FRACTION, Tier.HIGH: 10 * FRACTION}
 """The latent's quantisation step in the tiers that set it, in 64ths of a level: some 40 and 43 dB (six photographs of BSD100 at
@@ -55,13 +55,13 @@ MARGIN = 0.01
 USUAL = {FloorMetric.PSNR: 41.5, FloorMetric.PSNR_Y: 44.0, FloorMetric.SSIM: 18.0}
 """What a latent of USUAL_STEP brings about, in decibels: where the search for a floor begins."""
 
-COARSEST_PRECISION = 4
-"""Levels between the values of a clean LR, at most: no value is then further than 2 levels from the bicubic one."""
-
-LR_ERROR = 8.0
-"""What those levels are at scale 1. An LR pixel stands for scale^2 pixels, so as much error costs as many times more there."""
-
 EXACT = Quality(psnr=math.inf, psnr_y=math.inf, ssim=1.0)
+
+_OF_RESCALED = (
+    "lr", "lr_path", "lr_width", "lr_height", "lr_sha256", "clean", "alpha", "grey", "psnr", "psnr_y", "ssim",
+    "icc", "exif", "xmp",
+)  # fmt: skip
+"""What an entry without an LR has not."""
 
 Measure = Callable[[Pixels, Pixels], Quality]
 """Says how close a restore is to its image."""
@@ -85,79 +85,69 @@ class Draft:
         return self.data is not None
 
 
-def clean_lr(picture: Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
-    """Return a draft of a picture's clean LR: bicubic, over ``span`` with the last lines repeated, and no finer than pays."""
-    pixels, weights = picture.pixels, picture.alpha
-    height, width = pixels.shape[:2]
-    if span != (height, width):
-        repeated = ((0, span[0] - height), (0, span[1] - width))
-        pixels = np.pad(pixels, (*repeated, (0, 0)), mode="edge")
-        weights = None if weights is None else np.pad(weights, repeated, mode="edge")
-    (lr, _), alpha = resize_with_alpha(pixels, weights, lr_size), _lr_alpha(picture, lr_size)
-    if codec is LrCodec.AUTO and lr_codec.is_moderate(lr_size):
-        data, extension = lr_codec.encode_clean_lr(lr, alpha=alpha, icc=picture.profile)
-    else:
-        lr = rounded(lr, clean_precision((height, width), lr_size))
-        data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.profile)
+def clean_draft(picture: Picture, lr_size: Size, span: Size, codec: LrCodec) -> Draft:
+    """Return a draft of a picture's clean LR over ``span``: see :func:`pipeline.pictures.clean_lr.encode`."""
+    data, extension = clean_lr.encode(picture, lr_size, codec, span=span)
     return Draft(lr=lr_codec.decode_lr(data)[0], data=data, extension=extension)
-
-
-def _lr_alpha(picture: Picture, lr_size: Size) -> Pixels | None:
-    return None if picture.alpha is None else resize(picture.alpha, lr_size)
-
-
-def clean_precision(size: Size, lr_size: Size) -> int:
-    """Return how many levels the values of a clean LR that is coded without loss are apart, 1 to COARSEST_PRECISION."""
-    scale = math.sqrt(size[0] * size[1] / (lr_size[0] * lr_size[1]))
-    return max(1, min(COARSEST_PRECISION, round(LR_ERROR / scale)))
-
-
-def rounded(lr: Pixels, levels: int) -> Pixels:
-    """Return ``lr`` with every value at a multiple of ``levels``, or at 255."""
-    if levels == 1:
-        return lr
-    table: Pixels = np.minimum(np.rint(np.arange(256) / levels) * levels, 255).astype(np.uint8)
-    found: Pixels = table[lr]
-    return found
 
 
 def build_entry(
     asset: Asset, picture: Picture, drafts: Iterable[Draft], settings: Settings, *, measure: Measure = measure
 ) -> Entry:
-    """Return the entry of a picture: the smallest of those that its drafts make and that reach the floor.
+    """Return the entry of a picture: the smallest of those that its drafts make and that reach the floor, or its file's.
 
-    A lean draft that was not restored makes an entry without figures. Raises DoesNotPay where its source is better kept,
-    another ImageError where a codec cannot hold it without loss.
+    A lean draft that was not restored makes an entry without figures. Raises ImageError where a codec cannot hold it without
+    loss.
     """
     assert asset.data is not None
-    if keeps_whole(picture, settings):
-        settings = _as_exact(settings)
-        drafts = [replace(min(drafts, key=lambda draft: not draft.clean), restored=None)]
-        asset = replace(asset, note="; ".join(part for part in (kept_whole(picture.lost), asset.note) if part))
-    entries = []
+    if why := kept_for(picture, settings):
+        return _file_entry(asset, picture, drafts, settings, why)
+    drafts, entries = tuple(drafts), []
     for draft in drafts:
         kept = _latent(picture.pixels, draft, settings, measure)
         if kept is not None:
             entries.append(_entry(asset, picture, draft, *kept, settings))
     if not entries:
         assert settings.floor is not None
-        raise DoesNotPay(f"no latent brings it to the floor of {settings.floor:g} ({settings.floor_metric})")
+        missed = f"no latent brings it to the floor of {settings.floor:g} ({settings.floor_metric})"
+        return _file_entry(asset, picture, drafts, settings, missed)
     entry = min(entries, key=_stored_bytes)
-    size, bound = _stored_bytes(entry), entry.byte_size * (settings.max_ratio or math.inf)
-    if size > bound and entry.original is None:  # in the exact tiers whoever asked wants the LR beside the source
-        times = "" if settings.max_ratio == 1 else f" times {settings.max_ratio:g}"
-        raise DoesNotPay(f"its LR and what stands beside it take {size} bytes, the source {entry.byte_size}{times}")
+    size = _stored_bytes(entry)
+    if entry.original is None and size > _bound(entry, settings):  # whoever asks for an exact tier wants its LR as well
+        times = "" if settings.max_ratio in (1, None) else f" times {settings.max_ratio:g}"
+        parts = "LR" if entry.latent is None else "LR and latent"
+        return _file_entry(
+            asset, picture, drafts, settings, f"its {parts} would take {size} bytes, the source {entry.byte_size}{times}"
+        )
     return entry
 
 
-def kept_whole(lost: Iterable[str]) -> str:
-    """Return the sentence of an entry that keeps its source beside its LR."""
-    return f"its file is kept beside its LR: a restore would lack {', '.join(lost)}"
+def kept_for(picture: Picture, settings: Settings) -> str | None:
+    """Return why an entry keeps its file beside its LR before anything is made of it; None where it need not."""
+    if picture.beyond is not None:
+        return f"{picture.beyond}, which no restore brings back"
+    if picture.lost and settings.keep_if_lossy and settings.tier is not Tier.EXACT:
+        return f"a restore would lack {', '.join(picture.lost)}"
+    return None
 
 
-def keeps_whole(picture: Picture, settings: Settings) -> bool:
-    """Return whether an entry keeps its source beside its LR because its restore would lack something."""
-    return bool(picture.lost) and settings.keep_if_lossy and settings.tier is not Tier.EXACT
+def _file_entry(asset: Asset, picture: Picture, drafts: Iterable[Draft], settings: Settings, why: str) -> Entry:
+    """Return the entry of a file that is kept, with a clean LR unless that would not pay."""
+    draft = replace(min(drafts, key=lambda draft: not draft.clean), restored=None)
+    if not draft.clean:  # nothing need be hidden where the file is
+        draft = clean_draft(picture, size_of(draft.lr), size_of(picture.pixels), settings.lr_codec)
+    if settings.tier is not Tier.EXACT:  # which keeps every file
+        asset = replace(asset, note="; ".join(part for part in (f"{FILE_KEPT}: {why}", asset.note) if part))
+    entry = _entry(asset, picture, draft, None, EXACT, _as_exact(settings))
+    smaller = (entry.lr_height, entry.lr_width) != (entry.height, entry.width)
+    if settings.tier in (Tier.EXACT, Tier.EXACT_PIXELS) or (smaller and len(entry.lr or b"") <= _bound(entry, settings)):
+        return entry
+    of_rescaled: dict[str, Any] = dict.fromkeys(_OF_RESCALED)
+    return replace(entry, kind=EntryKind.ORIGINAL, tier=settings.tier, **of_rescaled)
+
+
+def _bound(entry: Entry, settings: Settings) -> float:
+    return entry.byte_size * (settings.max_ratio or math.inf)
 
 
 def original_entry(asset: Asset, error: ImageError | None, tier: Tier) -> tuple[Entry, Failure | None]:
@@ -274,7 +264,7 @@ def _entry(
 
 def _code_hiding(picture: Picture, lr: Pixels, codec: LrCodec) -> tuple[bytes, str]:
     """Code an LR that hides detail; raises UndecodableImage where it does not come back as it was."""
-    alpha = _lr_alpha(picture, size_of(lr))
+    alpha = clean_lr.lr_alpha(picture, size_of(lr))
     data, extension = lr_codec.encode_lr(lr, codec=codec, grey=picture.grey, alpha=alpha, icc=picture.profile)
     if (lr_codec.decode_lr(data)[0] != lr).any():  # a codec that is not lossless would make every figure a lie
         raise UndecodableImage(f"its LR does not come back from {extension} as it was")

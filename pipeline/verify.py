@@ -37,12 +37,12 @@ from pipeline.core.records import (
     Verification,
 )
 from pipeline.core.tally import Tally
+from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.lr import decode_lr, restore_lr
 from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import finish_picture, original_pixels
-from pipeline.pictures import decoding
 from pipeline.stores.store import Access, open_store
 
 NO_WORD = (StoreUnavailable, CredentialsMissing, CredentialsRefused, AccessDenied)
@@ -109,8 +109,9 @@ class VerifyWorker:
             tally.fail(shard.id, None, error)
         try:  # what is damaged above shows here which entries it took
             for entry in self.archive.entries(shard.id, lost=partial(tally.fail, shard.id)):
-                pixels = (entry.width or 0) * (entry.height or 0)
-                tally.add(original=entry.kind is EntryKind.ORIGINAL, pixels=pixels, bytes_in=entry.byte_size)
+                original = entry.kind is EntryKind.ORIGINAL
+                pixels = 0 if original else (entry.width or 0) * (entry.height or 0)
+                tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size)
                 self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
                 try:
                     check_entry(entry)

@@ -21,9 +21,9 @@ from iarn.lattice import axes_for
 from jobs.requests import RescaleJob
 from jobs.rescale import open_archive
 from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size
+from pipeline.decoders.decoding import decode
 from pipeline.engines.engine import Engine
 from pipeline.entry_picture import renamed
-from pipeline.pictures.decoding import decode
 from pipeline.pictures.lr_codec import encode_lr
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.rescale import RescaleWork

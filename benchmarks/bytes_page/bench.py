@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.support.page import Run
-from pipeline.core.records import LrCodec, Settings, TargetSize, Tier
+from pipeline.core.records import LrCodec, Settings, Tier
+from pipeline.core.target import TargetSize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import typer
 from jobs.commands.options import QUALITY, SIZE, SOURCE, STORE, Device, JsonLines, SourceAccess, Weights, with_pool
 from jobs.requests import RescaleJob
 from pipeline.cluster.options import PoolOptions
-from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier, Verification
+from pipeline.core.records import FloorMetric, LrCodec, Settings, Tier, Verification
+from pipeline.core.target import TargetSize
 from pipeline.stores.base import Access
 
 
@@ -48,7 +49,7 @@ def rescale(
     max_ratio: Annotated[
         float,
         typer.Option(
-            help="An entry larger than its source times this keeps the source alone; inf: never. Not for exact tiers.",
+            help="If LR and latent take more than the source times this, its file is kept; inf: never. Not for exact tiers.",
             rich_help_panel=QUALITY,
         ),
     ] = 1.0,

@@ -13,7 +13,8 @@ import numpy as np
 from pipeline.assets import shards
 from pipeline.core.errors import PipelineError, ShardError, StoreError
 from pipeline.core.records import Pixels, SourceShard
-from pipeline.pictures import decoding, writing
+from pipeline.decoders import decoding
+from pipeline.pictures import writing
 from pipeline.pictures.picture import Picture, resize
 from pipeline.reading.reader import ArchiveReader, EntryReader
 from pipeline.stores.store import Access, open_store

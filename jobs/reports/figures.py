@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs.inspect import summarise
 from pipeline.archives.archive import FORMAT_VERSION, Archive
+from pipeline.core.reasons import FILE_KEPT
 from pipeline.core.records import Commit, Failure
 from pipeline.core.tally import remember
 
@@ -124,7 +125,7 @@ class Share:
 
 @dataclass
 class Reasons:
-    """How many failures, or originals, there are of each class of reason, and a few of each."""
+    """How many failures, or files kept, there are of each class of reason, and a few of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Failure]] = field(default_factory=dict)
@@ -154,7 +155,7 @@ class Survey:
     ssim: Histogram = field(default_factory=lambda: Histogram(-1, 1, 4000))
     parts: Counter[str] = field(default_factory=Counter)
     tiers: dict[str, Share] = field(default_factory=dict)
-    originals: Reasons = field(default_factory=Reasons)
+    kept: Reasons = field(default_factory=Reasons)
     shards: int = 0
     unmeasured: int = 0
     _worst: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
@@ -191,8 +192,9 @@ class Survey:
         share = self._tier(_label(row))
         share.entries += 1
         share.bytes_in += row["byte_size"]
+        if row["kind"] == ORIGINAL or (row["reason"] or "").startswith(FILE_KEPT):
+            self.kept.add(Failure(shard_id=shard_id, key=row["key"], reason=row["reason"] or "no reason given"))
         if row["kind"] == ORIGINAL:
-            self.originals.add(Failure(shard_id=shard_id, key=row["key"], reason=row["reason"] or "no reason given"))
             return
         share.pixels += row["width"] * row["height"]
         psnr, ssim = row["psnr"], row["ssim"]
@@ -253,7 +255,7 @@ def figures(archive: Archive, *, sample: int | None = None, worst: int = 12) -> 
         "psnr": survey.psnr.figures(3, 48),
         "ssim": survey.ssim.figures(5, 48),
         "worst": survey.worst,
-        "originals": survey.originals.listed(),
+        "kept": survey.kept.listed(),
         "failures": failures.listed(),
         "times": times.figures(),
     }

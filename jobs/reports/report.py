@@ -38,7 +38,7 @@ def write_report(
         "shards": {"planned": shards, "done": totals.shards, "quarantined": totals.quarantined},
         "totals": _counts(totals),
         "failures_by_reason": dict(totals.reasons.most_common()),
-        "originals_by_reason": dict(totals.kept.most_common()),
+        "kept_by_reason": dict(totals.kept.most_common()),
         "kept_beside_lrs": totals.whole,
         "lost": dict(totals.lost.most_common()),
         "examples": {

@@ -20,8 +20,8 @@ from iarn.network import Cost, Rescaler
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import EmptySource, ImageError, InvalidOption
 from pipeline.core.records import Pixels, Size
+from pipeline.decoders.decoding import decode
 from pipeline.engines.engine import Engine
-from pipeline.pictures.decoding import decode
 from pipeline.pictures.picture import size_of
 from pipeline.planning.sources import find_source
 

@@ -27,6 +27,7 @@ COLUMNS = {
     "key": "string",
     "lr": "image",
     "kind": "string",
+    "stored": "string",
     "tier": "string",
     "reason": "string",
     "format": "string",
@@ -59,8 +60,8 @@ COLUMNS = {
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
 
-_SINCE_4 = frozenset({"grey", "parts", "lost", "modified", "permissions"})
-"""Columns that shards of version 3 lack."""
+_LATER = frozenset({"stored", "grey", "parts", "lost", "modified", "permissions"})
+"""Columns that earlier shards lack, of version 3 or 4."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
 _NUMBER = re.compile(r"~\d+(?=(\.[^/]*)?$)")
@@ -121,8 +122,8 @@ def size_of_part(entry: Entry, part: str) -> int:
 
 
 def there(columns: Collection[str], reader: RowReader) -> list[str]:
-    """Return those columns that a shard has: one of version 3 lacks what came later."""
-    return [name for name in columns if name in reader.columns or name not in _SINCE_4]
+    """Return those columns that a shard has: an earlier one lacks what came later."""
+    return [name for name in columns if name in reader.columns or name not in _LATER]
 
 
 def matcher(wanted: Wanted) -> Callable[[str], bool]:
@@ -168,6 +169,7 @@ def to_row(entry: Entry) -> dict[str, object]:
     row = {name: getattr(entry, name) for name in _ENTRY_FIELDS if name not in ("lr", "lr_path")}
     row["parts"] = [{"name": part.name, "data": part.data} for part in entry.parts]
     row["lost"] = list(entry.lost)
+    row["stored"] = entry.stored
     row["lr"] = None if entry.lr is None else {"bytes": entry.lr, "path": entry.lr_path}
     return row
 

@@ -16,6 +16,17 @@ class NothingSelected(UsageError):
         return f"No entry of {self.uri} matches {self.selection}. `iarn inspect {self.uri} --entries` lists what is there."
 
 
+class NothingWritten(UsageError):
+    """An archive was begun, and none of its shards is written."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.uri = uri
+
+    def __str__(self) -> str:
+        return f"No shard of {self.uri} is written yet. The `iarn rescale` that began it goes on with the same command."
+
+
 class NotAnArchive(ArchiveError):
     """There is no plan at a URI."""
 

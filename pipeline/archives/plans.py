@@ -16,7 +16,8 @@ from typing import Any
 
 from pipeline.archives.errors import UnsupportedFormat
 from pipeline.core.errors import DamagedObject, InvalidOption
-from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, TargetSize, Tier, Verification
+from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, SourceShard, Tier, Verification
+from pipeline.core.target import TargetSize
 
 FORMAT_VERSION = 4
 """Version of the archive format, in the plan, in every shard and in every commit; docs/format.md describes this one."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from pipeline.pictures.decoding import image_extensions
+from pipeline.decoders.decoding import image_extensions
 
 LONGEST_COMPONENT = 255
 """Bytes (UTF-8) of one path component, as file systems allow."""
@@ -21,7 +21,7 @@ _BESIDE = (  # what stands beside images; sound, films, documents, packed files,
     "db ini log py js css exe"
 )
 _UNREAD = (  # pictures that are not read; many raw ones begin as a TIFF of their thumbnail
-    "heic heif hif jxl dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 raw rwl pef srw 3fr fff iiq erf kdc dcr mos mrw x3f gpr"
+    "dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 raw rwl pef srw 3fr fff iiq erf kdc dcr mos mrw x3f gpr"
 )
 _OTHERS = frozenset(f"{_BESIDE} {_UNREAD}".split())
 

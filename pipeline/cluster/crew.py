@@ -35,7 +35,7 @@ from pipeline.core.errors import PipelineError, StoreUnavailable
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.reasons import by_class
 from pipeline.core.records import Failure, ShardReport, SourceShard
-from pipeline.pictures.apart import DECODE_SECONDS
+from pipeline.decoders.apart import DECODE_SECONDS
 
 COLLECT_SECONDS = 0.1
 """How often at most what has ended is collected: all of it at once, for looking costs a driver more than a shard does.

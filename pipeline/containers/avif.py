@@ -81,8 +81,12 @@ def _properties(data: bytes, begin: int, body: int, stop: int) -> Iterator[Part]
         profile = any(
             name == b"colr" and data[at : at + 4] in (b"prof", b"rICC") for name, _, at, _ in boxes(data, inside, finish)
         )
+        kinds = set()
         for name, own, at, end in boxes(data, inside, finish):
+            kinds.add(name)
             yield _property(data, name, own, at, end, profile)
+        if b"colr" not in kinds:  # then the pixels' own stream tells the colours, which no decoder here brings out
+            yield Part("colours", end, end, Fate.LOST)
     if end < stop:
         yield Part("iprp", end, stop, Fate.UNDERSTOOD)
 

@@ -9,7 +9,7 @@ from pipeline.containers.parts import Fate, Part, behind, is_padding, trailers
 from pipeline.core.records import Carried
 
 _DENSITY = slice(38, 46)
-_UNCOMPRESSED = {0, 3, 6}
+_PLAIN, _UNCOMPRESSED = 0, {0, 3, 6}
 _SRGB = {b"BGRs", b" niW"}
 _PLAIN_DENSITY = struct.pack("<ii", 3780, 3780)  # 96 dpi, which is written where nothing is said
 
@@ -18,7 +18,7 @@ def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a BMP file, in order and without gaps."""
     size, pixels, header = struct.unpack_from("<I4xII", data, 2)
     yield Part("header", 0, 14, Fate.UNDERSTOOD)
-    end, palette = 14 + header, pixels
+    end, palette, bits, compression = 14 + header, pixels, 0, 0
     if header >= 40:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
         plain = data[_DENSITY] in (bytes(8), _PLAIN_DENSITY)
@@ -37,7 +37,11 @@ def walk(data: bytes) -> Iterator[Part]:
         padding = is_padding(data[palette:pixels])
         yield Part("padding" if padding else "gap", palette, pixels, Fate.UNDERSTOOD if padding else Fate.LOST)
     stop = max(pixels, min(len(data), size))
-    yield Part("pixels", pixels, stop, Fate.UNDERSTOOD)
+    fourth = data[pixels + 3 : stop : 4] if bits == 32 and compression == _PLAIN else b""
+    hidden = bool(
+        fourth.strip(b"\0") and fourth.strip(b"\xff")
+    )  # which Pillow does not read, and other programs write as alpha
+    yield Part("alpha" if hidden else "pixels", pixels, stop, Fate.LOST if hidden else Fate.UNDERSTOOD)
     yield from behind(data, stop, Fate.CARRIED)
 
 

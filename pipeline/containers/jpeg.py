@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.containers import mpf
+from pipeline.containers.parts import MOST_PARTS, Fate, Part, behind, trailers
 from pipeline.core.records import Carried
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
@@ -27,7 +29,7 @@ _SIGNATURES: dict[tuple[int, bytes], tuple[str, Fate]] = {
     (0xE1, b"http://ns.adobe.com/xap/1.0/\0"): ("XMP", Fate.UNDERSTOOD),
     (0xE1, b"http://ns.adobe.com/xmp/extension/\0"): ("XMP-extension", Fate.CARRIED),
     (0xE2, b"ICC_PROFILE\0"): ("ICC", Fate.UNDERSTOOD),
-    (0xE2, b"MPF\0"): ("mpf", Fate.LOST),  # says where in the file other pictures stand
+    (0xE2, b"MPF\0"): ("mpf", Fate.LOST),  # unless its offsets are those of what stands behind the end
     (0xEB, b"JP"): ("jumbf", Fate.LOST),  # C2PA signs the file as it was; others change the picture
     (0xEE, b"Adobe"): ("Adobe", Fate.UNDERSTOOD),  # which transform the colours went through
 }
@@ -35,6 +37,29 @@ _SIGNATURES: dict[tuple[int, bytes], tuple[str, Fate]] = {
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a JPEG file, in order and without gaps."""
+    held: list[Part] = []  # from an index of pictures on: whether it can be carried shows where the first picture ends
+    for part in _parts(data):
+        if part.name == "mpf" or 0 < len(held) <= MOST_PARTS:
+            held.append(part)
+        else:
+            yield from held
+            held.clear()
+            yield part
+    yield from _with_index(data, held)
+
+
+def _with_index(data: bytes, held: list[Part]) -> list[Part]:
+    """Return the parts from an index of pictures on: carried, with what is behind the end, where it tells that rightly."""
+    if [part.name for part in held].count("mpf") != 1 or held[-1].name != "trailer":
+        return held
+    index, trailer = held[0], held[-1]
+    moved = mpf.loosened(data[index.start : index.end], index.start, trailer.start, len(data))
+    if moved is None:
+        return held
+    return [replace(index, name="MPF", fate=Fate.CARRIED, data=moved), *held[1:-1], replace(trailer, fate=Fate.CARRIED)]
+
+
+def _parts(data: bytes) -> Iterator[Part]:
     position, after = 0, Fate.CARRIED
     seen: set[str] = set()
     while position < len(data):
@@ -49,10 +74,10 @@ def walk(data: bytes) -> Iterator[Part]:
             continue
         end = min(len(data), position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big")))
         name, fate = _segment(marker, data[position + 4 : end])
-        if name == "XMP" and name in seen:
-            name, fate = "second-xmp", Fate.LOST
+        if name in ("XMP", "EXIF") and name in seen:
+            name, fate = f"second-{name.lower()}", Fate.LOST
         seen.add(name)
-        if name == "mpf":  # its offsets are no longer those of what stands behind the end
+        if name == "mpf":
             after = Fate.LOST
         if marker == _SOS:
             found = _NEXT_MARKER.search(data, end)
@@ -84,7 +109,10 @@ def _segment(marker: int, body: bytes) -> tuple[str, Fate]:
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
-    """Return a newly written JPEG with segments and trailer that its source had; a JFIF segment replaces its own."""
+    """Return a newly written JPEG with segments and trailer that its source had; a JFIF segment replaces its own.
+
+    An index of pictures tells where they are now.
+    """
     start, end = 2, 2
     own = b""
     while data[end] == 0xFF and (0xE0 <= data[end + 1] <= 0xEF or data[end + 1] == _COM):
@@ -93,5 +121,9 @@ def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
             own, start = data[end : end + length], end + length
         end += length
     first = b"".join(part.data for part in carried if part.name == "JFIF") or own
-    rest = b"".join(part.data for part in carried if part.name not in ("JFIF", "trailer"))
-    return b"".join((data[:2], first, data[start:end], rest, data[end:], trailers(carried)))
+    rest = [part for part in carried if part.name not in ("JFIF", "trailer")]
+    made = bytearray(b"".join((data[:2], first, data[start:end])))
+    stop = len(made) + sum(len(part.data) for part in rest) + len(data) - end
+    for part in rest:
+        made += mpf.fastened(part.data, len(made), stop) if part.name == "MPF" else part.data
+    return b"".join((made, data[end:], trailers(carried)))

@@ -10,6 +10,7 @@ from pipeline.core.records import Carried
 _HEAD = 8
 _UNDERSTOOD = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"eXIf", b"iDOT"}  # iDOT: where rows begin, for Apple
 _CARRIED = {b"cICP", b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI", b"tIME", b"sTER", b"oFFs", b"pCAL", b"sCAL"}
+_SINGLE = {b"eXIf": "second-exif", b"iCCP": "second-profile"}
 _BY_COLOUR_TYPE = {b"bKGD", b"sBIT"}  # whose meaning hangs on colour type and depth
 _XMP = b"XML:com.adobe.xmp\0"
 _RAW_EXIF = b"Raw profile type exif\0"
@@ -31,6 +32,7 @@ def walk(data: bytes) -> Iterator[Part]:
     kinds = {kind for kind, _, _ in found}
     same = data[24:25] == b"\x08" and data[25:26] != b"\x03" and b"tRNS" not in kinds  # 8 bits, no palette: written so again
     packets = [start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)]
+    last = {kind: start for kind, start, _ in found}
     yield Part("signature", 0, _HEAD, Fate.UNDERSTOOD)
     end = _HEAD
     for kind, start, end in found:
@@ -38,6 +40,8 @@ def walk(data: bytes) -> Iterator[Part]:
         text = data[start + 8 : start + 8 + len(_RAW_EXIF)]
         if start in packets[:-1]:  # the last is what is read
             yield Part("second-xmp", start, end, Fate.LOST)
+        elif kind in _SINGLE and start != last[kind]:
+            yield Part(_SINGLE[kind], start, end, Fate.LOST)
         elif kind in _UNDERSTOOD or start in packets or (text == _RAW_EXIF and b"eXIf" not in kinds):
             yield Part(name, start, end, Fate.UNDERSTOOD)
         elif kind in _CARRIED or (kind in _BY_COLOUR_TYPE and same) or (kind[:1].islower() and kind[3:].islower()):

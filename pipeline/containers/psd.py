@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from pipeline.containers.parts import Fate, Part, behind
 
-_UNDERSTOOD = {1039}  # the ICC profile
+PROFILE = 1039
+"""The number of the resource that is the ICC profile."""
 _NAMES = {1005: "density", 1028: "iptc", 1033: "thumbnail", 1036: "thumbnail", 1058: "exif", 1059: "exif", 1060: "xmp"}
 CHANNELS = {0: 1, 1: 1, 2: 1, 3: 3, 4: 4, 9: 3}
 """Channels of each colour mode: bitmap, grey, indexed, RGB, CMYK, Lab."""
@@ -44,20 +45,28 @@ def end_of_pixels(data: bytes) -> int:
     return len(data) if compression > 1 else int(start + 2 + size)
 
 
-def walk(data: bytes) -> Iterator[Part]:
-    """Yield the parts of a PSD file, in order and without gaps."""
-    position, layers, pixels = sections(data)
-    yield Part("header", 0, position + 4, Fate.UNDERSTOOD)
+def resources(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the number of each image resource, where it begins, where its content does, and where it ends."""
+    position, layers, _ = sections(data)
     position += 4
     while position + 12 <= layers:
         number, length = struct.unpack_from(">4xHB", data, position)
         at = position + 7 + length + (1 + length) % 2  # names are padded to an even length
         (size,) = struct.unpack_from(">I", data, at)
         end = min(layers, at + 4 + size + size % 2)
-        fate = Fate.UNDERSTOOD if number in _UNDERSTOOD else Fate.LOST
-        yield Part(_NAMES.get(number, "resources"), position, end, fate)
+        yield number, position, at + 4, end
         position = end
-    yield Part("padding", position, layers, Fate.UNDERSTOOD)
+
+
+def walk(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a PSD file, in order and without gaps."""
+    start, layers, pixels = sections(data)
+    yield Part("header", 0, start + 4, Fate.UNDERSTOOD)
+    end = start + 4
+    for number, begin, _, end in resources(data):
+        fate = Fate.UNDERSTOOD if number == PROFILE else Fate.LOST
+        yield Part(_NAMES.get(number, "resources"), begin, end, fate)
+    yield Part("padding", end, layers, Fate.UNDERSTOOD)
     layered = any(data[layers + 4 : pixels])
     yield Part("layers" if layered else "padding", layers, pixels, Fate.LOST if layered else Fate.UNDERSTOOD)
     end = min(len(data), end_of_pixels(data))

@@ -114,7 +114,7 @@ def _directory(data: bytes, directory: Directory) -> Iterator[Part]:
                     yield Part("values", each.at, min(len(data), each.at + len(each.values)), Fate.UNDERSTOOD)
                     if each.number == _INTEROPERABILITY:
                         further = Directory(data, *inner.numbers(_INTEROPERABILITY)[:1])
-                        yield Part("directory", further.start, further.end, Fate.UNDERSTOOD)
+                        yield Part("interoperability", further.start, further.end, Fate.LOST)
     yield Part("directory", directory.end - (8 if directory.big else 4), directory.end, Fate.UNDERSTOOD)
 
 

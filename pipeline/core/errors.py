@@ -6,6 +6,7 @@
     │   ├── PlanConflict            an archive was begun with other settings
     │   ├── EmptySource             nothing to rescale at a URI
     │   ├── NothingSelected         no entry matches what was asked for
+    │   ├── NothingWritten          an archive was begun, and none of its shards is written
     │   ├── NoSuchEntry             no entry has a key; a KeyError as well
     │   ├── AmbiguousKey            several shards have an entry of one key; a KeyError as well
     │   ├── NotKept                 an entry does not keep what was asked of it
@@ -29,7 +30,6 @@
     │   ├── UnsupportedImage
     │   ├── ImageTooLarge
     │   ├── SizeNotReachable
-    │   ├── DoesNotPay              the source's own bytes are the better entry
     │   └── UnwritableImage         a restored picture does not fit the format asked for
     ├── ArchiveError                an archive is not what it should be
     │   ├── NotAnArchive
@@ -270,14 +270,14 @@ class DecoderDied(ImageError):
 
 
 class UnsupportedImage(ImageError):
-    """A picture that 8-bit RGB with alpha cannot stand for."""
+    """A sound picture of a kind that no decoder here takes."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"not rescaled: {self.detail}; 8-bit grey, RGB and palette pictures of one frame are"
+        return f"not rescaled: {self.detail}, which is not decoded here"
 
 
 class ImageTooLarge(ImageError):
@@ -292,7 +292,7 @@ class ImageTooLarge(ImageError):
 
 
 class SizeNotReachable(ImageError):
-    """The target size would enlarge the picture, or shrink it further than the network can."""
+    """A size would enlarge the picture, or shrink it further than can be."""
 
     def __init__(self, width: int, height: int, lr_width: int, lr_height: int, advice: str) -> None:
         super().__init__(width, height, lr_width, lr_height, advice)
@@ -301,17 +301,6 @@ class SizeNotReachable(ImageError):
 
     def __str__(self) -> str:
         return f"not rescaled from {self.width} x {self.height} to {self.lr_width} x {self.lr_height}: {self.advice}"
-
-
-class DoesNotPay(ImageError):
-    """An entry would take more bytes than its source may, or cannot reach its floor."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"not rescaled: {self.detail}"
 
 
 class UnwritableImage(ImageError):

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 
 OTHER = "other"
 
+FILE_KEPT = "its file is kept"
+"""How the reason begins of an entry that keeps its source's file, beside its LR or without one, though its tier need not."""
+
 _OPTIONS = (
     "AWS configuration|access|archive|argument|columns|command|destination|format|images?|object|path|scale|size|source|store"
     "|target size|token"
@@ -30,14 +33,15 @@ REASONS = {
     # why one image is not rescaled, or not written
     "decoder-died": r"^cannot be decoded: its decoding (?:ends the process|took more than)",
     "undecodable": r"^cannot be decoded:",
-    "unsupported": r"^not rescaled: .*8-bit grey, RGB and palette pictures of one frame are",
+    "unsupported": r"^not rescaled: .*(?:which is not decoded here|8-bit grey, RGB and palette pictures of one frame are)",
     "too-large": r"^\d+ x \d+ pixels are more than the limit of \d+",
     "size-not-reachable": r"^not rescaled from \d+ x \d+ to",
-    "below-floor": r"^not rescaled: .*to the floor of",
-    "does-not-pay": r"^not rescaled: ",
+    "below-floor": r"^(?:not rescaled|its file is kept): .*to the floor of",
+    "does-not-pay": r"^(?:not rescaled: |its file is kept: its LR )",
+    "beyond-restoring": r"^its file is kept: .*, which no restore brings back",
     "written-otherwise": r"^written as ",
     "unwritable": r"^cannot be written as",
-    "kept-whole": r"(?:^|; )its file is kept beside its LR",
+    "kept-whole": r"^its file is kept(?: beside its LR)?: a restore would lack",
     # what was odd about an asset: one of several notes, perhaps
     "other-file": r"(?:^|; )kept as it is: no image",
     "no-image": r"(?:^|; )(?:no image beside|row \d+ has (?:the path .* but )?no image)",
@@ -81,6 +85,7 @@ REASONS = {
     "group-lost": r"^The workers of the training failed \(",
     "plan-conflict": r" was begun with other settings \(",
     "empty-source": r" holds no image, no \.tar and no \.parquet of images",
+    "nothing-written": r"^No shard of .* is written yet\.",
     "nothing-selected": r"^No entry of .* matches ",
     "no-such-entry": r"^No entry of .* has the key ",
     "ambiguous-key": r" entries of the key .*, in the shards ",

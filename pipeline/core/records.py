@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.core.errors import InvalidOption, SizeNotReachable
-from pipeline.core.option_values import parse_target
+from pipeline.core.errors import InvalidOption
+from pipeline.core.target import TargetSize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,10 +83,19 @@ class ShardKind(StrEnum):
 
 
 class EntryKind(StrEnum):
-    """Whether an entry stands for its asset by an LR or by the source's own bytes."""
+    """Whether an entry has an LR, or the source's own bytes alone."""
 
     RESCALED = "rescaled"
     ORIGINAL = "original"
+
+
+class Stored(StrEnum):
+    """What of the large image is stored beside the LR, if there is one: nothing, a latent, its pixels, or its file."""
+
+    NOTHING = "nothing"
+    LATENT = "latent"
+    PIXELS = "pixels"
+    FILE = "file"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)  # slots: there are millions of them in some listings
@@ -145,68 +153,6 @@ class Asset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetSize:
-    """The LR size that was asked for; exactly one field is set.
-
-    ``scale`` is (vertical, horizontal), each at least 1; ``max_side`` and ``max_pixels`` keep the aspect ratio; ``size`` is
-    (height, width).
-    """
-
-    scale: tuple[float, float] | None = None
-    max_side: int | None = None
-    max_pixels: int | None = None
-    size: Size | None = None
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        scale: str | None = None,
-        max_side: str | None = None,
-        max_pixels: str | None = None,
-        size: str | None = None,
-    ) -> TargetSize:
-        """Parse the options ``--scale 2.5 | 2x3``, ``--max-side 1024``, ``--max-pixels 1M``, ``--size 640x480``.
-
-        Raises InvalidOption where not exactly one is given or its value makes no sense.
-        """
-        return cls(**parse_target(scale=scale, max_side=max_side, max_pixels=max_pixels, size=size))
-
-    def resolve(self, image: Size) -> Size:
-        """Return the LR size (height, width) for an image of ``image`` (height, width).
-
-        A scale rounds up, so that no scale is above the one asked for. Raises SizeNotReachable where the target would enlarge
-        either side, or is no smaller than the image without having been asked for as a scale.
-        """
-        height, width = image
-        if self.scale is not None:
-            # As decimals, the way they were typed: 1130 / 1.13 is a little above 1000 in floats.
-            rows, columns = (Fraction(str(value)) for value in self.scale)
-            return math.ceil(height / rows), math.ceil(width / columns)
-        if self.size is not None:
-            lr = self.size
-        elif self.max_side is not None:
-            part = min(Fraction(1), Fraction(self.max_side, max(image)))
-            lr = (max(1, round(height * part)), max(1, round(width * part)))
-        else:
-            assert self.max_pixels is not None
-            across = max(1, math.isqrt(self.max_pixels * width // height))
-            down = max(1, min(math.isqrt(self.max_pixels * height // width), self.max_pixels // across))
-            lr = image if height * width <= self.max_pixels else (down, min(across, self.max_pixels // down))
-        if lr[0] > height or lr[1] > width or lr == image:
-            advice = "it is no larger than the target" if lr == image else "the target would enlarge it"
-            raise SizeNotReachable(width, height, lr[1], lr[0], advice)
-        return lr
-
-    def __str__(self) -> str:
-        if self.scale is not None:
-            return f"scale {self.scale[0]:g}x{self.scale[1]:g}"
-        if self.size is not None:
-            return f"size {self.size[1]}x{self.size[0]}"
-        return f"max-side {self.max_side}" if self.max_side is not None else f"max-pixels {self.max_pixels}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Quality:
     """How close a restore is to its image: PSNR over RGB and of the luma in dB (infinite where equal), SSIM of the luma."""
 
@@ -224,7 +170,8 @@ class Settings:
     """What a user chose for a rescale; with the source's shards and the model's digest it decides every byte written.
 
     ``floor`` is what every entry of the tier ``floor`` has to reach in ``floor_metric``, and None in the other tiers. An entry
-    that would take more than ``max_ratio`` times its source's bytes keeps the source instead; None lets it take any.
+    whose LR and latent would take more than ``max_ratio`` times its source's bytes keeps the source's file instead of the
+    latent, and of the LR as well where that alone would take more; None lets it take any.
     ``verify`` says which entries are measured (all where the tier needs the restore); ``all_files`` carries other files too.
     ``effort`` is how many steps of descent make an LR that hides detail better than the network's forward pass does.
     ``keep_if_lossy`` keeps the source beside the LR where a restore would lack something of it.
@@ -341,6 +288,15 @@ class Entry:
     permissions: int | None = None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def stored(self) -> Stored:
+        """What of the large image the entry has: told by its figures, whether its bytes were read or not."""
+        if self.kind is EntryKind.ORIGINAL:
+            return Stored.NOTHING if self.sha256 is None else Stored.FILE
+        if self.original_coding is not None:
+            return Stored.PIXELS if self.original_coding is OriginalCoding.PIXELS else Stored.FILE
+        return Stored.LATENT if self.tier.keeps_latent else Stored.NOTHING
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -353,9 +309,9 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """What became of one source shard; ``kept`` counts its originals by class of reason.
+    """What became of one source shard; ``originals`` counts entries without an LR, ``kept`` files kept by class of reason.
 
-    ``lost`` counts entries whose restore lacks something, by what that is, and ``whole`` those whose source is kept for it;
+    ``lost`` counts entries whose restore lacks something, by what that is, and ``whole`` files kept beside their LRs;
     ``notes`` tell what was done otherwise than asked and is no failure. ``compared`` counts restores measured by a verify.
     """
 

@@ -53,18 +53,20 @@ class Tally:
     examples: dict[str, list[Failure]] = field(default_factory=dict)
     """Of ``kept``, a few of each class."""
 
-    def add(self, *, original: bool, pixels: int, bytes_in: int, key: str = "", reason: str | None = None) -> None:
-        """Count one entry; an original by its ``reason``, where that is news, and perhaps as an example of it."""
-        if original and reason is not None:
+    def add(
+        self, *, original: bool, pixels: int, bytes_in: int, whole: bool = False, key: str = "", reason: str | None = None
+    ) -> None:
+        """Count one entry: an ``original`` has no LR, a ``whole`` one its file beside it; these by reason, where it is news."""
+        if (original or whole) and reason is not None:
             self.kept[remember(self.examples, Failure(shard_id="", key=key, reason=reason))] += 1
         self.entries += 1
         self.originals += original
+        self.whole += whole
         self.pixels += pixels
         self.bytes_in += bytes_in
 
-    def lacks(self, lost: Iterable[str], *, whole: bool) -> None:
-        """Count what an entry's restore lacks, or that it lacks nothing because its source is kept for it."""
-        self.whole += whole
+    def lacks(self, lost: Iterable[str]) -> None:
+        """Count what an entry's restore lacks."""
         self.lost.update(lost)
 
     def fail(self, shard_id: str, key: str | None, reason: object) -> None:

@@ -27,15 +27,10 @@ class LrToRestore:
 
 def decode_lr(entry: Entry) -> Pixels:
     """Return the LR's pixels (h, w, 3); DamagedEntry where they cannot be decoded."""
-    return decode_lr_with_alpha(entry)[0]
-
-
-def decode_lr_with_alpha(entry: Entry) -> tuple[Pixels, Pixels | None]:
-    """Return the LR's pixels and its alpha (h, w), None where it is opaque; DamagedEntry where they cannot be decoded."""
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "the entry has none")
     try:
-        return lr_codec.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))
+        return lr_codec.decode_lr(entry.lr, size=(entry.lr_height or 0, entry.lr_width or 0))[0]
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "LR", error.detail) from None
 

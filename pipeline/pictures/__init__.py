@@ -1,5 +1,5 @@
-"""Files of pictures: decoding with one policy, restored files, LRs, originals made smaller; the only Pillow and imagecodecs.
+"""Pictures to files: restored files, LRs, originals made smaller; the only imagecodecs, and with ``decoders`` the only Pillow.
 
-In: a file's bytes. Out: a :class:`~pipeline.pictures.picture.Picture`, 8-bit RGB with alpha and metadata apart, and back.
-A format is added in ``decoding`` (what is read) and ``writing`` (what a restore writes).
+In: a :class:`~pipeline.pictures.picture.Picture`, 8-bit RGB with alpha and metadata apart. Out: the bytes of a file, and back.
+A format that a restore writes is added in ``writing``.
 """

@@ -7,8 +7,10 @@ the library offers no way to, so what is written declares sRGB (or a grey of sRG
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.errors import UndecodableImage, UnwritableImage
 from pipeline.core.records import Pixels
@@ -19,7 +21,7 @@ LOSSLESS_EFFORT = 3
 """Measured on eight photographs at 800 pixels, one thread: 10.23 bits per pixel in 0.16 s/MP (effort 1: 12.1 in 0.01; 7: 9.99
 in 1.65)."""
 
-_REFUSALS = (RuntimeError, ValueError, MemoryError, OverflowError, TypeError)  # the library's own are RuntimeErrors
+_REFUSALS = (RuntimeError, ValueError, MemoryError, OverflowError, TypeError, IndexError)  # the library's own are RuntimeErrors
 
 
 def _library() -> ModuleType:
@@ -99,6 +101,30 @@ def decompress_zstd(data: bytes, *, size: int) -> bytes:
         return bytes(_library().zstd_decode(data, out=size))
     except _REFUSALS as error:
         raise UndecodableImage(f"Zstandard: {_sentence(error)}") from error
+
+
+def decode_samples(codec: str, data: bytes) -> NDArray[Any]:
+    """Return the samples (H, W) or (H, W, C), or as the file has its planes; ``codec`` is one of those named here.
+
+    Of several frames the first. Raises UndecodableImage where it is damaged.
+    """
+    one: dict[str, Any] = {"numthreads": 1}
+    options = {"jpegxl": {"index": 0, **one}, "jpeg2k": one, "tiff": {"index": 0}, "jpeg": {}, "png": {}}
+    try:
+        samples = np.asarray(getattr(_library(), f"{codec}_decode")(data, **options[codec]))
+    except _REFUSALS as error:
+        raise UndecodableImage(f"{codec.upper()}: {_sentence(error)}") from error
+    if samples.ndim not in (2, 3) or 0 in samples.shape:
+        raise UndecodableImage(f"{codec.upper()}: samples of shape {samples.shape} are no picture")
+    return samples
+
+
+def unpack_bits(data: bytes) -> bytes:
+    """Return what PackBits (TIFF 6.0, 9) coded, one line of a picture; raises UndecodableImage on damage."""
+    try:
+        return bytes(_library().packbits_decode(data))
+    except _REFUSALS as error:
+        raise UndecodableImage(f"PackBits: {_sentence(error)}") from error
 
 
 def _sentence(error: BaseException) -> str:

@@ -6,11 +6,13 @@ lossless JPEG XL. Everything is decoded again and compared before it is taken, a
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 
 import numpy as np
 
+from pipeline.containers import jxl
 from pipeline.core.errors import UndecodableImage, UnwritableImage
 from pipeline.core.records import OriginalCoding, Pixels, Size
 from pipeline.pictures import codecs
@@ -52,9 +54,6 @@ _recompressing = threading.Lock()
 _JPEG = b"\xff\xd8\xff"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # Huffman-coded: baseline, extended, progressive
 _SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # what may stand before a frame
-_CODESTREAM = b"\xff\x0a"
-_LENGTH_BITS = (9, 13, 18, 30)
-_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def pack(data: bytes) -> tuple[bytes, OriginalCoding]:
@@ -112,7 +111,7 @@ def unpack(data: bytes, coding: OriginalCoding, *, size: int) -> bytes:
     elif coding is OriginalCoding.ZSTD:
         found = codecs.decompress_zstd(data, size=size)
     else:
-        pixels = _jxl_pixels(data)
+        pixels = math.prod(jxl.size(data))
         if not 0 < pixels <= JPEG_PIXELS:
             raise UndecodableImage(f"JPEG XL: a picture of {pixels} pixels; 1 to {JPEG_PIXELS} were expected")
         found = codecs.rebuild_jpeg(data, size=size)
@@ -178,49 +177,3 @@ def _jpeg_pixels(data: bytes) -> int:
             break
         position += 2 + length
     return 0
-
-
-def _jxl_pixels(data: bytes) -> int:
-    """Return how many pixels the header of a JPEG XL file announces (ISO/IEC 18181-1, SizeHeader); 0 where it has none."""
-    head = _codestream_head(data)
-    if not head.startswith(_CODESTREAM):
-        return 0
-    bits = int.from_bytes(head[2:], "little")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        value = bits & ((1 << count) - 1)
-        bits >>= count
-        return value
-
-    small = take(1)
-
-    def length() -> int:
-        return 8 * (take(5) + 1) if small else take(_LENGTH_BITS[take(2)]) + 1
-
-    height = length()
-    ratio = take(3)
-    if not ratio:
-        return height * length()
-    over, under = _RATIOS[ratio - 1]
-    return height * (height * over // under)
-
-
-def _codestream_head(data: bytes) -> bytes:
-    """Return the first 11 bytes, or all there are, of a JPEG XL codestream, bare or in boxes (ISO/IEC 18181-2)."""
-    if data.startswith(_CODESTREAM):
-        return data[:11]
-    head, position = b"", 0
-    while len(head) < 11 and position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        start = position + 8
-        if length == 1:
-            length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
-        end = position + length if length else len(data)
-        if end < start:
-            break
-        if kind in (b"jxlc", b"jxlp"):
-            start += 4 if kind == b"jxlp" else 0  # the part's number
-            head += data[start : min(end, start + 11)]
-        position = end
-    return head[:11]

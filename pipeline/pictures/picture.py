@@ -23,7 +23,8 @@ class Picture:
     ``format`` (Pillow's names) are the source file's, ``icc`` and ``xmp`` its bytes. ``exif`` is its EXIF block with its
     orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are, gets a block of them.
     ``parts`` are what a file of the same format gets back as it was, and ``lost``
-    the words for what no file written from this picture will have.
+    the words for what no file written from this picture will have. ``beyond`` says how the source is more than these pixels,
+    as in "it has 16 bits per channel"; None where they are all of it.
     """
 
     pixels: Pixels
@@ -37,6 +38,7 @@ class Picture:
     xmp: bytes | None
     parts: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
+    beyond: str | None = None
 
     @property
     def profile(self) -> bytes | None:

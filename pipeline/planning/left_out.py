@@ -14,7 +14,7 @@ LEFT_OUT = "left-out.jsonl"
 
 HIDDEN = "it is hidden: its name or a folder's begins with a dot"
 IN_ARCHIVE = "it belongs to an archive of this program"
-NO_IMAGE = "it is no image that is read, and beside none"
+NO_IMAGE = "by its name, or where that tells nothing by its first bytes, it is no image that is read, and it is beside none"
 NOT_TO_BE_READ = "its name tells of no image, and it cannot be looked into"
 NOT_LOOKED_INTO = "its name tells of no image; --sniff looks at its first bytes"
 LATE = "it came beside a file that was planned without it, and whose entry stands without it"

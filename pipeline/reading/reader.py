@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.archives.archive import Archive
-from pipeline.archives.entries import COLUMNS, PARTS, Wanted, check_lr, source_bytes
+from pipeline.archives.entries import COLUMNS, PARTS, Wanted, source_bytes
 from pipeline.archives.errors import NothingSelected
-from pipeline.core.errors import InvalidOption
+from pipeline.core.errors import DamagedEntry, ImageError, InvalidOption, UndecodableImage
 from pipeline.core.options import RestoreOptions
-from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Tier
+from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Stored, Tier
 from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread
-from pipeline.engines.lr import decode_lr_with_alpha, restore_lr
-from pipeline.entry_picture import check_restored_size, resized, restore_entry
+from pipeline.engines.lr import restore_lr
+from pipeline.entry_picture import check_restored_size, lr_file, resized, restore_entry
+from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.reading.keys import KeyIndex
@@ -242,7 +243,7 @@ class EntryReader:
 
     @property
     def kind(self) -> EntryKind:
-        """``rescaled``, or ``original`` for one whose source's bytes were kept; ``reason`` says why."""
+        """``rescaled`` where there is an LR, ``original`` where the source's bytes stand alone; ``reason`` says why."""
         return self.record.kind
 
     @property
@@ -251,14 +252,25 @@ class EntryReader:
         return self.record.tier
 
     @property
+    def stored(self) -> Stored:
+        """What of the large image is stored: ``nothing``, a ``latent``, the ``pixels``, or the ``file``."""
+        return self.record.stored
+
+    @property
     def reason(self) -> str | None:
-        """Why an original was kept, or what was odd about the source."""
+        """Why the source's file was kept, or what was odd about it."""
         return self.record.reason
 
     @property
     def size(self) -> Size | None:
-        """Height and width of the upright image in pixels; None for originals."""
+        """Height and width of the upright image in pixels; None for originals that are no picture."""
         return None if self.record.height is None or self.record.width is None else (self.record.height, self.record.width)
+
+    @property
+    def lr_size(self) -> Size | None:
+        """Height and width of the stored LR in pixels; None where there is none."""
+        height, width = self.record.lr_height, self.record.lr_width
+        return None if height is None or width is None else (height, width)
 
     @property
     def psnr(self) -> float | None:
@@ -272,17 +284,22 @@ class EntryReader:
 
     @property
     def lr_bytes(self) -> bytes:
-        """The LR's file, as stored; raises NotKept for originals, NotRead."""
-        self._need("lr")
-        if self.record.lr is None:
-            raise NotKept(self.key, "LR", "the source's own bytes stand for it; original() gives them, restore() decodes them")
-        return self.record.lr
+        """The LR's file: as stored, or made of the source's bytes where they stand alone.
+
+        Raises NotKept where those are no picture either, NotRead, DamagedEntry.
+        """
+        self._need("lr", *(("original",) if self.kind is EntryKind.ORIGINAL else ()))
+        try:
+            return lr_file(self.record, self._archive.plan.settings)[0]
+        except ImageError as error:
+            raise NotKept(self.key, "LR", f"its source's own bytes, which original() gives, {error}") from None
 
     def lr(self) -> Pixels:
-        """Return the LR's pixels, upright: (h, w, 3) uint8, or (h, w, 4) where it has alpha; raises NotKept, DamagedEntry."""
-        if self.lr_bytes:
-            check_lr(self.record)
-        return _with_alpha(*decode_lr_with_alpha(self.record))
+        """Return the LR's pixels, upright: (h, w, 3) uint8, or (h, w, 4) where it has alpha; raises what ``lr_bytes`` does."""
+        try:
+            return _with_alpha(*lr_codec.decode_lr(self.lr_bytes, size=self.lr_size))
+        except UndecodableImage as error:
+            raise DamagedEntry(self.key, "LR", error.detail) from None
 
     def original(self) -> bytes | None:
         """Return the source's own bytes where they are kept (tier ``exact``, originals), else None; raises DamagedEntry."""

@@ -60,12 +60,12 @@ def test_a_terminal_gets_a_summary_by_class(monkeypatch: pytest.MonkeyPatch) -> 
         reporter.done(Failure(shard_id=f"00000000{index}-b", key=None, reason=str(NotFound(f"[red]{index}[/red]"))))
     reporter.summary(archive="s3://bucket/[bold]archive")
     shown = terminal.getvalue().splitlines()
-    assert shown[0].startswith("4 entries (347 kept as originals) in 1 of 3 shards, 5.0 MB → 700.0 kB")
+    assert shown[0].startswith("4 entries (347 without an LR) in 1 of 3 shards, 5.0 MB → 700.0 kB")
     assert shown[1:] == [
-        "  346 kept as originals: does-not-pay",
+        "  346 files kept: does-not-pay",
         *(f"    000000000-a {size}.jpg: {pay.format(size)}" for size in (9, 10, 11)),
         "    … and 343 more",
-        "  1 kept as originals: undecodable",
+        "  1 files kept: undecodable",
         "  5 failed: not-found",
         *(f"    00000000{index}-b: {NotFound(f'[red]{index}[/red]')}" for index in range(3)),
         "    … and 2 more",
@@ -122,7 +122,7 @@ def test_a_report_tells_the_job_as_a_whole(tmp_path: Path) -> None:
         "entries": 8, "originals": 2, "pixels": 4_000_000, "bytes_in": 10_000_000, "bytes_out": 1_400_000, "failures": 1
     }  # fmt: skip
     assert report["quarantined"] == ["000002-c"]
-    assert report["originals_by_reason"] == {"does-not-pay": 1}
+    assert report["kept_by_reason"] == {"does-not-pay": 1}
     assert report["examples"] == {
         "does-not-pay": [{"shard_id": "000001-b", "key": "a.jpg", "reason": pays.reason}],
         "other": [{"shard_id": "000002-c", "key": None, "reason": "it is gone"}],

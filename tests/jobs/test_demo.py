@@ -17,7 +17,7 @@ from jobs.demo import main, quick_cases
 from jobs.demo_figures import Row, Summary, table
 from jobs.reports import sheet
 from pipeline.cluster import pool
-from pipeline.pictures.decoding import decode
+from pipeline.decoders.decoding import decode
 from pipeline.pictures.picture import label
 from tests.support.pictures import photo, saved
 
@@ -105,7 +105,7 @@ def test_it_tells_what_it_does(first: Run) -> None:
     assert first.said.count("iarn rescale") == first.said.count("iarn restore") == 2
     assert "[1/2]" in first.said
     assert "[2/2]" in first.said
-    assert "2 entries (0 kept as originals) in 1 of 1 shards" in first.said
+    assert "2 entries (0 without an LR) in 1 of 1 shards" in first.said
     assert "{" not in first.said
     last = first.printed.splitlines()[-2:]
     assert [Path(line.rpartition(" ")[2]) for line in last] == [first.out / "before-after.png", first.out / "report.html"]

@@ -12,7 +12,8 @@ import pytest
 from jobs.inspect import summarise
 from pipeline.archives.plans import decode_plan, encode_plan
 from pipeline.core.errors import DamagedObject, InvalidOption, PlanConflict
-from pipeline.core.records import Pixels, Settings, TargetSize, Tier
+from pipeline.core.records import Pixels, Settings, Tier
+from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Downscale, Engine
 from tests.support import workshop
 from tests.support.workshop import Sample

@@ -83,12 +83,12 @@ def test_takeouts_cut_names_find_their_photograph(tmp_path: Path) -> None:
     """Protects dates, places and albums of Google's exports: each JSON is beside its photograph, and comes back so."""
     files = {f"Photos/{name}": PHOTO for name in TAKEOUT}
     about = {f"Photos/{name}": name.encode() for name in TAKEOUT.values() if name}
-    source = source_of(tmp_path / "source", files | about | {"Photos/metadata.json": b"{}", "Photos/IMG_1.HEIC": b"heic"})
+    source = source_of(tmp_path / "source", files | about | {"Photos/metadata.json": b"{}", "Photos/IMG_1.DNG": b"raw"})
     result = workshop.rescale(source, tmp_path / "archive")
     assert not result.failures
     found = {entry.key.removeprefix("Photos/"): [data.decode() for data in entry.sidecars.values()] for entry in result.entries}
     assert found == {name: [text] if text else [] for name, text in TAKEOUT.items()}
-    assert listed(tmp_path / "archive") == {"Photos/metadata.json", "Photos/IMG_1.HEIC"}
+    assert listed(tmp_path / "archive") == {"Photos/metadata.json", "Photos/IMG_1.DNG"}
     assert not workshop.failures(workshop.restore(result, tmp_path / "out"))
     assert workshop.written(tmp_path / "out").keys() == files.keys() | about.keys()
 
@@ -100,7 +100,7 @@ def listed(archive: Path) -> set[str]:
 
 OTHERS = {
     "film.MP4": b"a film" * 99,
-    "a/IMG.HEIC": b"\0\0\0\x18ftypheic",
+    "a/IMG.DNG": b"II*\0 raw",
     "a/README": b"",
     ".cache/x.bin": b"\x01",
     "n.txt": b"n",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core.records import Entry, EntryKind, Tier
+from pipeline.core.records import Entry, Stored, Tier
 from tests.support import containers, pictures, workshop
 from tests.support.containers import FILM, IPTC, PLAIN, chunk, segment
 from tests.support.pictures import METADATA_FORMATS, ORIENTATIONS, XMP, decoded, exif, photo, saved, srgb_profile, with_metadata
@@ -209,7 +209,7 @@ def test_what_is_not_kept_is_named(folder: Folder) -> None:
     for number, (odd, entry, path) in folder.there_and_back("named", tier=Tier.LEAN, keep_if_lossy=False).items():
         restored, told = path.read_bytes(), f"{number}-{odd.name}: {entry.lost}"
         if entry.original is not None:
-            assert (entry.kind, restored, entry.lost) == (EntryKind.ORIGINAL, odd.data, ()), told
+            assert (entry.stored, restored, entry.lost) == (Stored.FILE, odd.data, ()), told
             continue
         gone = {word for word, data in odd.inside.items() if data not in restored}
         assert gone <= set(entry.lost), told

@@ -22,7 +22,8 @@ from pipeline.archives.commits import read_commit
 from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards
 from pipeline.core.errors import UnwritableImage
-from pipeline.core.records import EntryKind, LrCodec, ShardKind, TargetSize, Tier
+from pipeline.core.records import EntryKind, LrCodec, ShardKind, Tier
+from pipeline.core.target import TargetSize
 from pipeline.outputs.outputs import OutputKind
 from pipeline.pictures import lr_codec
 from pipeline.pictures.orientation import upright
@@ -206,21 +207,16 @@ def test_any_scale_works_in_every_tier(tmp_path: Path, target: TargetSize, expec
     assert metrics.psnr(original, back) >= floor
 
 
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [(TargetSize(size=(64, 64)), "enlarge"), (TargetSize(max_side=64), "no larger")],
-    ids=str,
-)
-def test_a_size_out_of_reach_keeps_the_source_and_is_no_failure(tmp_path: Path, target: TargetSize, words: str) -> None:
-    """Protects small images: what would grow keeps its bytes with the reason, and the job is a success."""
+@pytest.mark.parametrize("target", [TargetSize(size=(64, 64)), TargetSize(max_side=64)], ids=str)
+def test_a_target_that_would_enlarge_leaves_the_picture_as_large_as_it_is(tmp_path: Path, target: TargetSize) -> None:
+    """Protects small images: none is enlarged, each has an LR, and the job is a success."""
     (sample,) = workshop.samples(1)
     result = workshop.rescale(workshop.as_folder(tmp_path / "source", [sample]), tmp_path / "archive", target=target)
     (entry,) = result.entries
-    assert (entry.kind, source_bytes(entry), entry.sha256) == (EntryKind.ORIGINAL, sample.data, digest(sample.data))
-    assert entry.sidecars == sample.sidecars
-    assert words in workshop.sentence(entry.reason or "")
+    assert (entry.kind, entry.sha256, entry.sidecars) == (EntryKind.RESCALED, digest(sample.data), sample.sidecars)
+    assert (entry.lr_height, entry.lr_width) == (entry.height, entry.width)
     assert not result.failures
-    assert result.reports[0].originals == 1
+    assert result.reports[0].originals == 0
 
 
 def test_a_picture_that_its_codec_cannot_hold_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import pytest
 from pipeline import rescale
 from pipeline.assets import shards
 from pipeline.core.records import Asset, Tier
+from pipeline.decoders import decoding
 from pipeline.engines.engine import Downscale
-from pipeline.pictures import decoding
 from pipeline.pictures.picture import Picture
 from tests.support import pictures, workshop
 from tests.support.workshop import Arrays, Sample, batch_on_the_cpu

@@ -18,8 +18,9 @@ from iarn.lattice import axes_for
 from pipeline import tiers
 from pipeline.archives.entries import source_bytes
 from pipeline.core.errors import InvalidOption
-from pipeline.core.records import EntryKind, FloorMetric, LrCodec, OriginalCoding, Pixels, Settings, TargetSize, Tier
-from pipeline.pictures import writing
+from pipeline.core.records import EntryKind, FloorMetric, LrCodec, OriginalCoding, Pixels, Settings, Stored, Tier
+from pipeline.core.target import TargetSize
+from pipeline.pictures import clean_lr, writing
 from pipeline.pictures.picture import Picture
 from tests.support import workshop
 from tests.support.pictures import photo
@@ -46,7 +47,7 @@ def png(pixels: Pixels) -> bytes:
 def clean(pixels: Pixels, lr_size: tuple[int, int], codec: LrCodec) -> tiers.Draft:
     """Return the draft of a clean LR, over the span that the network would have."""
     rows, columns = axes_for((pixels.shape[0], pixels.shape[1]), lr_size)
-    return tiers.clean_lr(picture_of(pixels), lr_size, (rows.span, columns.span), codec)
+    return tiers.clean_draft(picture_of(pixels), lr_size, (rows.span, columns.span), codec)
 
 
 @given(height=st.integers(4, 60), width=st.integers(4, 60), lower=st.integers(1, 4), seed=st.integers(0, 50))
@@ -55,7 +56,7 @@ def test_a_clean_lr_is_the_bicubic_one(height: int, width: int, lower: int, seed
     pixels, lr_size = photo(height, width, seed=seed), (-(-height // lower), -(-width // 2))
     draft = clean(pixels, lr_size, LrCodec.PNG)
     expected = metrics.bicubic_lr(tensor(pixels), axes_for((height, width), lr_size))[0].permute(1, 2, 0).numpy() * 255
-    levels = tiers.clean_precision((height, width), lr_size)
+    levels = clean_lr.precision((height, width), lr_size)
     assert draft.clean
     assert np.abs(draft.lr - expected).max() <= levels / 2 + 1
     assert (draft.lr % levels == 0)[draft.lr < 255].all()
@@ -64,7 +65,7 @@ def test_a_clean_lr_is_the_bicubic_one(height: int, width: int, lower: int, seed
 @pytest.mark.parametrize(("scale", "levels"), [(1, 4), (2, 4), (3, 3), (4, 2)])
 def test_a_clean_lr_is_no_finer_than_pays(scale: int, levels: int) -> None:
     """Protects bytes of LRs coded without loss, and viewers from steps that one could see: coarser at small scales."""
-    assert tiers.clean_precision((400, 400), (400 // scale, 400 // scale)) == levels
+    assert clean_lr.precision((400, 400), (400 // scale, 400 // scale)) == levels
 
 
 def test_a_clean_lr_as_avif_stays_close() -> None:
@@ -143,14 +144,14 @@ def test_the_smaller_entry_is_stored(tmp_path: Path) -> None:
 
 
 def test_a_floor_out_of_reach_keeps_the_source(tmp_path: Path) -> None:
-    """Protects the promise of a floor: what cannot reach it is kept as it was, with the reason, and is no failure."""
+    """Protects the promise of a floor: what cannot reach it keeps its file, with the reason, and is no failure."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     sample = Sample(key="noise.png", data=png(noise))
     result = workshop.rescale(
         workshop.as_folder(tmp_path / "source", [sample]), tmp_path / "archive", tier=Tier.FLOOR, floor=90.0
     )
     (entry,) = result.entries
-    assert (entry.kind, source_bytes(entry)) == (EntryKind.ORIGINAL, sample.data)
+    assert (entry.stored, source_bytes(entry)) == (Stored.FILE, sample.data)
     assert "floor of 90 (psnr)" in workshop.sentence(entry.reason or "")
     assert not result.failures
 
@@ -204,11 +205,11 @@ def test_a_jpeg_is_kept_in_fewer_bytes(tmp_path: Path) -> None:
     """Protects `exact`: a JPEG is stored smaller than it is, and the identical file comes back."""
     data = (Path(__file__).parents[2] / "samples/mural.jpg").read_bytes()
     source = workshop.as_folder(tmp_path / "source", [Sample(key="mural.jpg", data=data)])
-    target = TargetSize(max_side=100_000)  # keeps every image as it is
-    result = workshop.rescale(source, tmp_path / "archive", target=target, pixel_limit=100_000_000)
+    settings = {"tier": Tier.EXACT, "target": TargetSize(max_side=64), "pixel_limit": 100_000_000}
+    result = workshop.rescale(source, tmp_path / "archive", **settings)
     (entry,) = result.entries
     assert entry.original is not None
-    assert (entry.kind, entry.original_coding) == (EntryKind.ORIGINAL, OriginalCoding.JXL)
+    assert (entry.kind, entry.original_coding) == (EntryKind.RESCALED, OriginalCoding.JXL)
     assert len(entry.original) < 0.9 * len(data)
     workshop.restore(result, tmp_path / "back")
     assert (tmp_path / "back/mural.jpg").read_bytes() == data

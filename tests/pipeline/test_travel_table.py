@@ -13,7 +13,7 @@ import pytest
 from pipeline.containers.account import WALKERS
 from pipeline.containers.parts import Fate
 from pipeline.core.records import Entry
-from pipeline.pictures import decoding
+from pipeline.decoders import decoding
 from tests.support import workshop
 from tests.support.containers import CARRIED, LOST, PLAIN
 from tests.support.workshop import Sample

@@ -14,7 +14,8 @@ from jobs.requests import ReportJob
 from pipeline.archives.entries import drawn
 from pipeline.archives.plans import decode_plan, encode_plan
 from pipeline.core.errors import InvalidOption, PlanConflict
-from pipeline.core.records import Entry, EntryKind, Settings, TargetSize, Tier, Verification
+from pipeline.core.records import Entry, EntryKind, Settings, Tier, Verification
+from pipeline.core.target import TargetSize
 from pipeline.reading.reader import open_archive
 from pipeline.rescale import VERIFIED_SHARE
 from tests.support import workshop

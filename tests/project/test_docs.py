@@ -16,7 +16,8 @@ from jobs.cli import app
 from jobs.commands.rescale import tier_for
 from jobs.training.recipe import read_config
 from pipeline.core.reasons import REASONS
-from pipeline.core.records import Settings, TargetSize
+from pipeline.core.records import Settings
+from pipeline.core.target import TargetSize
 from pipeline.restore import RestoreOptions
 from tests.project.test_layers import LAW
 from tests.support.pictures import photo, saved

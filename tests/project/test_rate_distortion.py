@@ -17,9 +17,10 @@ from benchmarks.bytes_page.bench import Bench, Target
 from benchmarks.bytes_page.curves import DEFAULT, TUNED, Point
 from benchmarks.bytes_page.plot import plot
 from benchmarks.bytes_page.rows import Folder, Row, row
-from pipeline.core.records import Entry, EntryKind, LrCodec, Pixels, Settings, Size, TargetSize, Tier
+from pipeline.core.records import Entry, EntryKind, LrCodec, Pixels, Settings, Size, Tier
+from pipeline.core.target import TargetSize
+from pipeline.decoders.decoding import decode
 from pipeline.engines.engine import Engine
-from pipeline.pictures.decoding import decode
 from tests.support.workshop import picture
 
 

@@ -21,9 +21,9 @@ from pipeline.core.records import (
     ShardKind,
     ShardReport,
     SourceShard,
-    TargetSize,
     Tier,
 )
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import Store
 
 MODEL = b"weights" * 100

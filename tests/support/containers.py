@@ -158,6 +158,16 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
     "GIF of wide pixels": (gif()[:12] + b"\x71" + gif()[13:], ["aspect"]),
     "PNG with two packets of XMP": (png(*2 * [chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)]), ["second-xmp"]),
     "PPM with a comment": (b"P6 # by hand\n2 1 255\n" + bytes(6), ["comment"]),
+    "PNG with two EXIF blocks": (png(*(chunk(b"eXIf", exif(make=make)) for make in (b"Other\0", b"Maker\0"))), ["second-exif"]),
+    "PNG with two profiles": (png(*2 * [chunk(b"iCCP", b"x\0\0" + zlib.compress(srgb_profile()))]), ["second-profile"]),
+    "JPEG with two EXIF blocks": (
+        jpeg(*(segment(0xE1, b"Exif\0\0" + exif(make=make)) for make in (b"Maker\0", b"Other\0"))), ["second-exif"]
+    ),
+    "PNG with a broken packet of XMP": (
+        png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + b"no zlib")), ["xmp"]
+    ),
+    "BMP with transparency": (saved(photo(24, 31, 4), "BMP"), ["alpha"]),
+    "AVIF that does not tell its colours": (avif().replace(b"colrnclx", b"freenclx"), ["colours"]),
     "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
     "JPEG with half a profile": (jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2" + srgb_profile()[:99])), ["profile"]),
     "WebP with EXIF that its header does not tell of": (

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from iarn import weights
-from pipeline.core.records import TargetSize
+from pipeline.core.target import TargetSize
 from tests.support.gallery_service import served
 from tests.support.workshop import rescale
 

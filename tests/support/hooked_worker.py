@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import rescale
-from pipeline.pictures.apart import DecoderApart
+from pipeline.decoders.apart import DecoderApart
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.stores.s3 import S3Store
 from tests.support import poison

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
-from pipeline.pictures import decoding
+from pipeline.decoders import decoding
 from pipeline.pictures.picture import Picture
 
 ORIENTATIONS = range(1, 9)
@@ -157,7 +157,7 @@ def _frames(format: str, **options: Any) -> bytes:
 
 
 def unsupported() -> dict[str, bytes]:
-    """Return sound files that 8-bit RGB of one frame cannot stand for, by what they are."""
+    """Return small sound files that 8-bit RGB of one frame cannot stand for, by what they are."""
     deep = np.arange(6 * 7 * 3, dtype=np.uint16).reshape(6, 7, 3) * 500
     rows = deep.astype(">u2")
     rgb = Image.fromarray(photo(8, 9))
@@ -167,7 +167,6 @@ def unsupported() -> dict[str, bytes]:
         "animated PNG": _frames("PNG", duration=50),
         "animated AVIF": _frames("AVIF", duration=50),
         "TIFF of two pages": _frames("TIFF"),
-        "MPO": _frames("MPO"),
         "icon of two sizes": saved(rgb.resize((64, 64)), "ICO", sizes=[(16, 16), (32, 32)]),
         "16-bit grey PNG": png(7, 6, depth=16, colour=0, rows=b"".join(b"\0" + row[:, 0].tobytes() for row in rows)),
         "16-bit RGB PNG": png(7, 6, depth=16, colour=2, rows=b"".join(b"\0" + row.tobytes() for row in rows)),

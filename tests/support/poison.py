@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.pictures import decoding
+from pipeline.decoders import decoding
 from pipeline.pictures.picture import Picture
 
 DEADLY = b"this picture ends its decoder"

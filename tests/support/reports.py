@@ -18,9 +18,9 @@ from pipeline.core.records import (
     ShardKind,
     ShardReport,
     SourceShard,
-    TargetSize,
     Tier,
 )
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import open_store
 from tests.support.workshop import Sample, as_folder, picture, rescale, weights
 

@@ -37,10 +37,10 @@ from pipeline.core.records import (
     PlanPart,
     Settings,
     ShardReport,
-    TargetSize,
     Tier,
     Verification,
 )
+from pipeline.core.target import TargetSize
 from pipeline.engines import engine
 from pipeline.engines.engine import Engine
 from pipeline.outputs.outputs import OutputKind, named_outputs

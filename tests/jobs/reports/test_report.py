@@ -70,7 +70,8 @@ def test_figures_are_those_of_inspect(mixed: workshop.Rescaled, large: Archive) 
         assert sum(tier["bytes_in"] for tier in found["tiers"]) == totals["bytes_in"]
         assert sum(tier["pixels"] for tier in found["tiers"]) == totals["pixels"]
         assert sum(found["parts"].values()) == totals["bytes_out"]
-        assert sum(row["entries"] for row in found["originals"]) == totals["originals"]
+        kept = totals["originals"] + totals["kept_beside_lrs"]
+        assert sum(row["entries"] for row in found["kept"]) == kept
         assert sum(row["entries"] for row in found["failures"]) == totals["failures"]
         assert found["psnr"]["entries"] + found["psnr"]["identical"] == totals["entries"] - totals["originals"]
 
@@ -83,12 +84,12 @@ def test_reasons_are_told_by_class(tmp_path: Path) -> None:
         tmp_path / "source", [Sample(key=key, data=picture(20, 30, "JPEG", seed=at)) for at, key in enumerate(keys)]
     )
     archive = rescale(source, tmp_path / "archive", tier=Tier.BALANCED, max_ratio=0.01).uri
-    (found,) = figures(Archive.open(open_store(archive)))["originals"]
+    (found,) = figures(Archive.open(open_store(archive)))["kept"]
     assert (found["reason"], found["entries"]) == ("does-not-pay", 40)
     assert [example["key"] for example in found["examples"]] == keys[:3]
-    assert all(example["reason"].startswith("not rescaled: its LR") for example in found["examples"])
+    assert all(example["reason"].startswith("its file is kept: its LR") for example in found["examples"])
     page = written(archive, tmp_path)
-    assert page.count("not rescaled: its LR") == 3
+    assert page.count("its file is kept: its LR") == 3
     assert "and 37 more" in page
 
 

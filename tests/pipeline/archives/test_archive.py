@@ -19,7 +19,8 @@ from pipeline.archives.archive import Archive, format_text, plan_digest
 from pipeline.archives.commits import create_commit
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, UnsupportedFormat
 from pipeline.core.errors import AlreadyExists, DamagedObject, InvalidWeights, NotFound, PlanConflict, StoreUnavailable
-from pipeline.core.records import Entry, TargetSize, Tier
+from pipeline.core.records import Entry, Tier
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import LocalStore, Store, open_store
 from tests.support.archives import ENTRIES, MODEL, PLAN, SHARDS, begin, digest, entry, flip, write
 

@@ -14,7 +14,8 @@ from jobs.requests import RescaleJob
 from jobs.rescale import open_archive
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import NotFound, PipelineError, PlanConflict, SourceChanged
-from pipeline.core.records import FloorMetric, LrCodec, Settings, TargetSize, Tier
+from pipeline.core.records import FloorMetric, LrCodec, Settings, Tier
+from pipeline.core.target import TargetSize
 from pipeline.stores.s3 import S3Store
 from pipeline.stores.store import open_store
 from tests.jobs.test_jobs import bulky

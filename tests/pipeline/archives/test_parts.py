@@ -21,7 +21,8 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive
 from pipeline.archives.parts import read_parts, write_parts
 from pipeline.core.errors import DamagedObject, PipelineError, PlanConflict
-from pipeline.core.records import ObjectInfo, PlanPart, Settings, ShardKind, SourceShard, TargetSize
+from pipeline.core.records import ObjectInfo, PlanPart, Settings, ShardKind, SourceShard
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import LocalStore
 from pipeline.tables.reader import RowReader
 from tests.support import workshop
@@ -238,7 +239,8 @@ PLANNER = """
 import resource, sys
 from pathlib import Path
 from pipeline.archives.archive import Archive
-from pipeline.core.records import ObjectInfo, Settings, ShardKind, SourceShard, TargetSize
+from pipeline.core.records import ObjectInfo, Settings, ShardKind, SourceShard
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import LocalStore
 from pipeline.tables.reader import RowReader
 

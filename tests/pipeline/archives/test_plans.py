@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.archives.archive import FORMAT_VERSION, Archive, decode_plan, encode_plan, plan_digest
 from pipeline.core.errors import DamagedObject
-from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, TargetSize, Tier, Verification
+from pipeline.core.records import FloorMetric, LrCodec, Plan, PlanPart, Settings, Tier, Verification
+from pipeline.core.target import TargetSize
 from pipeline.stores.store import LocalStore
 from tests.support.archives import PLAN, digest
 

@@ -13,7 +13,7 @@ from pipeline.archives import errors as of_archives
 from pipeline.assets import shards
 from pipeline.cluster import errors as of_clusters
 from pipeline.core import errors
-from pipeline.core.reasons import OTHER, REASONS, by_class, reason_class
+from pipeline.core.reasons import FILE_KEPT, OTHER, REASONS, by_class, reason_class
 from pipeline.reading import errors as of_reading
 from tests.pipeline.core.test_errors import LEAVES
 from tests.support import workshop
@@ -28,7 +28,6 @@ ERRORS = {
     "unsupported": errors.UnsupportedImage("it has 16 bits per channel"),
     "too-large": errors.ImageTooLarge(30_000, 30_000, 512_000_000),
     "size-not-reachable": errors.SizeNotReachable(10, 10, 20, 20, "that would enlarge it"),
-    "does-not-pay": errors.DoesNotPay("its LR and what stands beside it take 9 bytes, the source 8"),
     "unwritable": errors.UnwritableImage("webp", "its side is above 16383"),
     "store-unavailable": errors.StoreUnavailable(URI, "503 SlowDown"),
     "access-denied": errors.AccessDenied(URI, "403"),
@@ -56,6 +55,7 @@ ERRORS = {
     "group-lost": of_clusters.GroupLost("they see different checkpoints"),
     "plan-conflict": errors.PlanConflict("s3://bucket", ("scale 2, not 4",)),
     "empty-source": errors.EmptySource("s3://bucket"),
+    "nothing-written": of_archives.NothingWritten("s3://bucket/small"),
     "nothing-selected": of_archives.NothingSelected("s3://bucket/small", "the glob x*"),
     "no-such-entry": of_reading.NoSuchEntry("s3://bucket/small", KEY),
     "ambiguous-key": of_reading.AmbiguousKey("s3://bucket/small", KEY, ("000000000-a", "000000001-b")),
@@ -76,7 +76,14 @@ OTHERS = [
     ("unforeseen", "ValueError: no one thought of this (at rescale.py:99)"),
     ("unforeseen", "TypeError: cannot pickle '_io.BufferedReader' object"),
     ("decoder-died", "cannot be decoded: its decoding took more than 600 s"),
-    ("below-floor", str(errors.DoesNotPay("no latent brings it to the floor of 44 (psnr)"))),
+    ("below-floor", f"{FILE_KEPT}: no latent brings it to the floor of 44 (psnr)"),
+    ("below-floor", "not rescaled: no latent brings it to the floor of 44 (psnr)"),
+    ("does-not-pay", f"{FILE_KEPT}: its LR and latent would take 9 bytes, the source 8"),
+    ("does-not-pay", "not rescaled: its LR and what stands beside it take 9 bytes, the source 8"),
+    ("beyond-restoring", f"{FILE_KEPT}: it has 16 bits per channel, which no restore brings back"),
+    ("kept-whole", f"{FILE_KEPT}: a restore would lack iptc"),
+    ("kept-whole", f"{FILE_KEPT} beside its LR: a restore would lack iptc"),
+    ("unsupported", "not rescaled: it is CMYK; 8-bit grey, RGB and palette pictures of one frame are"),
     ("size-not-reachable", str(errors.SizeNotReachable(9, 9, 5, 5, "it is no larger than the target"))),
     ("other-file", shards.KEPT),
     ("no-image", "no image beside these members; members of one sample must be adjacent in the tar"),

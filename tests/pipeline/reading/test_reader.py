@@ -23,7 +23,7 @@ from pipeline.archives.entries import COLUMNS, PARTS
 from pipeline.archives.errors import NotAnArchive
 from pipeline.core.errors import InvalidOption, SizeNotReachable, UndecodableImage
 from pipeline.core.records import EntryKind, Tier
-from pipeline.pictures import decoding
+from pipeline.decoders import decoding
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.reading.keys import KeyIndex
 from pipeline.reading.reader import ArchiveReader, EntryReader, open_archive

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.assets import shards
 from pipeline.core.errors import DecoderDied, ImageError, PipelineError
-from pipeline.pictures.apart import DecoderApart
+from pipeline.decoders.apart import DecoderApart
 from pipeline.planning.sources import find_source
 from pipeline.stores.store import open_store
 from tests.support import pictures, workshop

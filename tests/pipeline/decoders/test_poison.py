@@ -15,8 +15,8 @@ from pipeline.cluster import pool
 from pipeline.cluster.pool import PoolOptions
 from pipeline.core.errors import DecoderDied, ImageTooLarge, InvalidOption, UndecodableImage
 from pipeline.core.records import EntryKind, Failure, OriginalCoding, ShardReport, Tier
-from pipeline.pictures import decoding
-from pipeline.pictures.apart import DecoderApart
+from pipeline.decoders import decoding
+from pipeline.decoders.apart import DecoderApart
 from tests.support import pictures, poison, workshop
 from tests.support.accounting import accounted_for, planned
 from tests.support.hooked_worker import DECODE_SECONDS, HookedWork

@@ -27,8 +27,8 @@ from pipeline.archives.entries import source_bytes
 from pipeline.assets import shards, tar_members, tars
 from pipeline.core.errors import DamagedShard, ImageError, InvalidWeights, PipelineError
 from pipeline.core.records import EntryKind, ObjectInfo, ShardKind, SourceShard
+from pipeline.decoders import decoding
 from pipeline.outputs.outputs import OutputKind
-from pipeline.pictures import decoding
 from pipeline.stores.store import LocalStore
 from tests.support import pictures, workshop
 from tests.support.accounting import accounted_for

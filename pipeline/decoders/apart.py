@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.core.errors import DecoderDied, ImageError
-from pipeline.pictures import decoding, originals
+from pipeline.decoders import decoding
+from pipeline.pictures import originals
 from pipeline.pictures.picture import Picture
 
 DECODE_SECONDS = 600

@@ -1,13 +1,15 @@
 """A source's bytes to a picture: upright 8-bit RGB, alpha apart, metadata as found; one policy for modes and metadata.
 
-8-bit grey, RGB and palette pictures of one frame pass; what 8-bit RGB with alpha cannot stand for is refused rather than
-changed in silence. Colours are never converted: the numbers stay, and their profile travels beside them.
+8-bit grey, RGB and palette pictures of one frame are all that their files hold. Of others the picture is what a viewer shows
+in 8-bit RGB, of the first frame, and says how its file is more (``beyond``). Colours are converted only where RGB has no
+numbers for them: else the numbers stay, and their profile travels beside them.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,6 +23,9 @@ from pipeline.containers.foreign import kind_of
 from pipeline.containers.psd import is_flat
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
+from pipeline.decoders import unusual
+from pipeline.decoders.eight_bits import shown
+from pipeline.decoders.unusual import is_unusual
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
 from pipeline.pictures.picture import Picture, is_grey
 from pipeline.pictures.pillow import admit, inner_size, open_header, translated
@@ -34,16 +39,29 @@ _FORMATS = (
 )  # fmt: skip
 
 _SUPPORTED_MODES = {"L", "LA", "P", "PA", "RGB", "RGBA"}
-_MODE_NAMES = {"1": "1-bit", "F": "floating-point"}
+_MODE_NAMES = {"1": "1-bit", "F": "floating-point", "I": "of 32 bits per channel"}
 _DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5, 6 and 5 bits
-_PROFILES = {"ICC", "iCCP", "ICCP", "tag-34675"}
-"""What the parts are called that hold a profile."""
+_DEEP_ELSEWHERE = {"TIFF", "JPEG2000"}  # Pillow mixes up the planes of deep TIFFs, and lets deep JPEG 2000 overflow
+_PSD, _PLAIN_PSDS = b"8BPS", {1, 2, 3}  # grey, indexed, RGB
+_WORDS = {
+    "frames": r"frames|pictures",
+    "depth": r"bits per channel|1-bit|floating|deep",
+    "colours": r"CMYK|LAB|YCbCr|HSV",
+    "layers": "layers",
+}
+_METADATA = {
+    "profile": {"ICC", "iCCP", "ICCP", "tag-34675"},
+    "exif": {"EXIF", "eXIf", "item-Exif"},
+    "xmp": {"XMP", "iTXt", "tag-700", "item-mime"},
+}
+"""What the parts are called that hold a profile, EXIF, or XMP."""
 _STRIP_PIXELS = 1 << 22
 
 
 def image_extensions() -> frozenset[str]:
     """Return the lower-case extensions, without dot, of files that ``decode`` reads; files of any other are sidecars."""
-    return frozenset(ext.removeprefix(".") for ext, name in Image.EXTENSION.items() if name in {*_FORMATS, "MPO"})
+    known = {ext.removeprefix(".") for ext, name in Image.EXTENSION.items() if name in {*_FORMATS, "MPO"}}
+    return unusual.extensions() | known
 
 
 def pixel_count(data: bytes) -> int | None:
@@ -53,25 +71,40 @@ def pixel_count(data: bytes) -> int | None:
             admit(0)
             image = open_header(data, _FORMATS)
     except UndecodableImage:
-        return None
+        return unusual.pixel_count(data)
     return image.width * image.height
 
 
 def decode(data: bytes, *, pixel_limit: int) -> Picture:
-    """Return the picture in a file's bytes, whatever the file's name says.
+    """Return the picture in a file's bytes, whatever the file's name says: of several frames the first.
 
     Raises UndecodableImage (damaged, truncated, empty, no image), ImageTooLarge (over ``pixel_limit``, told before anything is
-    decoded) and UnsupportedImage (several frames, over 8 bits per channel, CMYK, floating point, 1-bit, Lab and the like).
+    decoded) and UnsupportedImage (sound, and of a kind that no decoder here takes).
     """
     try:
+        if data.startswith(_PSD) and not _is_plain_psd(data):  # which Pillow would take with false colours, or not at all
+            return _unusual(data, "it has layers, deep or further channels", pixel_limit)
         return _decode(data, pixel_limit)
     except UndecodableImage as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):  # a picture inside, larger than the file's header says
             width, height = inner_size(error.__cause__)
             raise ImageTooLarge(width, height, pixel_limit) from None
+        if kind := is_unusual(data):
+            return _unusual(data, kind, pixel_limit)
         if kind := kind_of(data, error.detail):
-            raise UnsupportedImage(kind) from None
+            try:
+                return _unusual(data, kind, pixel_limit)
+            except UndecodableImage:  # it is sound, by its container
+                raise UnsupportedImage(kind) from None
         raise
+
+
+def _is_plain_psd(data: bytes) -> bool:
+    try:
+        depth, mode = struct.unpack_from(">HH", data, 22)
+        return depth == 8 and mode in _PLAIN_PSDS and is_flat(data)
+    except struct.error:
+        return True  # cut off, as Pillow will say
 
 
 def _decode(data: bytes, pixel_limit: int) -> Picture:
@@ -84,7 +117,9 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         ]
         if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
             raise ImageTooLarge(largest[0], largest[1], pixel_limit)
-        _refuse_unfaithful(image, data)
+        beyond = _beyond(image, data)
+        if beyond is not None and image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8:
+            return _unusual(data, beyond, pixel_limit)
         mode, format_name, info = image.mode, image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
         tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
@@ -99,9 +134,11 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         xmp = xmp if isinstance(xmp, bytes) and xmp else None
         orientation = orientation_of(exif, None if format_name == "AVIF" else xmp)  # whose own boxes are all that counts
         turned = tiff and orientation_of(exif) == orientation
-        pixels, alpha = _unpack(_plain(image), 1 if turned else orientation)
+        plain, icc = shown(image, icc)
+        pixels, alpha = _unpack(plain, 1 if turned else orientation)
     found = account(data, format_name)
-    unread = {"profile"} if not icc and _PROFILES & found.understood else set()  # a part of it is missing, or damaged
+    read = {"profile": icc, "exif": exif, "xmp": xmp}
+    unread = {word for word, names in _METADATA.items() if not read[word] and names & found.understood}  # damaged, or empty
     return Picture(
         pixels=pixels,
         alpha=alpha,
@@ -113,8 +150,35 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         exif=exif,
         xmp=xmp,
         parts=found.carried,
-        lost=tuple(sorted({*found.lost, *unread})),
+        lost=tuple(sorted({*found.lost, *unread, *_lacking(beyond)})),
+        beyond=beyond,
     )
+
+
+def _unusual(data: bytes, kind: str, pixel_limit: int) -> Picture:
+    """Return the picture of a file that Pillow does not decode; it has no metadata, for the file itself is kept."""
+    with translated():
+        found = unusual.decode(data, kind, pixel_limit)
+        plain, icc = shown(found.image, found.icc)
+        pixels, alpha = _unpack(plain, found.orientation)
+    return Picture(
+        pixels=pixels,
+        alpha=alpha,
+        grey=_is_grey_throughout(pixels),
+        orientation=found.orientation,
+        mode=found.image.mode,
+        format=found.format,
+        icc=icc,
+        exif=None,
+        xmp=None,
+        lost=tuple(sorted({"metadata", *_lacking(found.beyond)})),
+        beyond=found.beyond,
+    )
+
+
+def _lacking(beyond: str | None) -> set[str]:
+    """Return the words for what a file of 8-bit RGB made of a picture lacks of one that is more."""
+    return {word for word, told in _WORDS.items() if re.search(told, beyond or "")}
 
 
 def _is_grey_throughout(pixels: Pixels) -> bool:
@@ -125,23 +189,24 @@ def _is_grey_throughout(pixels: Pixels) -> bool:
     )
 
 
-def _refuse_unfaithful(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Raise UnsupportedImage for what decoding to 8-bit RGB would change or leave out, though Pillow would do it in silence."""
+def _beyond(image: ImageFile.ImageFile, data: bytes) -> str | None:
+    """Return how a file is more than one picture of 8-bit grey or RGB; None where it is not.
+
+    Raises UnsupportedImage for what Pillow would decode to other colours than it has, in silence.
+    """
     info = image.info
-    gain_map = image.format == "JPEG" and "mp" in info and b"hdrgm:Version" in info.get("xmp", b"")
-    if getattr(image, "is_animated", False) or len(info.get("sizes", ())) > 1 or gain_map:
-        raise UnsupportedImage("it holds more than one frame or picture")
-    bits = _sample_bits(image, data)
-    if bits > 8 and image.mode not in {"F", "CMYK"}:
-        raise UnsupportedImage(f"it has {bits} bits per channel")
-    if image.format == "PSD" and not is_flat(data):
-        raise UnsupportedImage("it has layers or further channels")
     if image.format == "JPEG2000" and headers.has_palette(data):
         raise UnsupportedImage("it is JPEG 2000 with a palette")
     if image.format == "AVIF" and headers.is_cropped(data):
         raise UnsupportedImage("its container crops or stretches it")
-    if image.mode not in _SUPPORTED_MODES:
-        raise UnsupportedImage(f"it is {_MODE_NAMES.get(image.mode, image.mode)}")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # whose further pictures are parts of the file
+        return f"it holds {getattr(image, 'n_frames', 2)} frames or pictures"
+    if len(sizes := info.get("sizes", ())) > 1:
+        return f"it holds {len(sizes)} frames or pictures"
+    bits = _sample_bits(image, data)
+    if bits > 8 and image.mode not in {"F", "CMYK"}:
+        return f"it has {bits} bits per channel"
+    return None if image.mode in _SUPPORTED_MODES else f"it is {_MODE_NAMES.get(image.mode, image.mode)}"
 
 
 def _sample_bits(image: ImageFile.ImageFile, data: bytes) -> int:
@@ -187,15 +252,6 @@ def _tiff_exif(image: ImageFile.ImageFile) -> bytes | None:
     keep_text(exif)
     exif.bigtiff = False  # an EXIF block never is
     return exif.tobytes().removeprefix(JPEG_PREFIX) if len(exif) else None
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Return a loaded picture as L, LA, RGB or RGBA; palettes are looked up, and transparency of any kind becomes alpha."""
-    if image.mode in {"LA", "RGBA"}:
-        return image
-    if not image.has_transparency_data:
-        return image if image.mode in {"L", "RGB"} else image.convert("RGB")
-    return image.convert("LA" if image.mode == "L" else "RGBA")
 
 
 def _unpack(image: Image.Image, orientation: int) -> tuple[Pixels, Pixels | None]:
