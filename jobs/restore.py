@@ -39,6 +39,8 @@ def restore(job: RestoreJob) -> int:
     count = archive.plan.shard_count
     committed = archive.done()
     wanted = _count_wanted(archive, committed, job.options)
+    if not committed:
+        raise NothingWritten(archive.store.uri)
     reporter = Reporter("restore", wanted, json_lines=job.json_lines)
     work = RestoreWork(
         archive=archive.store.uri,
@@ -61,8 +63,6 @@ def restore(job: RestoreJob) -> int:
                     if isinstance(result, ShardReport) and not result.failures:  # one with failures is not committed
                         rollups.add(result)
     totals = reporter.totals
-    if not committed:
-        raise NothingWritten(archive.store.uri)
     if not totals.entries and not totals.failed:
         raise NothingSelected(archive.store.uri, _selection(job.options))
     absent = count - len(committed)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from pipeline.containers import avif, jpeg, psd
 from pipeline.containers.parts import MOST_PARTS
-from pipeline.containers.tiff import Directory
+from pipeline.containers.tiff import SIGNATURES, Directory
 
 _FRAMES = {
     **dict.fromkeys((0xC3, 0xCB), "it is lossless JPEG"),
@@ -28,7 +28,7 @@ def kind_of(data: bytes, refusal: str) -> str | None:
     try:
         if data.startswith(b"\xff\xd8\xff"):
             return _jpeg(data)
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if data.startswith(SIGNATURES):
             return _tiff(data)
         if data.startswith(b"8BPS"):
             return _psd(data)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pipeline.containers.parts import Fate, Part, is_padding
 from pipeline.core.records import Carried
 
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF or a BigTIFF begins, in either order of bytes."""
+
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _UNITS = _SIZES | {5: 4, 10: 4}
 _LAYOUT = {

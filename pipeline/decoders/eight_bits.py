@@ -53,17 +53,15 @@ def _in_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def of_samples(
-    samples: NDArray[Any], *, bits: int | None = None, colours: int = 3, stated: tuple[float, float] | None = None
+    samples: NDArray[Any], *, bits: int | None = None, stated: tuple[float, float] | None = None
 ) -> NDArray[np.uint8]:
     """Return samples (H, W) or (H, W, C) of any type at 0 to 255: grey, grey and alpha, RGB, RGBA; channels beyond are dropped.
 
     Unsigned ones are taken by their ``bits``, all that they have unless given, others by the range ``stated``, or 0 to 1, or
-    that of what is there. ``colours`` are those of pictures with as many channels or more.
+    that of what is there.
     """
     if samples.ndim == 3:
-        channels = samples.shape[2]
-        samples = samples[..., : channels if channels <= 2 else max(colours, min(channels, 4))]
-        samples = samples[..., 0] if channels == 1 else samples
+        samples = samples[..., 0] if samples.shape[2] == 1 else samples[..., :4]
     if samples.dtype == np.uint8 and bits in (None, 8):
         return np.ascontiguousarray(samples)
     if samples.dtype == np.bool_:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.containers import avif, headers, jpeg, jxl
 from pipeline.containers.parts import MOST_PARTS
-from pipeline.containers.tiff import Directory
+from pipeline.containers.tiff import SIGNATURES, Directory
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.decoders import psd
 from pipeline.decoders.eight_bits import of_samples
@@ -29,7 +29,6 @@ from pipeline.pictures.orientation import JPEG_PREFIX, orientation_of
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif"}
 _JPEG, _PNG, _PSD = b"\xff\xd8\xff", b"\x89PNG", b"8BPS"
 _JPEG2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PROFILE = 256, 257, 258, 262, 274, 34675
 _MIN_SAMPLE, _MAX_SAMPLE, _FLOATS = 340, 341, {11: "f", 12: "d"}
 _SAMPLES, _EXTRA = 277, 338
@@ -73,7 +72,7 @@ def pixel_count(data: bytes) -> int | None:
             return int(math.prod(struct.unpack_from(">II", data, 14)))
         if data.startswith(_JPEG):
             return max((math.prod(struct.unpack_from(">HH", data, at + 5)) for at in _frames(data)), default=None)
-        if data.startswith(_TIFF):
+        if data.startswith(SIGNATURES):
             directory = Directory(data)
             return math.prod((directory.numbers(tag) or [0])[0] for tag in (_WIDTH, _LENGTH)) or None
         if is_unusual(data):
@@ -159,7 +158,7 @@ def _rare_tiff(data: bytes, kind: str, pixel_limit: int) -> Unusual:
     extra = (directory.numbers(_EXTRA) or [0])[0] if photometric != _SEPARATED else 0
     if samples.ndim == 3:  # further channels are no picture but alpha, and that only where it is called so
         samples = samples[..., : _COLOURS[photometric] + (extra in (_ASSOCIATED, _ALPHA))]
-    shown = of_samples(samples, bits=bits, colours=_COLOURS[photometric], stated=stated)
+    shown = of_samples(samples, bits=bits, stated=stated)
     if photometric == _WHITE_IS_ZERO:
         shown = 255 - shown
     image = Image.fromarray(shown, "CMYK") if photometric == _SEPARATED else Image.fromarray(shown)
@@ -205,7 +204,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str, int], Unusu
     (codecs.is_jxl, _jxl),
     (lambda data: is_unusual(data) is not None, _heif),
     (lambda data: data.startswith(_JPEG), _rare_jpeg),
-    (lambda data: data.startswith(_TIFF), _rare_tiff),
+    (lambda data: data.startswith(SIGNATURES), _rare_tiff),
     (lambda data: data.startswith(_PNG), _rare_png),
     (lambda data: data.startswith(_JPEG2000), _deep_jpeg2000),
     (lambda data: data.startswith(_PSD), _layered),

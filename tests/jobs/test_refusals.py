@@ -58,6 +58,13 @@ def test_a_senseless_restore_is_refused(tmp_path: Path, standing: str, options: 
     assert words in refused(2, "restore", standing, tmp_path / "out", *options)
 
 
+def test_a_restore_of_an_archive_without_a_finished_shard_is_refused(tmp_path: Path) -> None:
+    """Protects whoever restores too early: no selection is blamed, and nothing is started for it."""
+    source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
+    archive = workshop.begin(source, tmp_path / "archive")
+    assert "is written yet" in refused(2, "restore", archive.store.uri, tmp_path / "out")
+
+
 def test_a_source_that_is_missing_or_empty_leaves_nothing(tmp_path: Path, weights: Path) -> None:
     """Protects against an archive of nothing: a sentence, and no folder made."""
     options = (tmp_path / "archive", "--scale", "2", "--weights", weights)
