@@ -12,7 +12,9 @@ demo: $(VENV)/demo.stamp
 demo-full: $(VENV)/demo.stamp
 	$(BIN)/python -m jobs.demo --samples samples --out demo-out/full
 
-test: lint types unit
+# Types are checked beside the first tests: alone they would leave a core idle.
+test: lint
+	@$(MAKE) --no-print-directory --jobs 2 types unit
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -14,6 +14,9 @@ from tests.support.workshop import sentence
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
+ONE = ("--actors", "1")
+"""Enough for what these tests protect; each actor loads PyTorch."""
+
 
 def test_rescale_writes_lists_and_resumes(tmp_path: Path, weights: Path) -> None:
     """Protects the main command: entries are written, what failed is listed in the log and the archive, and doing it again
@@ -57,7 +60,7 @@ def test_a_quarantined_shard_is_status_1_until_it_is_done(tmp_path: Path, weight
 
 def test_verify_of_a_sound_archive(standing: str) -> None:
     """Protects trust in `verify`: what was just written is whole, and its restores are compared with the source."""
-    outcome = iarn("verify", standing, "--sample", "1")
+    outcome = iarn("verify", standing, "--sample", "1", *ONE)
     assert outcome.status == 0, outcome.err
     end = outcome.event("end")
     assert (end["entries"], end["restores_compared_with_source"], end["shards_not_done"]) == (12, 11, 0)
@@ -72,7 +75,7 @@ def test_verify_finds_damage(tmp_path: Path) -> None:
     shard.write_bytes(data)
     (archive / "shards" / "000000001-b.parquet").unlink()
     (archive / "commits" / "000000" / "000000002-c.json").unlink()
-    outcome = iarn("verify", archive, "--sample", "0")
+    outcome = iarn("verify", archive, "--sample", "0", *ONE)
     assert outcome.status == 1
     failures = {event["shard"]: event["reason"] for event in outcome.events if event["event"] == "failure"}
     assert "000000000-a.parquet is damaged" in failures["000000000-a"]
@@ -97,7 +100,7 @@ def test_restore_of_a_selection(tmp_path: Path, standing: str, options: list[str
     is told."""
     (tmp_path / "keys.txt").write_text("a/000.png\r\n\nc/003.tif\nx/none.png\n")
     given = [str(tmp_path / "keys.txt") if option == "KEYS" else option for option in options]
-    outcome = iarn("restore", standing, tmp_path / "out", *given)
+    outcome = iarn("restore", standing, tmp_path / "out", *given, *ONE)
     assert outcome.status == (1 if options[0] == "--keys" else 0), outcome.err
     assert sorted(workshop.written(tmp_path / "out")) == sorted(expected)
     end = outcome.event("end")

@@ -21,7 +21,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     for shard in shards:
         workshop.as_tar(tmp_path / "source", [bulky(f"{shard}.png", int(shard))], f"{shard}.tar")
     source, archive = tmp_path / "source", tmp_path / "archive"
-    command = ("rescale", source, archive, "--scale", "2", "--weights", tmp_path / "weights", "--window", "1")
+    command = ("rescale", source, archive, "--scale", "2", "--weights", tmp_path / "weights", "--window", "1", "--actors", "1")
     with Running(tmp_path / "first", clean_environment, IARN, *command, terminal=True) as first:
         first.until(lambda: bool(first.err) and any(archive.glob("commits/*/*")))
         first.interrupt()
@@ -42,7 +42,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     assert second.err.splitlines()[-1] == "Stopped. The same command resumes."
     stopped = {path.stem for path in archive.glob("commits/*/*")}
     assert done < stopped
-    there = ("--address", ray.get_runtime_context().gcs_address, "--actors", 1)
+    there = ("--address", ray.get_runtime_context().gcs_address)
     third = run(tmp_path / "third", joining(clean_environment), *command, *there)
     assert third.ended() == 0, third.err
     assert "\x1b" not in third.err

@@ -50,7 +50,7 @@ def test_no_secret_of_a_job_is_written_anywhere(
     (tmp_path / "weights").write_bytes(workshop.weights())
     source, archive = f"{s3_bucket}/source", f"{s3_bucket}/archive"
     command = ("rescale", source, archive, "--scale", "2", "--max-ratio", "inf", "--weights", tmp_path / "weights", "--json")
-    command += ("--attempts", "1")
+    command += ("--attempts", "1", "--actors", "1")
     environment = {**clean_environment, "AWS_ENDPOINT_URL": proxy.endpoint}
     expired: list[str] = []
 

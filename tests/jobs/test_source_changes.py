@@ -18,7 +18,7 @@ from tests.support.seaweed import SeaweedServer
 
 def options(weights: Path) -> tuple[str | Path, ...]:
     """Return the options that an archive of ``workshop.rescale`` was begun with."""
-    return ("--scale", "2", "--max-ratio", "inf", "--pixel-limit", "1000000", "--weights", weights, "--json")
+    return ("--scale", "2", "--max-ratio", "inf", "--pixel-limit", "1000000", "--weights", weights, "--json", "--actors", "1")
 
 
 @pytest.mark.ray
@@ -67,7 +67,7 @@ def test_a_growing_folder_is_told_added_and_restored(tmp_path: Path, weights: Pa
     (source / "000.notes.txt").unlink()
     workshop.as_folder(source, workshop.samples(2))
     assert iarn(*command).event("end")["source_changes"] == {"changed": 6}, "they have other times"
-    restored = iarn("restore", archive, out)
+    restored = iarn("restore", archive, out, "--actors", "1")
     assert restored.status == 0, restored.err
     assert restored.event("end")["entries"] == 6
     assert len([event for event in restored.events if event["event"] == "shard"]) == 2
@@ -78,7 +78,7 @@ def test_a_growing_folder_is_told_added_and_restored(tmp_path: Path, weights: Pa
         "000000001-later",
         "000000002-002",
     ]
-    verified = iarn("verify", archive, "--sample", "1")
+    verified = iarn("verify", archive, "--sample", "1", "--actors", "1")
     assert verified.status == 0, verified.err
     assert verified.event("end")["entries"] == 6
 

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -44,15 +43,14 @@ def command_lines(path: Path) -> Iterator[list[str]]:
                 yield words[words.index("iarn") + 1 :]
 
 
+PROGRAM = typer.main.get_command(app)
 COMMANDS = [pytest.param(words, id=" ".join(words)) for path in DOCUMENTS for words in command_lines(path)]
 
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_commands_are_the_programs_own(words: list[str]) -> None:
     """Protects the examples: each command exists, with every option, and values that the job would take."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
-    command = group.commands[words[0]]  # type: ignore[attr-defined]
+    command = PROGRAM.commands[words[0]]  # type: ignore[attr-defined]
     given = command.make_context(words[0], list(words[1:])).params
     if words[0] == "rescale":
         target = TargetSize.parse(**{name: given[name] for name in ("scale", "max_side", "max_pixels", "size")})
@@ -64,7 +62,7 @@ def test_commands_are_the_programs_own(words: list[str]) -> None:
 def test_every_command_is_shown() -> None:
     """Protects newcomers: the documents have an example of each command."""
     shown = {words.values[0][0] for words in COMMANDS}  # type: ignore[index]
-    assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert shown == set(PROGRAM.commands)  # type: ignore[attr-defined]
 
 
 def test_the_readme_is_short() -> None:

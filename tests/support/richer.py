@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -48,6 +49,7 @@ def threefold(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(plane[..., None], 3, axis=2)
 
 
+@cache
 def richer() -> dict[str, Rich]:
     """Return the files by what they are; HEIC where its library is installed."""
     return {**_deep(), **_inks(), **_floating(), **_frames(), **_layered(), **_rare(), **_high_efficiency()}
@@ -84,7 +86,7 @@ def _deep() -> dict[str, Rich]:
             data=bytes(imagecodecs.jpeg2k_encode(many, level=0)), shown=base, why=beyond, format="JPEG2000"
         ),
         "10-bit AVIF": Rich(
-            data=bytes(imagecodecs.avif_encode(ten, level=95, bitspersample=10)),
+            data=bytes(imagecodecs.avif_encode(ten, level=95, speed=9, bitspersample=10)),
             shown=base,
             why="10 bits per channel",
             format="AVIF",

@@ -50,6 +50,7 @@ class Soak:
     proxy: FaultyProxy
     nodes: Nodes
     folder: Path
+    most_nodes: int
     say: Callable[[str], None]
     faults: list[str] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
@@ -79,7 +80,7 @@ class Soak:
 
     def node_added(self) -> None:
         """Add a node where one was lost; else lose one, and add it."""
-        if len(self.nodes) == NODES:
+        if len(self.nodes) == self.most_nodes:
             self.node_lost()
         self.nodes.add()
 
@@ -139,9 +140,16 @@ class Soak:
 
 
 def soak(
-    seed: int, *, images: int, faults: int, minutes: float, per_tar: int = 50, say: Callable[[str], None] = lambda _: None
+    seed: int,
+    *,
+    images: int,
+    faults: int,
+    minutes: float,
+    per_tar: int = 50,
+    nodes: int = NODES,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Soaked:
-    """Run a job of ``images``, ``per_tar`` in each tar, under ``faults``; check that every image is accounted for, once."""
+    """Run a job of ``images`` on ``nodes`` under ``faults``; check that every image is accounted for, once."""
     begun = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iarn-soak-")))
@@ -156,7 +164,7 @@ def soak(
             "RAY_worker_niceness": "0",
         }
         environment |= {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": proxy.endpoint}
-        nodes = stack.enter_context(Nodes(NODES, environment))
+        cluster = stack.enter_context(Nodes(nodes, environment))
         server.client.create_bucket(Bucket=BUCKET)
         shards = -(-images // per_tar)
         for shard in range(shards):
@@ -165,9 +173,9 @@ def soak(
         (folder / "weights").write_bytes(workshop.weights())
         source, archive = f"s3://{BUCKET}/source", f"s3://{BUCKET}/archive"
         command = ("rescale", source, archive, "--scale", "2", "--max-ratio", "inf", "--weights", folder / "weights")
-        command += ("--address", nodes.address, "--cpus-per-actor", "1", "--json")
+        command += ("--address", cluster.address, "--cpus-per-actor", "1", "--json")
         say(f"seed {seed}: {images} images in {shards} tars, {faults} faults, set up in {time.monotonic() - begun:.0f} s")
-        job = Soak(seed, server, proxy, nodes, folder, say)
+        job = Soak(seed, server, proxy, cluster, folder, nodes, say)
         job.run(command, shards, faults, begun + 60 * minutes)
         os.environ["AWS_ENDPOINT_URL"] = server.endpoint
         account = accounted_for(source, archive, sample=0.02)

@@ -187,6 +187,7 @@ def test_the_table_has_every_figure() -> None:
     assert row.endswith("| 54.3 k / 60.0 k | 180.0 k |")
 
 
+@pytest.mark.slow
 def test_effort_is_measured() -> None:
     """Protects `iarn evaluate --effort`: figures are of LRs made with it, which restore better, and a score says so."""
     engine = Engine(shipped(), torch.device("cpu"))

@@ -159,6 +159,7 @@ def test_a_gpus_share_of_work_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert training._gpu_busy(torch.device("cuda")) == {}
 
 
+@pytest.mark.slow
 def test_weights_to_start_from(tmp_path: Path, source: str) -> None:
     """Protects long training in several runs: weights go on, with more blocks too, and others are refused with a sentence."""
     weights = tmp_path / "given.safetensors"

@@ -54,6 +54,7 @@ def test_a_job_on_object_storage_survives_kill_9(
     (tmp_path / "weights").write_bytes(workshop.weights())
     source, archive, out = (f"{s3_bucket}/{part}" for part in ("source", "archive", "out"))
     command = ("rescale", source, archive, "--scale", "2", "--tier", "exact", "--weights", tmp_path / "weights", "--json")
+    command += ("--actors", "1")
 
     commits, killed = count(1), threading.Event()
 

@@ -112,6 +112,7 @@ def test_fill_bytes_are_one_part() -> None:
     assert len(list(WALKERS["JPEG"](plain[:2] + bytes(1_000_000) + plain[2:]))) <= len(list(WALKERS["JPEG"](plain))) + 2
 
 
+@pytest.mark.slow
 def test_a_file_of_countless_parts_is_kept() -> None:
     """Protects memory from a file that is made of nothing but parts."""
     assert account(b"\xff\xd8" + b"\xff\x01" * (MOST_PARTS + 1), "JPEG").lost == (UNKNOWN,)

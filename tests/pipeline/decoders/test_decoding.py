@@ -178,6 +178,7 @@ def test_random_bytes_raise_nothing_but_image_errors(noise: bytes, head: bytes) 
         return
 
 
+@pytest.mark.slow
 def test_decoding_is_safe_in_many_threads() -> None:
     """Sixteen threads over good, bad and odd files get what one thread gets, and no warning escapes."""
     files = [*pictures.unsupported().values(), *pictures.damaged().values()]
