@@ -23,7 +23,7 @@ from pipeline.containers.tiff import SIGNATURES, Directory
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.decoders import psd
 from pipeline.decoders.eight_bits import of_samples
-from pipeline.pictures import codecs
+from pipeline.pictures import codecs, colour
 from pipeline.pictures.orientation import JPEG_PREFIX, orientation_of
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif"}
@@ -112,7 +112,9 @@ def _heif(data: bytes, kind: str, pixel_limit: int) -> Unusual:
         image = file.to_pillow()
     except (ValueError, OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise UndecodableImage(f"HEIC: {' '.join(str(error).split())[:200]}") from error
-    return Unusual(image=image, format="HEIF", beyond=kind + frames, icc=image.info.get("icc_profile"))
+    told = image.info.get("nclx_profile") or {}
+    said = colour.of_code_points(told.get("color_primaries", 2), told.get("transfer_characteristics", 2))
+    return Unusual(image=image, format="HEIF", beyond=kind + frames, icc=image.info.get("icc_profile") or said)
 
 
 def _frames(data: bytes) -> Iterator[int]:

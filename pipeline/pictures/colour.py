@@ -33,8 +33,10 @@ _PRIMARIES: dict[int, tuple[tuple[float, ...], tuple[float, float]]] = {
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _TABLE = np.linspace(0, 1, 1024)
-_PEAK = 203 / 10_000
-"""Where a curve of absolute light ends in a profile, which knows no light above white: BT.2408's white of 203 cd/m2."""
+_WHITE = 203.0
+"""White in cd/m2 where a curve is of absolute light (ITU-R BT.2408); what is brighter is rolled off."""
+_KNEE = 0.75
+"""The share of white from which on light is rolled off: what is darker is shown as bright as it is."""
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _PARAMETRIC: dict[int, tuple[float, ...]] = {
@@ -48,9 +50,9 @@ def profile_of(parts: Sequence[Carried]) -> bytes | None:
     """Return a profile of the colours that carried parts of a PNG or AVIF tell; None where they are sRGB's, or are not told."""
     told = {part.name: part.data for part in parts}
     if "cICP" in told:
-        return _of_code_points(*struct.unpack_from("BB", told["cICP"], 8))
+        return of_code_points(*struct.unpack_from("BB", told["cICP"], 8))
     if "nclx" in told:
-        return _of_code_points(*struct.unpack_from(">HH", told["nclx"]))
+        return of_code_points(*struct.unpack_from(">HH", told["nclx"]))
     if "sRGB" in told or not {"gAMA", "cHRM"} & told.keys():
         return None
     (gamma,) = struct.unpack_from(">I", told["gAMA"], 8) if "gAMA" in told else (45455,)
@@ -61,7 +63,11 @@ def profile_of(parts: Sequence[Carried]) -> bytes | None:
 
 
 @lru_cache(maxsize=64)
-def _of_code_points(primaries: int, transfer: int) -> bytes | None:
+def of_code_points(primaries: int, transfer: int) -> bytes | None:
+    """Return a profile of the colours that code points of ITU-T H.273 say; None where they are sRGB's, or unknown.
+
+    Where they are of more light than a screen's white (PQ, HLG), what is brighter is rolled off.
+    """
     curve = _curve_of(transfer)
     if curve is None or (primaries == 1 and transfer == 13):
         return None
@@ -107,11 +113,17 @@ def _curve_of(transfer: int) -> bytes | None:
     if transfer == _PQ:
         power = _TABLE ** (1 / 78.84375)
         light = (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
-        return _sampled(light / _PEAK)
+        return _sampled(_rolled_off(10_000 / _WHITE * light))
     if transfer == _HLG:
         light = np.where(_TABLE <= 0.5, _TABLE**2 / 3, (np.exp((_TABLE - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-        return _sampled(light**1.2 / 0.203)
+        return _sampled(_rolled_off(1_000 / _WHITE * light**1.2))
     return None
+
+
+def _rolled_off(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return light, 1 is white, below 1: a profile knows none above. Continuous, with its slope, at the knee."""
+    beyond = np.maximum(light - _KNEE, 0)
+    return np.minimum(light, _KNEE) + beyond / (1 + beyond / (1 - _KNEE))
 
 
 def _parametric(values: tuple[float, ...]) -> bytes:
