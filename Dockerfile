@@ -27,7 +27,7 @@ RUN apt-get update \
 
 COPY . /src
 # KubeRay may start a login shell, whose profile sets another PATH; /usr/local/bin is on every one.
-RUN pip install --no-cache-dir /src && rm -rf /src && ln -s /opt/iarn/bin/iarn /opt/iarn/bin/ray /usr/local/bin/
+RUN pip install --no-cache-dir "/src[heif,raw]" && rm -rf /src && ln -s /opt/iarn/bin/iarn /opt/iarn/bin/ray /usr/local/bin/
 
 # The base image's own user: id 1000, as most people's on their machines, with a home that Ray and boto3 may write to.
 RUN install --directory --owner ubuntu --group ubuntu /data

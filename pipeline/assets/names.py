@@ -18,12 +18,9 @@ LONGEST_KEY = 900
 _BESIDE = (  # what stands beside images; sound, films, documents, packed files, programs
     "txt text caption cls json jsonl parquet pq xml xmp csv tsv yaml yml html htm md npy npz pkl pyd pt pth aae thm "
     "mp3 wav flac m4a mp4 mov m4v avi mkv webm 3gp pdf doc docx xls xlsx ppt pptx odt svg eps ps ai zip gz bz2 xz zst 7z rar "
-    "db ini log py js css exe"
+    "db ini log py js css exe raw"
 )
-_UNREAD = (  # pictures that are not read; many raw ones begin as a TIFF of their thumbnail
-    "dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 raw rwl pef srw 3fr fff iiq erf kdc dcr mos mrw x3f gpr"
-)
-_OTHERS = frozenset(f"{_BESIDE} {_UNREAD}".split())
+_OTHERS = frozenset(_BESIDE.split())
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff%]")

@@ -28,6 +28,7 @@ _MAGIC = (
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jp2"),
     (b"\xff\x4f\xff\x51", "j2k"),
     (b"8BPS\x00\x01", "psd"),
+    (b"8BPS\x00\x02", "psb"),
     (b"qoif", "qoi"),
     (b"icns", "icns"),
     (b"\x59\xa6\x6a\x95", "ras"),

@@ -1,4 +1,7 @@
-"""PSD: five sections. Source: Adobe, Photoshop File Formats Specification. It is never written again, so nothing is carried."""
+"""PSD, and PSB for large pictures: five sections. Neither is ever written again, so nothing is carried.
+
+Source: Adobe, Photoshop File Formats Specification.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,26 @@ CHANNELS = {0: 1, 1: 1, 2: 1, 3: 3, 4: 4, 9: 3}
 """Channels of each colour mode: bitmap, grey, indexed, RGB, CMYK, Lab."""
 
 
-def sections(data: bytes) -> tuple[int, int, int]:
-    """Return where the image resources, the layers and the pixels begin."""
+def is_large(data: bytes) -> bool:
+    """Return whether a file is a PSB, whose lengths of layers and of packed lines are twice as wide."""
+    return data[4:6] == b"\0\2"
+
+
+def sections(data: bytes) -> tuple[int, int, int, int]:
+    """Return where the image resources, the layers, what is in these, and the pixels begin."""
     (palette,) = struct.unpack_from(">I", data, 26)
     resources = 30 + palette
     layers = resources + 4 + struct.unpack_from(">I", data, resources)[0]
-    return resources, layers, layers + 4 + struct.unpack_from(">I", data, layers)[0]
+    length = ">Q" if is_large(data) else ">I"
+    inside = layers + struct.calcsize(length)
+    return resources, layers, inside, inside + struct.unpack_from(length, data, layers)[0]
 
 
 def is_flat(data: bytes) -> bool:
     """Return whether a PSD has no layers and no channels but its mode's own."""
     channels, mode = struct.unpack_from(">H", data, 12)[0], struct.unpack_from(">H", data, 24)[0]
-    _, layers, pixels = sections(data)
-    return bool(channels == CHANNELS.get(mode) and not any(data[layers + 4 : pixels]))
+    _, _, inside, pixels = sections(data)
+    return bool(channels == CHANNELS.get(mode) and not any(data[inside:pixels]))
 
 
 def is_whole(data: bytes) -> bool:
@@ -37,17 +47,18 @@ def is_whole(data: bytes) -> bool:
 def end_of_pixels(data: bytes) -> int:
     """Return where the pixels of a PSD end, plain or in runs; its header, of packed ones, tells no more than the file's end."""
     channels, height, width, depth = struct.unpack_from(">HIIH", data, 12)
-    _, _, start = sections(data)
+    *_, start = sections(data)
     (compression,) = struct.unpack_from(">H", data, start)
     size = channels * height * -(-width * depth // 8)
     if compression == 1:
-        size = 2 * channels * height + sum(struct.unpack_from(f">{channels * height}H", data, start + 2))
+        lengths = struct.Struct(f">{channels * height}{'I' if is_large(data) else 'H'}")
+        size = lengths.size + sum(lengths.unpack_from(data, start + 2))
     return len(data) if compression > 1 else int(start + 2 + size)
 
 
 def resources(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Yield the number of each image resource, where it begins, where its content does, and where it ends."""
-    position, layers, _ = sections(data)
+    position, layers, *_ = sections(data)
     position += 4
     while position + 12 <= layers:
         number, length = struct.unpack_from(">4xHB", data, position)
@@ -60,14 +71,14 @@ def resources(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a PSD file, in order and without gaps."""
-    start, layers, pixels = sections(data)
+    start, layers, inside, pixels = sections(data)
     yield Part("header", 0, start + 4, Fate.UNDERSTOOD)
     end = start + 4
     for number, begin, _, end in resources(data):
         fate = Fate.UNDERSTOOD if number == PROFILE else Fate.LOST
         yield Part(_NAMES.get(number, "resources"), begin, end, fate)
     yield Part("padding", end, layers, Fate.UNDERSTOOD)
-    layered = any(data[layers + 4 : pixels])
+    layered = any(data[inside:pixels])
     yield Part("layers" if layered else "padding", layers, pixels, Fate.LOST if layered else Fate.UNDERSTOOD)
     end = min(len(data), end_of_pixels(data))
     yield Part("pixels", pixels, end, Fate.UNDERSTOOD)

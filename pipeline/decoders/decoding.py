@@ -20,11 +20,12 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from pipeline.containers import headers
 from pipeline.containers.account import account
 from pipeline.containers.foreign import kind_of
-from pipeline.containers.psd import is_flat
+from pipeline.containers.psd import is_flat, is_large
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
 from pipeline.decoders import unusual
 from pipeline.decoders.eight_bits import shown
+from pipeline.decoders.raw import is_raw
 from pipeline.decoders.unusual import is_unusual
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
 from pipeline.pictures.picture import Picture, is_grey
@@ -82,8 +83,10 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
     decoded) and UnsupportedImage (sound, and of a kind that no decoder here takes).
     """
     try:
-        if data.startswith(_PSD) and not _is_plain_psd(data):  # which Pillow would take with false colours, or not at all
-            return _unusual(data, "it has layers, deep or further channels", pixel_limit)
+        if data.startswith(_PSD) and (kind := _psd_kind(data)):  # which Pillow would take with false colours, or not at all
+            return _unusual(data, kind, pixel_limit)
+        if is_raw(data):  # many begin as a TIFF of their thumbnail
+            return _unusual(data, "it is a camera raw file", pixel_limit)
         return _decode(data, pixel_limit)
     except UndecodableImage as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):  # a picture inside, larger than the file's header says
@@ -99,12 +102,16 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
         raise
 
 
-def _is_plain_psd(data: bytes) -> bool:
+def _psd_kind(data: bytes) -> str | None:
+    """Return how a PSD is more than Pillow decodes rightly; None where it is not, or is cut off, as Pillow will say."""
     try:
         depth, mode = struct.unpack_from(">HH", data, 22)
-        return depth == 8 and mode in _PLAIN_PSDS and is_flat(data)
+        if is_large(data):
+            return "it is a PSB"
+        plain = depth == 8 and mode in _PLAIN_PSDS and is_flat(data)
     except struct.error:
-        return True  # cut off, as Pillow will say
+        return None
+    return None if plain else "it has layers, deep or further channels"
 
 
 def _decode(data: bytes, pixel_limit: int) -> Picture:

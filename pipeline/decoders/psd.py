@@ -1,4 +1,4 @@
-"""The merged picture of a PSD with layers, saved masks or deep channels, which Pillow refuses or gets wrong.
+"""The merged picture of a PSB, or of a PSD with layers, saved masks or deep channels, which Pillow refuses or gets wrong.
 
 Source: Adobe, Photoshop File Formats Specification (header, layer and mask information, image data).
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.containers.psd import CHANNELS, PROFILE, end_of_pixels, resources, sections
+from pipeline.containers.psd import CHANNELS, PROFILE, end_of_pixels, is_large, resources, sections
 from pipeline.core.errors import UndecodableImage, UnsupportedImage
 from pipeline.decoders.eight_bits import of_samples
 from pipeline.pictures import codecs
@@ -28,14 +28,14 @@ def merged(data: bytes) -> Image.Image:
     Raises UnsupportedImage for modes and codings that are not read here, UndecodableImage where it is cut off.
     """
     channels, height, width, depth, mode = struct.unpack_from(">HIIHH", data, 12)
-    _, layers, start = sections(data)
+    _, _, layers, start = sections(data)
     (coding,) = struct.unpack_from(">H", data, start)
     if mode not in _MODES or coding not in (_PLAIN, _RUNS) or depth not in (1, 8, 16, 32):
         raise UnsupportedImage(f"it is a PSD of colour mode {mode}, {depth} bits and coding {coding}")
     count = CHANNELS.get(mode, 1)
     if channels < count or end_of_pixels(data) > len(data):
         raise UndecodableImage("PSD: its pixels are cut off")
-    shown = count + (mode in (_GREY, _RGB) and channels > count and _first_extra_is_alpha(data, layers))
+    shown = count + (mode in (_GREY, _RGB) and channels > count and _first_extra_is_alpha(data, layers, start))
     lines = _planes(data, start + 2, coding, (channels, height, width, depth), shown)
     planes: list[NDArray[Any]] = [_eight_bits(plane, depth)[:, :width] for plane in lines]
     if mode == _BITMAP:
@@ -56,10 +56,11 @@ def profile(data: bytes) -> bytes | None:
     return next((data[start:end] for number, _, start, end in resources(data) if number == PROFILE), None)
 
 
-def _first_extra_is_alpha(data: bytes, layers: int) -> bool:
+def _first_extra_is_alpha(data: bytes, layers: int, pixels: int) -> bool:
     """Return whether the first channel beyond the mode's is the merged picture's transparency: a negative count of layers."""
-    size, info = struct.unpack_from(">II", data, layers)
-    return bool(size and info and struct.unpack_from(">h", data, layers + 8)[0] < 0)
+    length = ">Q" if is_large(data) else ">I"
+    info = struct.unpack_from(length, data, layers)[0] if layers < pixels else 0
+    return bool(info and struct.unpack_from(">h", data, layers + struct.calcsize(length))[0] < 0)
 
 
 def _planes(data: bytes, start: int, coding: int, shape: tuple[int, int, int, int], count: int) -> list[NDArray[np.uint8]]:
@@ -69,8 +70,9 @@ def _planes(data: bytes, start: int, coding: int, shape: tuple[int, int, int, in
     if coding == _PLAIN:
         found = np.frombuffer(data, np.uint8, count * height * line, start)
         return list(found.reshape(count, height, line))
-    lengths = np.frombuffer(data, ">u2", channels * height, start).astype(np.int64)
-    ends = start + 2 * channels * height + np.cumsum(lengths)
+    told = np.frombuffer(data, ">u4" if is_large(data) else ">u2", channels * height, start)
+    lengths = told.astype(np.int64)
+    ends = start + told.nbytes + np.cumsum(lengths)
     rows = np.empty((count * height, line), np.uint8)
     for number, (end, length) in enumerate(zip(ends[: count * height], lengths, strict=False)):
         row = codecs.unpack_bits(data[end - length : end])

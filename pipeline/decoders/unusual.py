@@ -1,4 +1,4 @@
-"""Pictures that Pillow does not decode, or not rightly: JPEG XL, HEIC, and files of familiar formats in rare codings.
+"""Pictures that Pillow does not decode, or not rightly: JPEG XL, HEIC, camera raw, and familiar formats in rare codings.
 
 They are taken as they are shown, for their LRs; their files are kept. Source: ISO/IEC 18181-2 (JPEG XL); ISO/IEC 23008-12, 10
 (brands of HEIF); TIFF 6.0, 8 and 2 (SMinSampleValue); ITU-T T.81, B.2.2 (precision).
@@ -21,7 +21,7 @@ from pipeline.containers import avif, headers, jpeg, jxl
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import SIGNATURES, Directory
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
-from pipeline.decoders import psd
+from pipeline.decoders import psd, raw
 from pipeline.decoders.eight_bits import of_samples
 from pipeline.pictures import codecs, colour
 from pipeline.pictures.orientation import JPEG_PREFIX, orientation_of
@@ -52,13 +52,15 @@ class Unusual:
 
 def extensions() -> frozenset[str]:
     """Return the lower-case extensions, without dot, of the formats that Pillow does not know."""
-    return frozenset({"jxl", "heic", "heif", "hif"})
+    return frozenset({"jxl", "heic", "heif", "hif", "psb"}) | raw.EXTENSIONS
 
 
 def is_unusual(data: bytes) -> str | None:
     """Return what a file is, by its first bytes, of a format that Pillow does not know; None for all others."""
     if codecs.is_jxl(data):
         return "it is JPEG XL"
+    if raw.is_raw(data):
+        return "it is a camera raw file"
     heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[16:64]
     return "it is HEIC" if heif else None
 
@@ -115,6 +117,11 @@ def _heif(data: bytes, kind: str, pixel_limit: int) -> Unusual:
     told = image.info.get("nclx_profile") or {}
     said = colour.of_code_points(told.get("color_primaries", 2), told.get("transfer_characteristics", 2))
     return Unusual(image=image, format="HEIF", beyond=kind + frames, icc=image.info.get("icc_profile") or said)
+
+
+def _raw(data: bytes, kind: str, pixel_limit: int) -> Unusual:
+    image, orientation = raw.preview(data, kind, pixel_limit)
+    return Unusual(image=image, format="RAW", beyond=kind, orientation=orientation, icc=image.info.get("icc_profile"))
 
 
 def _frames(data: bytes) -> Iterator[int]:
@@ -195,8 +202,6 @@ def _rare_png(data: bytes, kind: str, pixel_limit: int) -> Unusual:
 
 
 def _layered(data: bytes, kind: str, pixel_limit: int) -> Unusual:
-    if data[4:6] != b"\0\1":
-        raise UnsupportedImage("it is a PSB")
     height, width = struct.unpack_from(">II", data, 14)
     _check((width, height), pixel_limit)
     return Unusual(image=psd.merged(data), format="PSD", beyond=kind, icc=psd.profile(data))
@@ -204,6 +209,7 @@ def _layered(data: bytes, kind: str, pixel_limit: int) -> Unusual:
 
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str, int], Unusual]], ...] = (
     (codecs.is_jxl, _jxl),
+    (raw.is_raw, _raw),
     (lambda data: is_unusual(data) is not None, _heif),
     (lambda data: data.startswith(_JPEG), _rare_jpeg),
     (lambda data: data.startswith(SIGNATURES), _rare_tiff),

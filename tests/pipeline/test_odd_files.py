@@ -53,7 +53,7 @@ def test_names_that_are_not_utf8_go_there_and_come_back_encoded(tmp_path: Path) 
 def test_first_bytes_tell_an_image_where_its_name_does_not(tmp_path: Path) -> None:
     """Protects stores of hashes and downloads with odd names: images in folders, under the names they have."""
     images = {"c0/ffee": PHOTO, "web/photo.jpg?width=1200": PHOTO, "web/x.jpg_large": PHOTO, "a.b/1234": PNG, "b.JPE": PHOTO}
-    others = {"README": b"read me", "web/page": b"<html>", "empty": b"", "beside.txt": b"no image", "scan.dng": PNG}
+    others = {"README": b"read me", "web/page": b"<html>", "empty": b"", "beside.txt": b"no image", "scan.svg": PNG}
     source = source_of(tmp_path / "source", images | others | {"c0/ffee.txt": b"caption"})
     result = workshop.rescale(source, tmp_path / "archive")
     assert not result.failures
@@ -83,12 +83,12 @@ def test_takeouts_cut_names_find_their_photograph(tmp_path: Path) -> None:
     """Protects dates, places and albums of Google's exports: each JSON is beside its photograph, and comes back so."""
     files = {f"Photos/{name}": PHOTO for name in TAKEOUT}
     about = {f"Photos/{name}": name.encode() for name in TAKEOUT.values() if name}
-    source = source_of(tmp_path / "source", files | about | {"Photos/metadata.json": b"{}", "Photos/IMG_1.DNG": b"raw"})
+    source = source_of(tmp_path / "source", files | about | {"Photos/metadata.json": b"{}", "Photos/IMG_1.MOV": b"raw"})
     result = workshop.rescale(source, tmp_path / "archive")
     assert not result.failures
     found = {entry.key.removeprefix("Photos/"): [data.decode() for data in entry.sidecars.values()] for entry in result.entries}
     assert found == {name: [text] if text else [] for name, text in TAKEOUT.items()}
-    assert listed(tmp_path / "archive") == {"Photos/metadata.json", "Photos/IMG_1.DNG"}
+    assert listed(tmp_path / "archive") == {"Photos/metadata.json", "Photos/IMG_1.MOV"}
     assert not workshop.failures(workshop.restore(result, tmp_path / "out"))
     assert workshop.written(tmp_path / "out").keys() == files.keys() | about.keys()
 
@@ -100,7 +100,7 @@ def listed(archive: Path) -> set[str]:
 
 OTHERS = {
     "film.MP4": b"a film" * 99,
-    "a/IMG.DNG": b"II*\0 raw",
+    "a/IMG.MOV": b"II*\0 raw",
     "a/README": b"",
     ".cache/x.bin": b"\x01",
     "n.txt": b"n",

@@ -47,6 +47,7 @@ HOMES = {
     "urllib3": {"pipeline/stores/s3_errors.py"},  # the transport below botocore, whose errors can come through
     "PIL": {"pipeline/pictures/", "pipeline/decoders/"},
     "pillow_heif": {"pipeline/decoders/unusual.py"},
+    "rawpy": {"pipeline/decoders/raw.py"},
     "imagecodecs": {"pipeline/pictures/codecs.py"},
     "constriction": {"pipeline/latents/coder.py"},
     "pyarrow": {"pipeline/tables/"},

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from tests.support import pictures
 from tests.support.pictures import photo, saved
+from tests.support.raw import dng
 
 HEIGHT, WIDTH = 132, 180
 LEAST_DB = 35.0
@@ -51,8 +52,8 @@ def threefold(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @cache
 def richer() -> dict[str, Rich]:
-    """Return the files by what they are; HEIC where its library is installed."""
-    return {**_deep(), **_inks(), **_floating(), **_frames(), **_layered(), **_rare(), **_high_efficiency()}
+    """Return the files by what they are; HEIC and camera raw where their libraries are installed."""
+    return {**_deep(), **_inks(), **_floating(), **_frames(), **_layered(), **_rare(), **_high_efficiency(), **_negatives()}
 
 
 def _deep() -> dict[str, Rich]:
@@ -168,19 +169,19 @@ def _frames() -> dict[str, Rich]:
     }
 
 
-def psd(samples: NDArray[Any], *, mode: int = 3, layers: bytes = b"", packed: bool = False) -> bytes:
-    """Return a PSD of samples (H, W, C), put together by hand (Adobe, Photoshop File Formats); lines in runs where packed."""
+def psd(samples: NDArray[Any], *, mode: int = 3, layers: bytes = b"", packed: bool = False, large: bool = False) -> bytes:
+    """Return a PSD of samples (H, W, C), or a PSB, by hand (Adobe, Photoshop File Formats); lines in runs where packed."""
     height, width, channels = samples.shape
     depth = 8 * samples.dtype.itemsize
-    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", channels, height, width, depth, mode)
+    head = b"8BPS\0" + (b"\2" if large else b"\1") + bytes(6) + struct.pack(">HIIHH", channels, height, width, depth, mode)
     big = samples.astype(samples.dtype.newbyteorder(">"))
     rows = [big[row, :, channel].tobytes() for channel in range(channels) for row in range(height)]
     if packed:
         runs = [_runs(row) for row in rows]
-        body = b"\0\1" + b"".join(struct.pack(">H", len(run)) for run in runs) + b"".join(runs)
+        body = b"\0\1" + b"".join(struct.pack(">I" if large else ">H", len(run)) for run in runs) + b"".join(runs)
     else:
         body = b"\0\0" + b"".join(rows)
-    return head + bytes(8) + struct.pack(">I", len(layers)) + layers + body
+    return head + bytes(8) + struct.pack(">Q" if large else ">I", len(layers)) + layers + body
 
 
 def _runs(row: bytes) -> bytes:
@@ -197,6 +198,7 @@ def _layered() -> dict[str, Rich]:
     return {
         "PSD with layers": Rich(data=psd(base, layers=layers), shown=base, why=why, format="PSD"),
         "PSD with masks": Rich(data=psd(np.dstack((base, mask, mask)), packed=True), shown=base, why=why, format="PSD"),
+        "PSB": Rich(data=psd(base, packed=True, large=True), shown=base, why="PSB", format="PSD"),
         "16-bit PSD": Rich(data=psd(deep(base)), shown=base, why=why, format="PSD"),
         "CMYK PSD": Rich(
             data=psd(255 - inks, mode=4),
@@ -223,3 +225,10 @@ def _high_efficiency() -> dict[str, Rich]:
     file = BytesIO()
     heif.from_pillow(Image.fromarray(base)).save(file, quality=95)
     return {"HEIC": Rich(data=file.getvalue(), shown=base, why="HEIC", format="HEIF")}
+
+
+def _negatives() -> dict[str, Rich]:
+    if importlib.util.find_spec("rawpy") is None:
+        return {}
+    base = rgb()
+    return {"camera raw (DNG)": Rich(data=dng(saved(base, "JPEG", quality=98)), shown=base, why="camera raw", format="RAW")}

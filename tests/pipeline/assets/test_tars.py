@@ -242,13 +242,13 @@ def test_tar_images_whose_names_have_dots_are_assets_of_their_own(tmp_path: Path
 
 def test_tar_images_are_told_by_their_first_bytes_where_names_do_not(tmp_path: Path) -> None:
     """Protects tars of blobs: an image without an extension, or with an odd one, is no failure."""
-    members = [("blobs/c0ffee", JPEG), ("blobs/x.jpg_large", PNG), ("blobs/x.txt", b"1"), ("blobs/y", b"text"), ("z.dng", PNG)]
+    members = [("blobs/c0ffee", JPEG), ("blobs/x.jpg_large", PNG), ("blobs/x.txt", b"1"), ("blobs/y", b"text"), ("z.svg", PNG)]
     assets = read_tar(tmp_path, tar_of(members))
     assert [(asset.key, asset.data) for asset in assets] == [
         ("blobs/c0ffee", JPEG),
         ("blobs/x.jpg_large", PNG),
         ("blobs/y", None),
-        ("z.dng", None),
+        ("z.svg", None),
     ]
     assert assets[1].sidecars == {"txt": b"1"}
 

@@ -35,7 +35,7 @@ HOSTILE = {
     "a PSD cut off in its lines": RICHER["PSD with masks"].data[:200],
     "a PSD without width": RICHER["CMYK PSD"].data[:18] + bytes(4) + RICHER["CMYK PSD"].data[22:],
     "a PSD without height": RICHER["CMYK PSD"].data[:14] + bytes(4) + RICHER["CMYK PSD"].data[18:],
-    "a PSB": RICHER["CMYK PSD"].data[:5] + b"\2" + RICHER["CMYK PSD"].data[6:],
+    "a PSB with the lengths of a PSD": RICHER["CMYK PSD"].data[:5] + b"\2" + RICHER["CMYK PSD"].data[6:],
     "a JPEG of a frame that is none": bytes.fromhex("ffd8ffc100030cffd9"),
     "a TIFF without width": tiff(width=0),
     "a TIFF of signed sizes": tiff().replace(struct.pack("<HH", 256, 4), struct.pack("<HH", 256, 9)),
