@@ -30,6 +30,7 @@ from pipeline.decoders import decoding
 from pipeline.decoders.apart import DecoderApart
 from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
 from pipeline.engines.measure import measure
+from pipeline.engines.memory import give_back
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures.picture import Picture, bled, size_of
 from pipeline.stores.spool import spool
@@ -177,6 +178,7 @@ class RescaleWorker:
                 downscale = Downscale(pixels=shown, lr_size=lr_size, grey=picture.grey, effort=self.settings.effort)
             if tier.keeps_latent or not hides:
                 clean = clean_draft(picture, lr_size, self.engine.span(size, lr_size), self.settings.lr_codec)
+            give_back(math.prod(size))
             return _Decoded(asset=asset, picture=picture, downscale=downscale, clean=clean)
         except ImageError as error:
             return _Decoded(asset=asset, picture=None, error=error)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,14 +19,12 @@ from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.effort import DESCENT_POINTS, Sought
+from pipeline.engines.memory import give_back
 from pipeline.engines.pieces import Piece, filled_up, framed
 from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
 
 FRAMES = (8, 4, 2)
 """Fixed shapes are squares of these parts of the largest tile's side; a batch of them has its area."""
-
-LARGE_POINTS = 1792
-"""Lattice points per axis above which an image's memory is returned to the system after it."""
 
 MOST_SCALE = 256
 """The largest scale per axis of an LR, whatever the network reaches."""
@@ -226,7 +223,7 @@ class Engine:
                 self._tell(batch)
             for one in left:
                 one.step()
-        _give_back(one.place for one in sought)
+        give_back(_most_points(one.place for one in sought))
 
     def _tell(self, batch: list[Piece[Sought]]) -> None:
         """Restore a batch of the LRs that are sought, and tell them what that misses, and the gradient of it."""
@@ -278,7 +275,7 @@ class Engine:
                 _arrive(*way.popleft())
         while way:
             _arrive(*way.popleft())
-        _give_back(piece.place for piece in pieces)
+        give_back(_most_points(piece.place for piece in pieces))
 
     def _batches(self, pieces: Iterable[Piece[Request]], most: int | None = None) -> Iterator[list[Piece[Request]]]:
         """Put pieces of one path and shape together, up to the points of the largest tile; without fixed shapes one by one."""
@@ -347,8 +344,6 @@ def _arrive(batch: Sequence[Piece[Request]], computed: list[Tensor], done: torch
         piece.result[rows.start : rows.stop, columns.start : columns.stop] = pixels.numpy()
 
 
-def _give_back(places: Iterable[Place]) -> None:
-    """Return the memory of the tiles of large images to the system; glibc would keep some 500 MB of it."""
-    if any(max(axis.points for axis in place.axes) > LARGE_POINTS for place in places):
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+def _most_points(places: Iterable[Place]) -> int:
+    """Return how many points the largest lattice has."""
+    return max((math.prod(axis.points for axis in place.axes) for place in places), default=0)
