@@ -76,8 +76,8 @@ def pixel_count(data: bytes) -> int | None:
             directory = Directory(data)
             return math.prod((directory.numbers(tag) or [0])[0] for tag in (_WIDTH, _LENGTH)) or None
         if is_unusual(data):
-            boxes = (part for part in avif.walk(data) if part.name == "ispe")
-            return max((math.prod(struct.unpack_from(">II", data, box.start + 12)) for box in boxes), default=None)
+            sizes = (body + 4 for kind, body, _ in avif.properties(data) if kind == b"ispe")
+            return max((math.prod(struct.unpack_from(">II", data, at)) for at in sizes), default=None)
     except (struct.error, IndexError, ValueError, OverflowError):
         pass
     return None
