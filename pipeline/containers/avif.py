@@ -17,10 +17,11 @@ from pipeline.core.records import Carried
 _MOST_BOXES = 1000  # of a file itself; a picture has five
 _FREE = {b"free", b"skip"}
 _META = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iprp", b"iref", b"dinf"}
-_PROPERTIES = {b"ispe", b"pixi", b"av1C", b"colr", b"auxC", b"irot", b"imir", b"a1op", b"a1lx", b"lsel"}
+_PROPERTIES = {b"ispe", b"pixi", b"av1C", b"auxC", b"irot", b"imir", b"a1op", b"a1lx", b"lsel"}
 _PICTURES = {b"av01", b"grid"}
 _ITEMS = {*_PICTURES, b"Exif"}
 _SINGLE = {b"Exif": "second-exif", b"mime": "second-xmp"}
+_PROFILES = {b"prof", b"rICC"}
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _SRGB = ((1, 13), (2, 2))  # BT.709 primaries and sRGB's curve, or nothing said: what a writer writes that is not told more
 
@@ -126,13 +127,10 @@ def _property(data: bytes, name: bytes, start: int, body: int, end: int) -> Part
     if name == b"colr" and data[body : body + 4] == b"nclx":
         fate = Fate.UNDERSTOOD if struct.unpack_from(">HH", data, body + 4) in _SRGB else Fate.CARRIED
         return Part("nclx", start, end, fate, data[body + 4 : body + 11])
-    if name == b"auxC":  # alpha, or a depth map
-        return (
-            Part("auxC", start, end, Fate.UNDERSTOOD)
-            if data[body + 4 :].startswith(_ALPHA)
-            else Part("depth", start, end, Fate.LOST)
-        )
-    known = name in _PROPERTIES or _is_filling(data, name, body, end)
+    if name == b"auxC" and not data.startswith(_ALPHA, body + 4):
+        return Part("depth", start, end, Fate.LOST)
+    profile = name == b"colr" and data[body : body + 4] in _PROFILES
+    known = profile or name in _PROPERTIES or _is_filling(data, name, body, end)
     return Part(_word(name), start, end, Fate.UNDERSTOOD if known else Fate.LOST)
 
 

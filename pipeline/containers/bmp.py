@@ -40,9 +40,7 @@ def walk(data: bytes) -> Iterator[Part]:
         yield Part("padding" if padding else "gap", palette, pixels, Fate.UNDERSTOOD if padding else Fate.LOST)
     stop = max(pixels, min(len(data), size))
     fourth = data[pixels + 3 : stop : 4] if bits == 32 and compression == _PLAIN else b""
-    hidden = bool(
-        fourth.strip(b"\0") and fourth.strip(b"\xff")
-    )  # which Pillow does not read, and other programs write as alpha
+    hidden = fourth.strip(b"\0") and fourth.strip(b"\xff")  # which Pillow does not read, and other programs write as alpha
     yield Part("alpha" if hidden else "pixels", pixels, stop, Fate.LOST if hidden else Fate.UNDERSTOOD)
     yield from behind(data, stop, Fate.CARRIED)
 
