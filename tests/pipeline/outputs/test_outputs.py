@@ -13,10 +13,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.assets.names import split_stem
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
 from pipeline.outputs.changed_names import HEADER, list_changed_names
+from pipeline.outputs.names import ShardNames
 from pipeline.outputs.outputs import OutputKind, create_or_confirm, loose_folders, named_outputs, open_output
 from pipeline.stores.store import LocalStore
 from tests.support import workshop
@@ -148,6 +150,22 @@ def test_another_file_of_the_name_stays_and_the_rest_is_written(store: LocalStor
     assert "b.png" in workshop.sentence(str(caught.value))
     assert output.add("c.png", b"c", {}) == 1
     assert workshop.written(Path(store.uri)) == {"a.png": b"a", "b.png": b"mine", "b.txt": b"caption", "c.png": b"c"}
+
+
+def test_names_that_are_too_long_are_cut_apart_and_keep_their_kind(store: LocalStore, spool: Path) -> None:
+    """Protects long names, which another extension, a number or a suffix makes too long for a disk: all files are there, each
+    with its extension, and sidecars with the stem of their image."""
+    keys = [f"{'x' * 250}{number}.gif" for number in range(2)]
+    names = ShardNames(lambda: [*keys, *(key.replace("gif", "png") for key in keys)])
+    written = [names.written_as(key, "png") for key in keys]
+    put(OutputKind.FILES, store, spool, [(name, b"1", {"txt": b"2"}) for name in (*written, *written)])
+    found = names_in(store)
+    assert len(found) == 8
+    assert all(len(name) <= 255 for name in found)
+    assert [sum(name.endswith(end) for name in found) for end in (".gif.png", ".txt")] == [4, 4]
+    stems = {split_stem(name)[0] for name in found if name.endswith(".png")}
+    assert len(stems) == 4
+    assert stems == {split_stem(name)[0] for name in found}
 
 
 def test_a_folder_in_the_way_is_a_clear_refusal(store: LocalStore, spool: Path) -> None:
