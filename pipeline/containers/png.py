@@ -23,7 +23,7 @@ _INDEXED = 3
 _WHOLE = ((0, 0, 1, 1),)
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The passes of a picture: where each begins, and its steps, across and down."""
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # bytes of the stream at a time, and 16 times as many of pixels
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -76,15 +76,15 @@ def _is_all_pixels(data: bytes, coded: Iterable[tuple[int, int]]) -> bool:
         if (columns := -(-(width - x) // across)) > 0 and (rows := -(-(height - y) // down)) > 0
     )
     stream = zlib.decompressobj()
-    for start, end in coded:
-        piece = data[start + 8 : end - 4]
-        while piece and not stream.eof and left >= 0:
+    for piece in (data[at : min(at + _PIECE, end - 4)] for start, end in coded for at in range(start + 8, end - 4, _PIECE)):
+        rest = piece
+        while rest and not stream.eof and left >= 0:
             try:
-                left -= len(stream.decompress(piece, _PIECE))
+                left -= len(stream.decompress(rest, 16 * _PIECE))
             except zlib.error:
                 return False
-            piece = stream.unconsumed_tail
-        if left < 0 or (stream.eof and (piece or stream.unused_data)):
+            rest = stream.unconsumed_tail
+        if left < 0 or rest or stream.unused_data:
             return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import imagecodecs
@@ -132,6 +133,18 @@ def test_code_points_go_before_a_profile() -> None:
     alone = png(chunk(b"cICP", bytes((9, 16, 0, 1))))
     assert decoded(both).icc == srgb_profile()
     assert decoded(both).profile == decoded(alone).profile is not None
+
+
+def test_a_bomb_of_pixels_takes_little_memory() -> None:
+    """Protects memory and time from a PNG whose stream goes on for 100 MB behind its pixels: only a piece is unpacked."""
+    data = pictures.png(3, 2, depth=8, colour=2, rows=bytes(2 * 10 + 100_000_000))
+    tracemalloc.start()
+    try:
+        assert account(data, "PNG").lost == ("IDAT",)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000_000
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 17)])
