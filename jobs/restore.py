@@ -19,7 +19,7 @@ from pipeline.core.errors import InvalidOption
 from pipeline.core.options import OutputKind, RestoreOptions
 from pipeline.core.records import ShardReport, SourceShard
 from pipeline.outputs.changed_names import list_changed_names
-from pipeline.outputs.outputs import named_outputs
+from pipeline.outputs.outputs import loose_folders, named_outputs
 from pipeline.outputs.twins import twins
 from pipeline.restore import RestoreWork, restore_state
 from pipeline.stores.store import open_store
@@ -53,7 +53,8 @@ def restore(job: RestoreJob) -> int:
     )
     with RollupWriter(state, digest) as rollups:
         finished = resume(reporter, rollups, survey(state, digest, count))
-        named = named_outputs(archive.shards(), archive.begun_shards if archive.additions else None)
+        folders = loose_folders(archive.shards()) if job.options.output is OutputKind.FILES else {}
+        named = named_outputs(archive.shards(), archive.begun_shards if archive.additions else None, folders)
         there = (shard for shard in named if shard.id in committed and shard.id not in finished)
         left = filter(_selects(job.options), there)
         with reporter.running():

@@ -42,15 +42,12 @@ from pipeline.entry_picture import (
 )
 from pipeline.outputs.changed_names import ChangedNames
 from pipeline.outputs.names import ShardNames, root_name
-from pipeline.outputs.outputs import Output, has_own_stems, open_output
+from pipeline.outputs.outputs import STATE_PREFIX, Output, has_own_stems, open_output
 from pipeline.pictures import writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.base import Stamp
 from pipeline.stores.spool import spool
 from pipeline.stores.store import Access, Store, open_store
-
-STATE_PREFIX = ".iarn"
-"""Where a destination keeps which shards are done; hidden, so that it is no source."""
 
 
 @dataclass(frozen=True, kw_only=True)

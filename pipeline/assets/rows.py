@@ -14,8 +14,10 @@ from pipeline.assets.samples import begins_image, image_extension, named_asset, 
 from pipeline.core.errors import DamagedEntry, InvalidOption, NoImageColumn
 from pipeline.core.records import Asset, ObjectInfo, ShardKind, SourceShard
 from pipeline.stores.store import Store
-from pipeline.tables.reader import RowReader
-from pipeline.tables.schema import Place
+from pipeline.tables.reader import PROBED_VALUES, RowReader
+from pipeline.tables.schema import LISTED, MAPPED, Place, values_at
+
+_EVERY = {LISTED, MAPPED}
 
 KEY_COLUMNS = ("key", "__key__", "id", "name", "filename")
 """Columns of a Parquet file that may name its rows, the first one that holds text in a row winning."""
@@ -68,7 +70,9 @@ def why_no_images(store: Store, info: ObjectInfo, image_column: str | None) -> s
         for name, values in reader.text_columns().items():
             if values and all(re.match(r"https?://", value) for value in values):
                 return f"its column {name} holds addresses of images, not images: fetch them first, as img2dataset does"
-        return f"it is a table without images in any of its columns, {', '.join(reader.columns)}"
+        places = ", ".join(_shown(place) for place, _ in reader.binary_places())
+        first = f": the first {PROBED_VALUES} values in {places} begin as none; --image-column takes one all the same"
+        return f"it is a table without images in any of its columns, {', '.join(reader.columns)}{first if places else ''}"
 
 
 def read_rows(store: Store, info: ObjectInfo, image_column: str | None) -> Iterator[Asset]:
@@ -102,18 +106,16 @@ def _image_places(reader: RowReader, wanted: str | None) -> tuple[Place, ...]:
 
 
 def _shown(place: Place) -> str:
-    return ".".join(name for name in place if name != "[]")
+    return ".".join(name for name in place if name not in _EVERY)
 
 
 def _row_assets(
     names: UniqueNames, number: int, row: dict[str, Any], places: Sequence[Place], columns: Sequence[str]
 ) -> Iterator[Asset]:
-    """Yield an asset for each image of a row of several: ``key#column.jpg``, of a list ``key#column#0.jpg``.
+    """Yield an asset for each image of a row of several: ``key#column.jpg``, of a list ``key#column#0.jpg``, of a map by name.
 
     All have the sidecar with the row's text, the first one the binary columns as well. A row without any image is one asset.
     """
-    from pipeline.tables.schema import values_at
-
     found = [(way, value) for place in places for way, value in values_at(row, place) if _bytes_of(value) is not None]
     rest = _without(row, {way for way, _ in found})
     if not found:
@@ -124,7 +126,7 @@ def _row_assets(
     path = next((value.get("path") for _, value in found if isinstance(value, dict)), None)
     base = _row_name(number, row, path)
     stem = base.rpartition(".")[0] if has_image_name(base) else base
-    single = all(len(place) < 2 or "[]" not in place for place in places) and len(places) == 1
+    single = len(places) == 1 and not _EVERY & set(places[0])
     for way, value in found:
         data = _bytes_of(value)
         assert data is not None
@@ -152,6 +154,8 @@ def _without(value: Any, ways: set[tuple[str, ...]]) -> Any:
 
     if isinstance(value, dict):
         return {name: _without(each, behind(name)) for name, each in value.items()}
+    if value and isinstance(value[0], tuple):  # a map's
+        return [(name, _without(each, behind(str(name)))) for name, each in value]
     return [_without(each, behind(str(number))) for number, each in enumerate(value)]
 
 

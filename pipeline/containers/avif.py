@@ -1,108 +1,137 @@
 """AVIF: boxes, items and their properties.
 
-Source: ISO/IEC 14496-12, 8.11 (meta, iinf, iref, iprp); ISO/IEC 23008-12, 6 (properties); AV1 Image File Format.
+Source: ISO/IEC 14496-12, 8.1 (mdat, free), 8.11 (meta, iinf, iprp); ISO/IEC 23008-12, 6 (properties); AV1 Image File Format.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-from pipeline.containers.parts import Fate, Part, is_padding
+from pipeline.containers.boxes import boxes
+from pipeline.containers.items import IN_BOX, IN_FILE, Items, Span, first_item, gaps, items_of
+from pipeline.containers.parts import Fate, Part, behind, is_padding
 from pipeline.core.records import Carried
 
-_TOP = {b"ftyp", b"mdat", b"free", b"skip"}
-_META = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iprp", b"iref", b"idat", b"free", b"skip", b"dinf"}
-_PROPERTIES = {b"ispe", b"pixi", b"av1C", b"colr", b"auxC", b"irot", b"imir", b"a1op", b"a1lx", b"lsel", b"free", b"skip"}
-_ITEMS = {b"av01", b"grid", b"Exif"}
+_MOST_BOXES = 1000  # of a file itself; a picture has five
+_FREE = {b"free", b"skip"}
+_META = {b"hdlr", b"pitm", b"iloc", b"iinf", b"iprp", b"iref", b"dinf"}
+_PROPERTIES = {b"ispe", b"pixi", b"av1C", b"auxC", b"irot", b"imir", b"a1op", b"a1lx", b"lsel"}
+_PICTURES = {b"av01", b"grid"}
+_ITEMS = {*_PICTURES, b"Exif"}
+_SINGLE = {b"Exif": "second-exif", b"mime": "second-xmp"}
+_PROFILES = {b"prof", b"rICC"}
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _SRGB = ((1, 13), (2, 2))  # BT.709 primaries and sRGB's curve, or nothing said: what a writer writes that is not told more
 
 
-def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Yield type, start, start of the content, and end of each box between two offsets."""
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        body = start + 8
-        if size == 1 and body + 8 <= end:
-            (size,) = struct.unpack_from(">Q", data, body)
-            body += 8
-        stop = min(end, start + size) if size else end
-        if stop < body:
-            return
-        yield kind, start, body, stop
-        start = stop
-
-
 def walk(data: bytes) -> Iterator[Part]:
-    """Yield the parts of an AVIF file: its boxes in order and without gaps, those of ``meta`` by what is in them."""
-    end = 0
-    for kind, start, body, end in boxes(data, 0, len(data)):
-        if kind == b"meta":
+    """Yield the parts of an AVIF file: its boxes in order and without gaps, those of ``meta`` by what is in them.
+
+    The picture ends with the last box that it has need of, or that is padding.
+    """
+    top = list(islice(boxes(data, 0, len(data)), _MOST_BOXES + 1))
+    if len(top) > _MOST_BOXES:
+        raise ValueError("it has more boxes than can be told")
+    first = next((start for kind, start, _, _ in top if kind == b"meta"), None)
+    items = next((items_of(data, body + 4, end) for _, start, body, end in top if start == first), Items())
+    extents = items.extents.get(IN_FILE, [])
+    own = {
+        start: end
+        for kind, start, body, end in top
+        if start in (0, first)
+        or (kind == b"mdat" and any(body <= place < end for place, _ in extents))
+        or _is_filling(data, kind, body, end)
+    }
+    stop = max(own.values(), default=0)
+    for kind, start, body, end in top:
+        if start >= stop:
+            break
+        if start == first:
             yield Part("meta", start, body + 4, Fate.UNDERSTOOD)
-            yield from _meta(data, body + 4, end)
+            yield from _meta(data, body + 4, end, items)
         else:
-            known = kind in _TOP or (kind == b"uuid" and is_padding(data[body + 16 : end]))
-            yield Part(_word(kind), start, end, Fate.UNDERSTOOD if known else Fate.LOST)
-    if end < len(data):
-        yield Part("trailer", end, len(data), Fate.UNDERSTOOD if is_padding(data[end:]) else Fate.LOST)
+            whole = start in own and (kind != b"mdat" or _is_used(data, body, end, extents))
+            yield Part(_word(kind), start, end, Fate.UNDERSTOOD if whole else Fate.LOST)
+    yield from behind(data, stop, Fate.LOST)
 
 
-def _meta(data: bytes, start: int, end: int) -> Iterator[Part]:
+def properties(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start of the content and end of each property that a file has for its items."""
+    place = (0, len(data))
+    for kind, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
+        found = next(((body + skipped, end) for each, _, body, end in boxes(data, *place) if each == kind), None)
+        if found is None:
+            return
+        place = found
+    yield from ((kind, body, end) for kind, _, body, end in boxes(data, *place))
+
+
+def _is_filling(data: bytes, kind: bytes, body: int, end: int) -> bool:
+    """Return whether a box says nothing."""
+    return (kind in _FREE and is_padding(data[body:end])) or (kind == b"uuid" and is_padding(data[body + 16 : end]))
+
+
+def _is_used(data: bytes, body: int, end: int, extents: Iterable[Span]) -> bool:
+    """Return whether all of a box's content is some item's, padding excepted."""
+    return all(is_padding(data[start:stop]) for start, stop in gaps(body, end, extents))
+
+
+def _meta(data: bytes, start: int, end: int, items: Items) -> Iterator[Part]:
     for kind, begin, body, stop in boxes(data, start, end):
         if kind == b"iprp":
             yield from _properties(data, begin, body, stop)
         elif kind == b"iinf":
-            yield from _items(data, begin, body, stop)
+            yield from _items(data, begin, body, items)
         else:
-            yield Part(_word(kind), begin, stop, Fate.UNDERSTOOD if kind in _META else Fate.LOST)
+            known = kind in _META or _is_filling(data, kind, body, stop)
+            if kind == b"idat":
+                known = _is_used(data, body, stop, [(body + at, body + to) for at, to in items.extents.get(IN_BOX, [])])
+            yield Part(_word(kind), begin, stop, Fate.UNDERSTOOD if known else Fate.LOST)
 
 
-def _items(data: bytes, begin: int, body: int, stop: int) -> Iterator[Part]:
-    first = body + 4 + (2 if data[body] == 0 else 4)
-    yield Part("iinf", begin, first, Fate.UNDERSTOOD)
-    for _, start, inside, end in boxes(data, first, stop):
-        version = data[inside]
-        at = inside + 4 + (4 if version == 3 else 2) + 2
-        kind, known = data[at : at + 4], False
-        if kind == b"mime":
-            known = b"application/rdf+xml" in data[at:end]
-        yield Part(f"item-{_word(kind)}", start, end, Fate.UNDERSTOOD if known or kind in _ITEMS else Fate.LOST)
+def _items(data: bytes, begin: int, body: int, items: Items) -> Iterator[Part]:
+    yield Part("iinf", begin, first_item(data, body), Fate.UNDERSTOOD)
+    seen: set[bytes] = set()
+    for number, (kind, start, end) in items.listed.items():
+        name, known = f"item-{_word(kind)}", kind in _ITEMS or (kind == b"mime" and b"application/rdf+xml" in data[start:end])
+        if kind in _PICTURES and number not in items.shown:
+            name, known = "pictures", False
+        elif kind in _SINGLE and known and kind in seen:
+            name, known = _SINGLE[kind], False
+        seen.add(kind)
+        yield Part(name, start, end, Fate.UNDERSTOOD if known else Fate.LOST)
 
 
 def _properties(data: bytes, begin: int, body: int, stop: int) -> Iterator[Part]:
     end = begin
     for kind, start, inside, finish in boxes(data, body, stop):
         if kind != b"ipco":
-            yield Part(_word(kind), start, finish, Fate.UNDERSTOOD)
+            known = kind == b"ipma" or _is_filling(data, kind, inside, finish)
+            yield Part(_word(kind), start, finish, Fate.UNDERSTOOD if known else Fate.LOST)
             end = finish
             continue
         yield Part("iprp", begin, inside, Fate.UNDERSTOOD)
-        profile = any(
-            name == b"colr" and data[at : at + 4] in (b"prof", b"rICC") for name, _, at, _ in boxes(data, inside, finish)
-        )
         kinds = set()
         for name, own, at, end in boxes(data, inside, finish):
             kinds.add(name)
-            yield _property(data, name, own, at, end, profile)
+            yield _property(data, name, own, at, end)
         if b"colr" not in kinds:  # then the pixels' own stream tells the colours, which no decoder here brings out
             yield Part("colours", end, end, Fate.LOST)
     if end < stop:
         yield Part("iprp", end, stop, Fate.UNDERSTOOD)
 
 
-def _property(data: bytes, name: bytes, start: int, body: int, end: int, profile: bool) -> Part:
+def _property(data: bytes, name: bytes, start: int, body: int, end: int) -> Part:
     if name == b"colr" and data[body : body + 4] == b"nclx":
-        said = struct.unpack_from(">HH", data, body + 4)
-        fate = Fate.UNDERSTOOD if profile or said in _SRGB else Fate.CARRIED
+        fate = Fate.UNDERSTOOD if struct.unpack_from(">HH", data, body + 4) in _SRGB else Fate.CARRIED
         return Part("nclx", start, end, fate, data[body + 4 : body + 11])
-    if name == b"auxC":  # alpha, or a depth map
-        return (
-            Part("auxC", start, end, Fate.UNDERSTOOD)
-            if data[body + 4 :].startswith(_ALPHA)
-            else Part("depth", start, end, Fate.LOST)
-        )
-    return Part(_word(name), start, end, Fate.UNDERSTOOD if name in _PROPERTIES else Fate.LOST)
+    if name == b"auxC" and not data.startswith(_ALPHA, body + 4):
+        return Part("depth", start, end, Fate.LOST)
+    profile = name == b"colr" and data[body : body + 4] in _PROFILES
+    known = profile or name in _PROPERTIES or _is_filling(data, name, body, end)
+    return Part(_word(name), start, end, Fate.UNDERSTOOD if known else Fate.LOST)
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:

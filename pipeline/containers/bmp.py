@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.containers.parts import Fate, Part, behind, is_padding, trailers
 from pipeline.core.records import Carried
 
-_DENSITY = slice(38, 46)
+_RESERVED, _DENSITY = slice(6, 10), slice(38, 46)
 _PLAIN, _UNCOMPRESSED = 0, {0, 3, 6}
 _SRGB = {b"BGRs", b" niW"}
 _PLAIN_DENSITY = struct.pack("<ii", 3780, 3780)  # 96 dpi, which is written where nothing is said
@@ -17,7 +17,9 @@ _PLAIN_DENSITY = struct.pack("<ii", 3780, 3780)  # 96 dpi, which is written wher
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a BMP file, in order and without gaps."""
     size, pixels, header = struct.unpack_from("<I4xII", data, 2)
-    yield Part("header", 0, 14, Fate.UNDERSTOOD)
+    yield Part("header", 0, 6, Fate.UNDERSTOOD)
+    yield Part("reserved", 6, 10, Fate.CARRIED if any(data[_RESERVED]) else Fate.UNDERSTOOD)
+    yield Part("header", 10, 14, Fate.UNDERSTOOD)
     end, palette, bits, compression = 14 + header, pixels, 0, 0
     if header >= 40:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
@@ -38,14 +40,15 @@ def walk(data: bytes) -> Iterator[Part]:
         yield Part("padding" if padding else "gap", palette, pixels, Fate.UNDERSTOOD if padding else Fate.LOST)
     stop = max(pixels, min(len(data), size))
     fourth = data[pixels + 3 : stop : 4] if bits == 32 and compression == _PLAIN else b""
-    hidden = bool(
-        fourth.strip(b"\0") and fourth.strip(b"\xff")
-    )  # which Pillow does not read, and other programs write as alpha
+    hidden = fourth.strip(b"\0") and fourth.strip(b"\xff")  # which Pillow does not read, and other programs write as alpha
     yield Part("alpha" if hidden else "pixels", pixels, stop, Fate.LOST if hidden else Fate.UNDERSTOOD)
     yield from behind(data, stop, Fate.CARRIED)
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
-    """Return a newly written BMP with the density and the trailer that its source had."""
-    density = b"".join(part.data for part in carried if part.name == "density") or data[_DENSITY]
-    return data[: _DENSITY.start] + density + data[_DENSITY.stop :] + trailers(carried)
+    """Return a newly written BMP with the reserved words, the density and the trailer that its source had."""
+    made = bytearray(data)
+    for part in carried:
+        if place := {"reserved": _RESERVED, "density": _DENSITY}.get(part.name):
+            made[place] = part.data
+    return bytes(made) + trailers(carried)

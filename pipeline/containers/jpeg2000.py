@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.containers.avif import boxes
+from pipeline.containers.boxes import boxes
 from pipeline.containers.parts import Fate, Part, behind
 
 _UNDERSTOOD = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"cdef", b"pclr", b"cmap"}

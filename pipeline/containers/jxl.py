@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+from pipeline.containers.boxes import boxes
 
 _CODESTREAM = b"\xff\x0a"
 _HEAD = 32
@@ -64,17 +64,11 @@ def _codestream_head(data: bytes) -> bytes:
     """Return the first 32 bytes, or all there are, of a JPEG XL codestream, bare or in boxes (ISO/IEC 18181-2)."""
     if data.startswith(_CODESTREAM):
         return data[:_HEAD]
-    head, position = b"", 0
-    while len(head) < _HEAD and position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        start = position + 8
-        if length == 1:
-            length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
-        end = position + length if length else len(data)
-        if end < start:
-            break
+    head = b""
+    for kind, _, start, end in boxes(data, 0, len(data)):
         if kind in (b"jxlc", b"jxlp"):
             start += 4 if kind == b"jxlp" else 0  # the part's number
             head += data[start : min(end, start + _HEAD)]
-        position = end
+        if len(head) >= _HEAD:
+            break
     return head[:_HEAD]

@@ -14,6 +14,7 @@ from pipeline.containers.parts import Fate, Part, behind
 _SAMPLES = {b"P5": 1, b"P6": 3}
 _NUMBER = re.compile(rb"((?:\s|#[^\n]*\n)*)(\d+)")
 _FOOTER = b"TRUEVISION-XFILE.\0"
+_PLAIN, _IN_RUNS = (1, 2, 3), (9, 10, 11)  # kinds of pixels
 _QOI_END = bytes(7) + b"\1"
 
 
@@ -50,13 +51,27 @@ def walk_tga(data: bytes) -> Iterator[Part]:
     footer = len(data) - 26 if data.endswith(_FOOTER) else len(data)
     areas = struct.unpack_from("<II", data, footer) if footer < len(data) else (0, 0)
     stop = min([area for area in areas if area] or [footer])
-    if data[2] in (1, 2, 3):
-        width, height, bits = struct.unpack_from("<HHB", data, 12)
+    width, height, bits = struct.unpack_from("<HHB", data, 12)
+    if data[2] in _PLAIN:
         stop = min(stop, pixels + width * height * -(-bits // 8))
+    elif data[2] in _IN_RUNS:
+        stop = min(stop, _end_of_runs(data, pixels, width * height, -(-bits // 8)))
     yield Part("pixels", pixels, stop, Fate.UNDERSTOOD)
+    if footer == len(data):
+        yield from behind(data, stop, Fate.LOST)
+        return
     if stop < footer:
         yield Part("extension", stop, footer, Fate.LOST)
     yield Part("footer", footer, len(data), Fate.UNDERSTOOD)
+
+
+def _end_of_runs(data: bytes, start: int, pixels: int, size: int) -> int:
+    """Return the end of packets of ``pixels`` in all, of ``size`` bytes each: one that is repeated, or up to 128 of them."""
+    while pixels > 0:
+        count = (data[start] & 0x7F) + 1
+        start += 1 + size * (1 if data[start] & 0x80 else count)
+        pixels -= count
+    return start
 
 
 def walk_qoi(data: bytes) -> Iterator[Part]:

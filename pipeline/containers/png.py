@@ -1,19 +1,29 @@
-"""PNG: chunks. Source: W3C PNG (third edition), 4.9 and 11; Extensions 1.5."""
+"""PNG: chunks, and where the pixels' stream ends. Source: W3C PNG (third edition), 4.9, 8.1, 10 and 11; Extensions 1.5."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.containers.parts import Fate, Part, behind, trailers
 from pipeline.core.records import Carried
 
 _HEAD = 8
-_UNDERSTOOD = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"eXIf", b"iDOT"}  # iDOT: where rows begin, for Apple
+_EMPTY = 12  # bytes of a chunk without content
+_UNDERSTOOD = {b"IHDR", b"tRNS", b"IDAT", b"IEND", b"iCCP", b"eXIf", b"iDOT"}  # iDOT: where rows begin, for Apple
 _CARRIED = {b"cICP", b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI", b"tIME", b"sTER", b"oFFs", b"pCAL", b"sCAL"}
 _SINGLE = {b"eXIf": "second-exif", b"iCCP": "second-profile"}
 _BY_COLOUR_TYPE = {b"bKGD", b"sBIT"}  # whose meaning hangs on colour type and depth
 _XMP = b"XML:com.adobe.xmp\0"
 _RAW_EXIF = b"Raw profile type exif\0"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of each colour type."""
+_INDEXED = 3
+_WHOLE = ((0, 0, 1, 1),)
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The passes of a picture: where each begins, and its steps, across and down."""
+_PIECE = 1 << 16  # bytes of the stream at a time, and 16 times as many of pixels
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -33,22 +43,50 @@ def walk(data: bytes) -> Iterator[Part]:
     same = data[24:25] == b"\x08" and data[25:26] != b"\x03" and b"tRNS" not in kinds  # 8 bits, no palette: written so again
     packets = [start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)]
     last = {kind: start for kind, start, _ in found}
+    coded = [(start, end) for kind, start, end in found if kind == b"IDAT"]
+    surplus = coded[-1:] if coded and not _is_all_pixels(data, coded) else []
     yield Part("signature", 0, _HEAD, Fate.UNDERSTOOD)
     end = _HEAD
     for kind, start, end in found:
         name = kind.decode("latin-1")
-        text = data[start + 8 : start + 8 + len(_RAW_EXIF)]
-        if start in packets[:-1]:  # the last is what is read
+        raw_exif = b"eXIf" not in kinds and data.startswith(_RAW_EXIF, start + 8)
+        if (kind == b"IEND" and end > start + _EMPTY) or (start, end) in surplus:
+            yield Part(name, start, end, Fate.LOST)
+        elif kind == b"PLTE":  # which only suggests where the pixels do not look their colours up
+            yield Part(name, start, end, Fate.UNDERSTOOD if data[25] == _INDEXED else Fate.LOST)
+        elif start in packets[:-1]:  # the last is what is read
             yield Part("second-xmp", start, end, Fate.LOST)
         elif kind in _SINGLE and start != last[kind]:
             yield Part(_SINGLE[kind], start, end, Fate.LOST)
-        elif kind in _UNDERSTOOD or start in packets or (text == _RAW_EXIF and b"eXIf" not in kinds):
-            yield Part(name, start, end, Fate.UNDERSTOOD)
+        elif kind in _UNDERSTOOD or start in packets or raw_exif:
+            yield Part("eXIf" if raw_exif else name, start, end, Fate.UNDERSTOOD)
         elif kind in _CARRIED or (kind in _BY_COLOUR_TYPE and same) or (kind[:1].islower() and kind[3:].islower()):
             yield Part(name, start, end, Fate.CARRIED)
         else:  # by its name it is not to be copied where the pixels are others: offsets, signatures, frames
             yield Part(name, start, end, Fate.LOST)
     yield from behind(data, end, Fate.CARRIED)
+
+
+def _is_all_pixels(data: bytes, coded: Iterable[tuple[int, int]]) -> bool:
+    """Return whether the chunks at some places hold one sound stream of as many bytes as the header asks for, and no more."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    left = sum(
+        rows * (1 + -(-columns * depth * _CHANNELS.get(colour, 0) // 8))
+        for x, y, across, down in (_ADAM7 if interlaced else _WHOLE)
+        if (columns := -(-(width - x) // across)) > 0 and (rows := -(-(height - y) // down)) > 0
+    )
+    stream = zlib.decompressobj()
+    for piece in (data[at : min(at + _PIECE, end - 4)] for start, end in coded for at in range(start + 8, end - 4, _PIECE)):
+        rest = piece
+        while rest and not stream.eof and left >= 0:
+            try:
+                left -= len(stream.decompress(rest, 16 * _PIECE))
+            except zlib.error:
+                return False
+            rest = stream.unconsumed_tail
+        if left < 0 or rest or stream.unused_data:
+            return False
+    return True
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from pipeline.containers import headers
 from pipeline.containers.account import account
-from pipeline.containers.foreign import kind_of
 from pipeline.containers.psd import is_flat, is_large
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
-from pipeline.decoders import unusual
+from pipeline.decoders import headers, unusual
 from pipeline.decoders.eight_bits import shown
+from pipeline.decoders.foreign import SIGNED, kind_of
 from pipeline.decoders.raw import is_raw
 from pipeline.decoders.unusual import is_unusual
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
@@ -42,11 +41,12 @@ _FORMATS = (
 _SUPPORTED_MODES = {"L", "LA", "P", "PA", "RGB", "RGBA"}
 _MODE_NAMES = {"1": "1-bit", "F": "floating-point", "I": "of 32 bits per channel"}
 _DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5, 6 and 5 bits
+_SIGNED = 2  # of SampleFormat
 _DEEP_ELSEWHERE = {"TIFF", "JPEG2000"}  # Pillow mixes up the planes of deep TIFFs, and lets deep JPEG 2000 overflow
 _PSD, _PLAIN_PSDS = b"8BPS", {1, 2, 3}  # grey, indexed, RGB
 _WORDS = {
     "frames": r"frames|pictures",
-    "depth": r"bits per channel|1-bit|floating|deep",
+    "depth": r"bits per channel|1-bit|floating|deep|signed",
     "colours": r"CMYK|LAB|YCbCr|HSV",
     "layers": "layers",
 }
@@ -125,7 +125,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
             raise ImageTooLarge(largest[0], largest[1], pixel_limit)
         beyond = _beyond(image, data)
-        if beyond is not None and image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8:
+        if beyond and (beyond == SIGNED or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)):
             return _unusual(data, beyond, pixel_limit)
         mode, format_name, info = image.mode, image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
@@ -213,6 +213,8 @@ def _beyond(image: ImageFile.ImageFile, data: bytes) -> str | None:
     bits = _sample_bits(image, data)
     if bits > 8 and image.mode not in {"F", "CMYK"}:
         return f"it has {bits} bits per channel"
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _SIGNED in image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        return SIGNED
     return None if image.mode in _SUPPORTED_MODES else f"it is {_MODE_NAMES.get(image.mode, image.mode)}"
 
 

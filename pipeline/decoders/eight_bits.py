@@ -57,8 +57,8 @@ def of_samples(
 ) -> NDArray[np.uint8]:
     """Return samples (H, W) or (H, W, C) of any type at 0 to 255: grey, grey and alpha, RGB, RGBA; channels beyond are dropped.
 
-    Unsigned ones are taken by their ``bits``, all that they have unless given, others by the range ``stated``, or 0 to 1, or
-    that of what is there.
+    Unsigned ones are taken by their ``bits``, all that they have unless given, others by the range ``stated``, or 0 to 1 (whole
+    numbers: to the most that 16 bits hold), or that of what is there.
     """
     if samples.ndim == 3:
         samples = samples[..., 0] if samples.shape[2] == 1 else samples[..., :4]
@@ -72,7 +72,7 @@ def of_samples(
         found: NDArray[np.uint8] = table[samples]
         return found
     strips = [samples[top : top + _STRIP_ROWS] for top in range(0, len(samples), _STRIP_ROWS)]
-    low, high = stated or _usual_range(strips, samples.dtype.kind)
+    low, high = stated or _usual_range(strips, samples.dtype)
     shown = np.empty(samples.shape, np.uint8)
     for number, strip in enumerate(strips):
         scaled = (_finite(strip) - low) * (255 / (high - low) if high > low else 0)
@@ -84,8 +84,8 @@ def _finite(samples: NDArray[Any]) -> NDArray[np.float64]:
     return np.nan_to_num(samples.astype(np.float64), posinf=0, neginf=0)
 
 
-def _usual_range(strips: Sequence[NDArray[Any]], kind: str) -> tuple[float, float]:
-    usual = 1.0 if kind == "f" else 65535.0
+def _usual_range(strips: Sequence[NDArray[Any]], kind: np.dtype[Any]) -> tuple[float, float]:
+    usual = 1.0 if kind.kind == "f" else float(min(np.iinfo(kind).max, 65535))
     least = min(float(_finite(strip).min()) for strip in strips)
     most = max(float(_finite(strip).max()) for strip in strips)
     return (0.0, usual) if least >= 0 and most <= usual else (least, most)

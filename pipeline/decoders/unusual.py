@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.containers import avif, headers, jpeg, jxl
+from pipeline.containers import avif, jpeg, jxl
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import SIGNATURES, Directory
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
-from pipeline.decoders import psd, raw
+from pipeline.decoders import headers, psd, raw
 from pipeline.decoders.eight_bits import of_samples
 from pipeline.pictures import codecs, colour
 from pipeline.pictures.orientation import JPEG_PREFIX, orientation_of
@@ -78,8 +78,8 @@ def pixel_count(data: bytes) -> int | None:
             directory = Directory(data)
             return math.prod((directory.numbers(tag) or [0])[0] for tag in (_WIDTH, _LENGTH)) or None
         if is_unusual(data):
-            boxes = (part for part in avif.walk(data) if part.name == "ispe")
-            return max((math.prod(struct.unpack_from(">II", data, box.start + 12)) for box in boxes), default=None)
+            sizes = (body + 4 for kind, body, _ in avif.properties(data) if kind == b"ispe")
+            return max((math.prod(struct.unpack_from(">II", data, at)) for at in sizes), default=None)
     except (struct.error, IndexError, ValueError, OverflowError):
         pass
     return None

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.core.errors import AlreadyExists, NotFound
-from pipeline.outputs.outputs import Output
+from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
+from pipeline.outputs.outputs import STATE_PREFIX, Output
 from pipeline.stores.base import local_errors
 from pipeline.stores.store import Store
 
@@ -18,6 +18,8 @@ NAMES = "names.tsv"
 HEADER = "shard\tkey\twritten as\n"
 
 _PREFIX = "names/"
+_OWN = f"{STATE_PREFIX}/{NAMES}"
+"""Where a destination keeps the list as it was written, by which it is told from a file of somebody's that looks like one."""
 
 
 class ChangedNames:
@@ -64,17 +66,26 @@ def list_changed_names(state: Store, destination: Store) -> tuple[int, str]:
     lines = [line for part in state.list(_PREFIX) for line in _lines(state.read(part.key).decode())]
     if not lines:
         return 0, ""
-    try:
-        there = destination.read(NAMES).decode(errors="replace")
-    except NotFound:
-        there = HEADER
-    if not there.startswith(HEADER):
+    own, there = _read(destination, _OWN) or b"", _read(destination, NAMES)
+    if there is not None and not (there and own.startswith(there)):  # all of it, or as far as a run wrote that was cut off
         return len(lines), f"{state.uri}/{_PREFIX}"
-    known = set(_lines(there))
-    fresh = [line for line in lines if line not in known]
-    if fresh:
-        destination.replace(NAMES, (there + "".join(fresh)).encode())
+    own = own or HEADER.encode()
+    known = set(_lines(own.decode()))
+    whole = own + "".join(line for line in lines if line not in known).encode()
+    if whole != there:
+        try:
+            destination.replace(_OWN, whole)
+            destination.replace(NAMES, whole)
+        except InvalidKey:  # a folder is there
+            return len(lines), f"{state.uri}/{_PREFIX}"
     return len(lines), f"{destination.uri}/{NAMES}"
+
+
+def _read(store: Store, key: str) -> bytes | None:
+    try:
+        return store.read(key)
+    except NotFound:
+        return None
 
 
 def _lines(text: str) -> list[str]:

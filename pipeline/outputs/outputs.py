@@ -11,13 +11,14 @@ import io
 import re
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
-from pipeline.assets.names import UniqueNames, safe_key
+from pipeline.assets.names import UniqueNames, digest_number, safe_key
 from pipeline.assets.rows import source_row
 from pipeline.core.errors import AlreadyExists, InvalidKey, NotFound
 from pipeline.core.options import OutputKind
@@ -29,6 +30,9 @@ from pipeline.tables.writer import RowWriter
 
 _SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
 _LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
+
+STATE_PREFIX = ".iarn"
+"""Where a destination keeps which shards are done; hidden, so that it is no source. No asset is written there."""
 
 
 class Output(Protocol):
@@ -60,32 +64,50 @@ class Output(Protocol):
         ...
 
 
-def named_outputs(shards: Iterable[SourceShard], begun: int | None = None) -> Iterator[SourceShard]:
+def named_outputs(
+    shards: Iterable[SourceShard], begun: int | None = None, folders: Mapping[int, int] = MappingProxyType({})
+) -> Iterator[SourceShard]:
     """Yield the shards of a plan, ``name`` now being what is written of each.
 
-    That is its name without suffix, or in full where another has the same without; of loose files the id. Those that were
-    added, behind the first ``begun`` where that is given, leave the names of those before as they were, and have their id
-    where an earlier one has their name without suffix.
+    That is its name without suffix, or in full where another has the same without, or one of the ``folders`` of loose files
+    (:func:`loose_folders`), its id where that is one as well; of loose files the id. Those that were added, behind the first
+    ``begun`` where that is given, leave the names of those before as they were, and have their id where an earlier one has
+    their name without suffix.
     """
     if begun is None:
-        yield from _named_in_order(shards)
+        yield from _named_in_order(shards, folders.keys())
         return
     taken, left = UniqueNames(), iter(shards)
-    for shard in _named_in_order(islice(left, begun)):
+    for shard in _named_in_order(islice(left, begun), {name for name, first in folders.items() if first < begun}):
         for name in {shard.name, _without_suffix(shard)}:
             taken.take(name)
         yield shard
     for shard in left:
         bare = _without_suffix(shard)
-        free = taken.take(bare) and not _LIKE_AN_ID.match(bare)
+        free = taken.take(bare) and not _LIKE_AN_ID.match(bare) and digest_number(safe_key(bare)[0]) not in folders
         yield replace(shard, name=safe_key(bare)[0] if free else shard.id)
+
+
+def loose_folders(shards: Iterable[SourceShard]) -> dict[int, int]:
+    """Return the folders that loose files lie in, as numbers (``digest_number``), with that of the first shard of each."""
+    found: dict[int, int] = {}
+    for number, shard in enumerate(shards):
+        last = ""
+        for each in shard.objects if shard.kind is ShardKind.FILES else ():
+            folder = each.key.rpartition("/")[0]
+            if folder != last:
+                parts = safe_key(each.key)[0].split("/")
+                for name in accumulate(parts[:-1], lambda above, part: f"{above}/{part}"):
+                    found.setdefault(digest_number(name), number)
+            last = folder
+    return found
 
 
 def _without_suffix(shard: SourceShard) -> str:
     return shard.id if shard.kind is ShardKind.FILES else _SUFFIX.sub("", shard.objects[0].key)
 
 
-def _named_in_order(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
+def _named_in_order(shards: Iterable[SourceShard], folders: Collection[int]) -> Iterator[SourceShard]:
     """Name shards that come in the order of their keys: each is held only while keys that begin like its own may come."""
     held: deque[tuple[SourceShard, _Bare]] = deque()
     bares: dict[str, _Bare] = {}
@@ -93,12 +115,12 @@ def _named_in_order(shards: Iterable[SourceShard]) -> Iterator[SourceShard]:
         name = _without_suffix(shard)
         reached = shard.objects[-1].key
         while held and (held[0][0].kind is ShardKind.FILES or held[0][1].is_over(reached)):
-            yield _named(*held.popleft(), bares)
+            yield _named(*held.popleft(), bares, folders)
         bare = bares.setdefault(name, _Bare(name))
         bare.shards, bare.held = bare.shards + 1, bare.held + 1
         held.append((shard, bare))
     while held:
-        yield _named(*held.popleft(), bares)
+        yield _named(*held.popleft(), bares, folders)
 
 
 @dataclass
@@ -114,12 +136,15 @@ class _Bare:
         return key > f"{self.name}." and not key.startswith(f"{self.name}.")
 
 
-def _named(shard: SourceShard, bare: _Bare, bares: dict[str, _Bare]) -> SourceShard:
+def _named(shard: SourceShard, bare: _Bare, bares: dict[str, _Bare], folders: Collection[int]) -> SourceShard:
     bare.held -= 1
     if not bare.held:
         bares.pop(bare.name, None)
-    own = bare.shards == 1 and (shard.kind is ShardKind.FILES or not _LIKE_AN_ID.match(bare.name))
-    return replace(shard, name=safe_key(bare.name if own else shard.name)[0])
+    if shard.kind is ShardKind.FILES:
+        return replace(shard, name=shard.id)
+    own = bare.shards == 1 and not _LIKE_AN_ID.match(bare.name)
+    names = (safe_key(name)[0] for name in ([bare.name] if own else []) + [shard.name])
+    return replace(shard, name=next((name for name in names if digest_number(name) not in folders), shard.id))
 
 
 def open_output(
@@ -136,7 +161,7 @@ def open_output(
     source. Raises StoreUnavailable where the local disk cannot be written.
     """
     if kind is OutputKind.FILES:
-        folder = "" if shard.kind is ShardKind.FILES else f"{name}/"
+        folder = "" if shard.kind is ShardKind.FILES else _beside_state(f"{name}/")
         return _Files(store, folder, MemberNames(whole_names=shard.kind is ShardKind.PARQUET))
     if kind is OutputKind.TAR:
         return _Tar(
@@ -160,6 +185,11 @@ def _with_suffix(shard: SourceShard, name: str, suffix: str) -> str:
     return name if own else f"{name}{suffix}"
 
 
+def _beside_state(key: str) -> str:
+    """Return a key that is not among what a destination keeps of its restores."""
+    return key if not key.startswith(f"{STATE_PREFIX}/") else f"%2E{key[1:]}"
+
+
 class _Files:
     def __init__(self, store: Store, folder: str, names: MemberNames) -> None:
         self._store, self.place, self._names = store, folder, names
@@ -168,6 +198,7 @@ class _Files:
     def add(self, key: str, data: bytes | None, sidecars: Mapping[str, bytes], stamp: Stamp = UNSTAMPED) -> int:
         written = 0
         fault: AlreadyExists | InvalidKey | None = None
+        key = key if self.place else _beside_state(key)
         members = self._names.members(key, data, sidecars)
         self.name = key if data is None else members[0][0]
         for name, content in members:

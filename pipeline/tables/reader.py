@@ -19,7 +19,9 @@ from pipeline.tables.seal import Footers, checked_footer
 
 _BATCH_BYTES = 8 * 2**20  # decoded at a time while streaming; a foreign file may be one row group of many gigabytes
 _BUFFER_BYTES = 256 * 1024  # per column while streaming: without it pyarrow reads whole column chunks
-_PROBED_VALUES = 8  # a first picture may be damaged; eight that all are would be no picture column
+
+PROBED_VALUES = 8
+"""Values of a place that are looked at: a first picture may be damaged; eight that all are would be no picture column."""
 
 
 class RowReader:
@@ -66,10 +68,10 @@ class RowReader:
     def text_columns(self) -> dict[str, list[str]]:
         """Return the columns of text, each with its first values."""
         names = [each.name for each in self._schema if is_text(each.type)]
-        return {name: list(_first(self.rows([name]), (name,), _PROBED_VALUES)) for name in names}
+        return {name: list(_first(self.rows([name]), (name,), PROBED_VALUES)) for name in names}
 
     def _has_image(self, place: Place, looks_like_image: Callable[[bytes], bool]) -> bool:
-        return any(looks_like_image(value) for value in _first(self.rows([place[0]]), place, _PROBED_VALUES))
+        return any(looks_like_image(value) for value in _first(self.rows([place[0]]), place, PROBED_VALUES))
 
     def rows(self, columns: Sequence[str] | None = None, groups: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of ``groups`` (all by default) in order, a few at a time, whatever the size of a row group.

@@ -47,16 +47,17 @@ def is_text(kind: Any) -> bool:
 
 
 Place = tuple[str, ...]
-"""Where in a row pictures are: a column, a field of its struct and so on, ``LISTED`` standing for every element of a list."""
+"""Where in a row pictures are: a column, a field of its struct and so on, ``LISTED`` standing for every element of a list, and
+``MAPPED`` for every value of a map."""
 
-LISTED = "[]"
+LISTED, MAPPED = "[]", "{}"
 
 
 def binary_places(schema: Any, features: Mapping[str, Any]) -> Iterator[tuple[Place, bool]]:
     """Yield the places of a row that could hold pictures, and whether their shape says that they do.
 
-    Those are structs with binary ``bytes``, and binary values, in columns, structs and lists. A struct that the file's Hugging
-    Face features call something else (Audio has the same shape) is none.
+    Those are structs with binary ``bytes``, and binary values, in columns, structs, lists and maps. A struct that the file's
+    Hugging Face features call something else (Audio has the same shape) is none.
     """
     for each in schema:
         yield from _places((each.name,), each.type, features.get(each.name))
@@ -75,6 +76,8 @@ def _places(place: Place, kind: Any, feature: Any) -> Iterator[tuple[Place, bool
     elif _is_list(kind):
         inner = feature[0] if isinstance(feature, list) and feature else named.get("feature")
         yield from _places((*place, LISTED), kind.value_type, inner)
+    elif pa.types.is_map(kind):
+        yield from _places((*place, MAPPED), kind.item_type, None)
     elif is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind):
         yield place, False
 
@@ -88,6 +91,9 @@ def values_at(value: Any, place: Place) -> Iterator[tuple[tuple[str, ...], Any]]
     elif place[0] == LISTED:
         for number, each in enumerate(value):
             yield from (((str(number), *way), found) for way, found in values_at(each, place[1:]))
+    elif place[0] == MAPPED:
+        for name, each in value:
+            yield from (((str(name), *way), found) for way, found in values_at(each, place[1:]))
     else:
         yield from (((place[0], *way), found) for way, found in values_at(value.get(place[0]), place[1:]))
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import EmptySource, InvalidOption, PlanConflict
-from pipeline.core.records import Entry, EntryKind
+from pipeline.core.records import Entry, EntryKind, Tier
 from pipeline.outputs.changed_names import list_changed_names
 from pipeline.outputs.outputs import OutputKind, named_outputs
 from pipeline.planning.left_out import LEFT_OUT
@@ -310,3 +310,34 @@ def test_shards_beside_each_other_keep_their_own_names(tmp_path: Path) -> None:
     for output, names in ((OutputKind.TAR, {"x.tar", "x.parquet.tar"}), (OutputKind.PARQUET, {"x.parquet", "x.tar.parquet"})):
         assert not workshop.failures(workshop.restore(result, tmp_path / output, output=output))
         assert workshop.written(tmp_path / output).keys() == names
+
+
+@pytest.mark.parametrize("output", list(OutputKind))
+def test_a_tar_beside_a_folder_of_its_name(tmp_path: Path, output: OutputKind) -> None:
+    """Protects cats.tar beside cats/, of the same names inside: each comes back, and neither is in the other's place."""
+    inside = {"a.png": workshop.picture(20, 30, seed=1), "b.png": workshop.picture(20, 30, seed=2)}
+    files = {"cats.tar": workshop.tar_of(inside.items()), "cats/a.png": workshop.picture(20, 30, seed=3)}
+    result = workshop.rescale(source_of(tmp_path / "source", files), tmp_path / "archive", tier=Tier.EXACT)
+    assert not workshop.failures(workshop.restore(result, tmp_path / "back", output=output))
+    back = workshop.written(tmp_path / "back")
+    if output is OutputKind.FILES:
+        assert back == {f"cats.tar/{name}": data for name, data in inside.items()} | {"cats/a.png": files["cats/a.png"]}
+    else:
+        assert back.keys() == {f"cats.{output}", f"000000001-a.{output}"}
+
+
+def test_names_that_meet_are_told(tmp_path: Path) -> None:
+    """Protects two files of different shards whose keys are one, as one's name is no UTF-8: neither is written over the
+    other, and the one that has no place is told."""
+    one, two = (workshop.picture(20, 30, seed=seed) for seed in (1, 2))
+    source = source_of(tmp_path / "source", {"d%E9/a.png": one})
+    workshop.rescale(source, tmp_path / "archive", tier=Tier.EXACT)
+    source_of(tmp_path / "source", {os.fsdecode(b"d\xe9/a.png"): two})
+    result, _ = workshop.add(source, tmp_path / "archive", tier=Tier.EXACT)
+    assert [entry.key for entry in result.entries] == 2 * ["d%E9/a.png"]
+    (failure,) = workshop.failures(workshop.restore(result, tmp_path / "back"))
+    assert "exists already and was not overwritten" in failure.reason
+    assert workshop.written(tmp_path / "back") == {"d%E9/a.png": one}
+    second = frozenset({result.reports[1].shard_id})
+    assert not workshop.failures(workshop.restore(result, tmp_path / "second", shards=second))
+    assert workshop.written(tmp_path / "second") == {"d%E9/a.png": two}

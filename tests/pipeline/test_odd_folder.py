@@ -105,8 +105,8 @@ def others() -> Iterator[Odd]:
         box = b"\0\0\0\x10mpvdabcdefgh"
         icc = srgb_profile() if three else None
         data = containers.avif(code_points=(12, 13) if two else None, behind=box * one, icc=icc)
-        colours = {"nclx": b"colrnclx" + struct.pack(">HH", 12, 13)} if two and not three else {}
-        yield Odd(name=f"{number}.avif", data=data, inside=colours | ({"mpvd": box} if one else {}))
+        colours = {"nclx": b"colrnclx" + struct.pack(">HH", 12, 13)} if two else {}
+        yield Odd(name=f"{number}.avif", data=data, inside=colours | ({"trailer": box} if one else {}))
         iptc = b"8BIM\x04\x04\0\0\0\0\0\4abcd"
         data = containers.psd(channels=3 + one, layers=(bytes(4) + b"\0\0\0\4abcd") * two, resources=iptc * three)
         yield Odd(name=f"{number}.psd", data=data, inside={"iptc": iptc} if three else {})

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from tests.support import pictures
 from tests.support.pictures import XMP, exif, jpeg2000, photo, saved, srgb_profile, with_metadata
 from tests.support.pictures import tiff as hand_made_tiff
 
@@ -84,6 +85,29 @@ def avif(*, code_points: tuple[int, int] | None = None, behind: bytes = b"", icc
     return data + behind
 
 
+def avif_with(kind: bytes, body: bytes) -> bytes:
+    """Return a small AVIF with a further box before the bytes of its item, whose place is told anew."""
+    data, box = avif(), struct.pack(">I4s", 8 + len(body), kind) + body
+    at, told = data.index(b"mdat") - 4, data.index(b"iloc") + 18  # behind version, sizes, count, number, reference, extents
+    place = struct.pack(">I", int.from_bytes(data[told : told + 4], "big") + len(box))
+    return data[:told] + place + data[told + 4 : at] + box + data[at:]
+
+
+def avif_with_more_in_mdat(body: bytes) -> bytes:
+    """Return a small AVIF whose last box has bytes behind those of its item."""
+    data = avif()
+    at = data.index(b"mdat") - 4
+    return data[:at] + struct.pack(">I", len(data) - at + len(body)) + data[at + 4 :] + body
+
+
+def tga_with_area() -> bytes:
+    """Return a small TGA, coded in runs, with a developer's area of one field (TGA 2.0, developer directory)."""
+    data = saved(photo(8, 9), "TGA", compression="tga_rle")[:-26]
+    field = b"by hand"
+    directory = struct.pack("<HHII", 1, 32768, len(data), len(field))
+    return data + field + directory + struct.pack("<II", 0, len(data) + len(field)) + b"TRUEVISION-XFILE.\0"
+
+
 def psd(*, channels: int = 3, layers: bytes = b"", resources: bytes = b"") -> bytes:
     """Return a small uncompressed PSD of RGB and further channels."""
     pixels = photo(40, 56)
@@ -132,6 +156,8 @@ CARRIED: dict[str, tuple[bytes, list[str]]] = {
     "big-endian TIFF with a place": (tiff(GEO, big_endian=True), [f"tag-{tag}" for tag in GEO]),
     "BMP with a density": (bmp(density=(11811, 11811)), ["density"]),
     "AVIF of Display P3": (avif(code_points=(12, 13)), ["nclx"]),
+    "AVIF of Display P3 that has a profile as well": (avif(code_points=(12, 13), icc=srgb_profile()), ["nclx"]),
+    "BMP with words of a program's own": (bmp()[:6] + b"made" + bmp()[10:], ["reserved"]),
 }
 """Files by what is in them, with the names of the parts that are carried."""
 
@@ -147,7 +173,12 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
     ),
     "GIF with a comment": (gif(comment=b"hello"), ["comment"]),
     "GIF with bytes behind its end": (gif(behind=FILM), ["trailer"]),
-    "AVIF with bytes behind its end": (avif(behind=b"\0\0\0\x10mpvdabcdefgh"), ["mpvd"]),
+    "AVIF with a film behind its end": (avif(behind=FILM), ["trailer"]),
+    "AVIF with a box behind its end": (avif(behind=b"\0\0\0\x10mpvdabcdefgh"), ["trailer"]),
+    "AVIF with text where nothing should be": (avif_with(b"free", b"by hand"), ["free"]),
+    "AVIF with bytes that belong to nothing": (avif_with(b"mdat", b"by hand"), ["mdat"]),
+    "AVIF with bytes between those of its items": (avif_with_more_in_mdat(b"by hand"), ["mdat"]),
+    "AVIF with a second picture": (saved(photo(24, 31, 4), "AVIF").replace(b"auxl", b"cdsc"), ["pictures"]),
     "PSD with resources": (psd(resources=b"8BIM\x04\x04\0\0\0\0\0\4abcd"), ["iptc"]),
     "JPEG 2000 with a profile": (jpeg2000(photo(24, 31), srgb_profile()), ["colours"]),
     "JPEG 2000 with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand"), ["comment"]),
@@ -167,12 +198,24 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
         png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + b"no zlib")), ["xmp"]
     ),
     "BMP with transparency": (saved(photo(24, 31, 4), "BMP"), ["alpha"]),
-    "AVIF that does not tell its colours": (avif().replace(b"colrnclx", b"freenclx"), ["colours"]),
+    "AVIF that does not tell its colours": (avif().replace(b"colrnclx", b"freenclx"), ["colours", "free"]),
     "SGI": (saved(photo(8, 9), "SGI"), ["unknown-parts"]),
     "JPEG with half a profile": (jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2" + srgb_profile()[:99])), ["profile"]),
     "WebP with EXIF that its header does not tell of": (
         webp()[:20] + bytes((webp()[20] & ~8,)) + webp()[21:], ["EXIF"]
     ),
+    "PNG with a palette that only suggests": (png(chunk(b"PLTE", bytes(range(48)))), ["PLTE"]),
+    "PNG with a palette by its name": (png(chunk(b"sPLT", b"x\0\x08" + bytes(6))), ["sPLT"]),
+    "PNG with a frequency of colours": (png(chunk(b"PLTE", bytes(range(48))), chunk(b"hIST", bytes(32))), ["PLTE", "hIST"]),
+    "PNG with bytes in its end": (png()[:-12] + chunk(b"IEND", b"by hand"), ["IEND"]),
+    "PNG with a chunk behind its pixels' stream": (png(last=chunk(b"IDAT", b"by hand")), ["IDAT"]),
+    "PNG with more pixels than it has room for": (
+        pictures.png(3, 2, depth=8, colour=2, rows=bytes(2 * 10) + b"by hand"), ["IDAT"]
+    ),
+    "PNG with EXIF in hex that is damaged": (png(chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 3\n45x8\n")), ["exif"]),
+    "TGA in runs with bytes behind its end": (saved(photo(8, 9), "TGA", compression="tga_rle") + b"by hand", ["trailer"]),
+    "TGA with bytes behind its end": (saved(photo(8, 9), "TGA") + b"by hand", ["trailer"]),
+    "TGA in runs with a developer's area": (tga_with_area(), ["extension"]),
     "BMP with bytes before its pixels": (
         bmp()[:10] + struct.pack("<I", 54 + 40) + bmp()[14:54] + b"x" * 40 + bmp()[54:], ["gap"]
     ),

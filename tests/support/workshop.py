@@ -43,7 +43,7 @@ from pipeline.core.records import (
 from pipeline.core.target import TargetSize
 from pipeline.engines import engine
 from pipeline.engines.engine import Engine
-from pipeline.outputs.outputs import OutputKind, named_outputs
+from pipeline.outputs.outputs import OutputKind, loose_folders, named_outputs
 from pipeline.outputs.twins import twins
 from pipeline.rescale import RescaleWork, RescaleWorker
 from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
@@ -277,7 +277,8 @@ def restore(archive: Rescaled, destination: Path | str, **options: Any) -> list[
     """Restore every shard that is done and asked for; return their reports."""
     worker = restorer(archive, destination, **options)
     committed, shards = archive.archive.done(), worker.options.shards
-    named = named_outputs(archive.archive.shards(), archive.archive.begun_shards)
+    folders = loose_folders(archive.archive.shards()) if worker.options.output is OutputKind.FILES else {}
+    named = named_outputs(archive.archive.shards(), archive.archive.begun_shards, folders)
     return [worker.run(shard) for shard in named if shard.id in committed and (not shards or shard.id in shards)]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.assets.rows import source_image_column, source_row, source_schema
+from pipeline.assets.rows import source_image_column, source_row, source_schema, why_no_images
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import NoImageColumn
 from pipeline.core.records import ShardKind, SourceShard
@@ -151,6 +151,11 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, bytes], dict[str, Any]]] = {
         {"r.jpg": JPEG},
         {"id": "r.jpg", "sample": {"image": {"path": "p/1.jpg"}, "label": 3}},
     ),
+    "map": (
+        {"id": ["r"], "views": pa.array([[("left", JPEG), ("b/right", PNG)]], pa.map_(pa.string(), pa.binary()))},
+        {"r#views#left.jpg": JPEG, "r#views#b/right.png": PNG},
+        {"id": "r", "views": [["left", None], ["b/right", None]]},
+    ),
     "dictionary": ({"id": ["r"], "img": pa.array([PNG]).dictionary_encode()}, {"r.png": PNG}, {"id": "r"}),
 }
 """Images where people have them in a table: its columns, the assets of its one row, and the text beside each."""
@@ -158,7 +163,7 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, bytes], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", PLACES)
 def test_parquet_images_are_found_wherever_they_are(tmp_path: Path, case: str) -> None:
-    """Protects tables of several images in a row, in lists, in structs or encoded by a dictionary: each is an asset."""
+    """Protects tables of several images in a row, in lists, structs or maps, or encoded by a dictionary: each is an asset."""
     columns, found, text = PLACES[case]
     assets = list(read_assets(*parquet_shard(tmp_path, columns)))
     assert {asset.key: asset.data for asset in assets} == found
@@ -171,6 +176,17 @@ def test_parquet_images_are_found_wherever_they_are(tmp_path: Path, case: str) -
         with RowWriter.from_schema(tmp_path / "back.parquet", schema) as writer:
             writer.append(source_row(tuple(columns), "img", PNG, assets[0].sidecars))
         assert pq.read_table(tmp_path / "back.parquet").equals(pa.table(columns))
+
+
+def test_images_that_come_late_in_a_column_are_told(tmp_path: Path) -> None:
+    """Protects a column whose first values are no images: the table is left out with what was looked at, and can be named."""
+    store, shard = parquet_shard(tmp_path, {"blob": [b"none"] * 9 + [JPEG], "text": ["t"] * 10})
+    why = why_no_images(store, shard.objects[0], None) or ""
+    assert "the first 8 values in blob begin as none; --image-column takes one all the same" in why
+    assert why_no_images(store, shard.objects[0], "blob") is None
+    assert [asset.data for asset in read_assets(store, shard, image_column="blob")][-1] == JPEG
+    table = parquet_shard(tmp_path / "text", {"text": ["t"]})
+    assert "begin as none" not in (why_no_images(table[0], table[1].objects[0], None) or "")
 
 
 def test_parquet_row_of_several_columns_without_an_image_is_told(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
+import imagecodecs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +17,9 @@ from pipeline.containers.parts import MOST_PARTS
 from pipeline.core.errors import UndecodableImage, UnwritableImage
 from pipeline.decoders import decoding
 from pipeline.pictures import writing
-from tests.support import containers
+from tests.support import containers, pictures
 from tests.support.containers import CARRIED, FILM, LOST, PLAIN, chunk, jpeg, png, segment
-from tests.support.pictures import srgb_profile
+from tests.support.pictures import photo, srgb_profile
 
 
 def decoded(data: bytes) -> decoding.Picture:
@@ -131,6 +134,69 @@ def test_code_points_go_before_a_profile() -> None:
     alone = png(chunk(b"cICP", bytes((9, 16, 0, 1))))
     assert decoded(both).icc == srgb_profile()
     assert decoded(both).profile == decoded(alone).profile is not None
+
+
+def test_a_bomb_of_pixels_takes_little_memory() -> None:
+    """Protects memory and time from a PNG whose stream goes on for 100 MB behind its pixels: only a piece is unpacked."""
+    data = pictures.png(3, 2, depth=8, colour=2, rows=bytes(2 * 10 + 100_000_000))
+    tracemalloc.start()
+    try:
+        assert account(data, "PNG").lost == ("IDAT",)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000_000
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 17)])
+def test_interlaced_pixels_end_where_they_should(size: tuple[int, int]) -> None:
+    """Protects interlaced PNGs from being taken for ones with something behind their pixels, and such from passing."""
+    height, width = size
+    pixels = photo(height, width)
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    parts = [pixels[top::down, left::across] for top, left, down, across in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts for row in part if row.size)
+    plain, more = (pictures.png(width, height, depth=8, colour=2, rows=each) for each in (rows, rows + b"?"))
+    for data, lost in ((plain, ()), (more, ("IDAT",))):
+        header = data[12:28] + b"\1"
+        interlaced = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+        assert np.array_equal(decoded(interlaced).pixels, pixels)
+        assert decoded(interlaced).lost == lost
+
+
+def test_a_tiff_of_signed_samples_is_shown_and_kept() -> None:
+    """Protects what goes below zero from being taken for what is bright: dark stays dark, and the file is kept."""
+    samples = np.arange(-64, 64, dtype=np.int8).reshape(8, 16)
+    for each in (samples, np.dstack(3 * [samples])):
+        picture = decoded(bytes(imagecodecs.tiff_encode(each, photometric=1 if each.ndim == 2 else 2)))
+        assert "depth" in picture.lost
+        assert "signed" in (picture.beyond or "")
+        assert (np.diff(picture.pixels[..., 0].ravel().astype(int)) > 0).all()
+
+
+def test_runs_of_a_tga_end_with_its_pixels() -> None:
+    """Protects TGAs coded in runs from being kept for nothing: flat and noisy ones end where their last run does."""
+    flat = np.full((40, 300, 3), 7, np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, (40, 300, 3), dtype=np.uint8)
+    for pixels in (flat, noise, np.vstack((flat, noise))):
+        data = pictures.saved(pixels, "TGA", compression="tga_rle")
+        assert decoded(data).lost == decoded(data[:-26]).lost == ()
+        assert decoded(data[:-26] + bytes(9) + b"?").lost == ("trailer",)
+
+
+def test_a_profile_goes_before_an_avifs_code_points() -> None:
+    """Protects colours of AVIFs that tell them twice (ISO/IEC 23000-22, 7.3.6.4): others are shown by the profile."""
+    picture = decoded(containers.avif(code_points=(12, 13), icc=srgb_profile()))
+    assert picture.profile == picture.icc == srgb_profile()
+
+
+def test_endless_items_are_unknown() -> None:
+    """Protects workers from an AVIF made to take for ever: countless places of nothing, or countless boxes."""
+    plain = containers.avif()
+    at = plain.index(b"iloc") + 8
+    endless = plain[:at] + struct.pack(">HHHHH", 0, 1, 1, 0, 65535) + plain[at + 10 :]
+    assert account(endless, "AVIF").lost == (UNKNOWN,)
+    assert account(plain + b"\0\0\0\x08free" * 2000, "AVIF").lost == (UNKNOWN,)
 
 
 def test_a_profile_beyond_the_decoders_limit_is_no_damage() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.assets.names import split_stem
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import AlreadyExists, DamagedEntry, InvalidKey, StoreUnavailable
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
-from pipeline.outputs.changed_names import list_changed_names
-from pipeline.outputs.outputs import OutputKind, create_or_confirm, named_outputs, open_output
+from pipeline.outputs.changed_names import HEADER, list_changed_names
+from pipeline.outputs.names import ShardNames
+from pipeline.outputs.outputs import OutputKind, create_or_confirm, loose_folders, named_outputs, open_output
 from pipeline.stores.store import LocalStore
 from tests.support import workshop
 from tests.support.workshop import Sample
@@ -150,6 +152,22 @@ def test_another_file_of_the_name_stays_and_the_rest_is_written(store: LocalStor
     assert workshop.written(Path(store.uri)) == {"a.png": b"a", "b.png": b"mine", "b.txt": b"caption", "c.png": b"c"}
 
 
+def test_names_that_are_too_long_are_cut_apart_and_keep_their_kind(store: LocalStore, spool: Path) -> None:
+    """Protects long names, which another extension, a number or a suffix makes too long for a disk: all files are there, each
+    with its extension, and sidecars with the stem of their image."""
+    keys = [f"{'x' * 250}{number}.gif" for number in range(2)]
+    names = ShardNames(lambda: [*keys, *(key.replace("gif", "png") for key in keys)])
+    written = [names.written_as(key, "png") for key in keys]
+    put(OutputKind.FILES, store, spool, [(name, b"1", {"txt": b"2"}) for name in (*written, *written)])
+    found = names_in(store)
+    assert len(found) == 8
+    assert all(len(name) <= 255 for name in found)
+    assert [sum(name.endswith(end) for name in found) for end in (".gif.png", ".txt")] == [4, 4]
+    stems = {split_stem(name)[0] for name in found if name.endswith(".png")}
+    assert len(stems) == 4
+    assert stems == {split_stem(name)[0] for name in found}
+
+
 def test_a_folder_in_the_way_is_a_clear_refusal(store: LocalStore, spool: Path) -> None:
     """Protects folders: a folder of an asset's name, and a file where its folder would be, are told and left."""
     (Path(store.uri) / "a.png").mkdir()
@@ -261,6 +279,31 @@ def test_names_are_told_as_shards_pass() -> None:
     assert names == ["000000.tar", "000000.tgz", "000000002-x", "000001.tar", "000001.tgz", "000000005-x", "000002.tar"]
 
 
+def test_a_tar_beside_a_folder_of_its_name_is_written_in_full() -> None:
+    """Protects cats.tar beside cats/: their files are not mixed, whichever came later, and what was named keeps its name."""
+    tar, files = shard_of(ShardKind.TAR, "a/cats.tar", "0"), shard_of(ShardKind.FILES, "a/cats/b/c.jpg", "1")
+    odd = shard_of(ShardKind.FILES, "a/cats.tar/d.jpg", "2")
+    for shards, begun, names in (
+        ([tar, files], None, ["a/cats.tar", "1"]),
+        ([tar, files, odd], None, ["0", "1", "2"]),
+        ([tar, files], 1, ["a/cats", "1"]),
+        ([files, tar], 1, ["1", "0"]),
+    ):
+        assert [shard.name for shard in named_outputs(shards, begun, loose_folders(shards))] == names
+
+
+@pytest.mark.parametrize("source", [ShardKind.FILES, ShardKind.TAR])
+def test_no_asset_is_written_among_what_a_destination_remembers(store: LocalStore, spool: Path, source: ShardKind) -> None:
+    """Protects a restore's own state from a source that was a restore itself, and its files, which get another name."""
+    shard = shard_of(source)
+    name, key = ("photos", ".iarn/a.png") if source is ShardKind.FILES else (".iarn", "a.png")
+    output = open_output(OutputKind.FILES, store, shard, name, spool)
+    output.add(key, b"a", {"txt": b"x"})
+    assert output.place + output.name == "%2Eiarn/a.png"
+    found = sorted(path.relative_to(store.uri).as_posix() for path in Path(store.uri).rglob("*") if path.is_file())
+    assert found == ["%2Eiarn/a.png", "%2Eiarn/a.txt"]
+
+
 def test_create_or_confirm_takes_files_and_bytes(store: LocalStore, tmp_path: Path) -> None:
     """Protects both ways in: a local file and bytes are compared with what is there by content."""
     (tmp_path / "local").write_bytes(b"content")
@@ -289,3 +332,36 @@ def test_names_with_other_ends_of_lines_are_one_line_each(tmp_path: Path, store:
         *(f"{number}\ta\u2028b.gif\ta\u2028b.gif.png" for number in range(2)),
         "",
     ]
+
+
+@pytest.mark.parametrize("theirs", [b"", b"mine", HEADER.encode(), f"{HEADER}0\ta.gif\ta.png\n".encode()])
+def test_a_list_of_somebody_elses_stays(tmp_path: Path, store: LocalStore, theirs: bytes) -> None:
+    """Protects a names.tsv that was restored, also one that looks like a list of changed names: that one is told elsewhere."""
+    (tmp_path / "state").mkdir()
+    state = LocalStore(tmp_path / "state")
+    state.create("names/0.tsv", b"0\tb.gif\tb.gif.png\n")
+    (Path(store.uri) / "names.tsv").write_bytes(theirs)
+    assert list_changed_names(state, store) == (1, f"{state.uri}/names/")
+    assert (Path(store.uri) / "names.tsv").read_bytes() == theirs
+
+
+def test_a_list_that_was_cut_off_is_completed(tmp_path: Path, store: LocalStore) -> None:
+    """Protects the list from a kill between its two copies, and from a folder of its name."""
+    (tmp_path / "state").mkdir()
+    state, place = LocalStore(tmp_path / "state"), Path(store.uri) / "names.tsv"
+    state.create("names/0.tsv", b"0\ta.gif\ta.png\n")
+    list_changed_names(state, store)
+    before = place.read_bytes()
+    state.create("names/1.tsv", b"1\tb.gif\tb.png\n")
+    list_changed_names(state, store)
+    whole = place.read_bytes()
+    assert whole == before + b"1\tb.gif\tb.png\n"
+    for left in (before, None):
+        place.unlink()
+        if left is not None:
+            place.write_bytes(left)
+        assert list_changed_names(state, store) == (2, f"{store.uri}/names.tsv")
+        assert place.read_bytes() == whole
+    place.unlink()
+    place.mkdir()
+    assert list_changed_names(state, store) == (2, f"{state.uri}/names/")

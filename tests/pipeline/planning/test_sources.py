@@ -17,6 +17,7 @@ from pipeline.assets.names import has_image_name, is_hidden, split_stem
 from pipeline.assets.shards import read_assets
 from pipeline.core.errors import AccessDenied, EmptySource, InvalidOption, NotFound, SourceChanged
 from pipeline.core.records import ObjectInfo, ShardKind, SourceShard
+from pipeline.planning.left_out import HIDDEN
 from pipeline.planning.sources import Listing, Source, find_shards, find_source
 from pipeline.stores.store import LocalStore, Store, open_store
 
@@ -85,6 +86,18 @@ def test_files_that_are_no_part_of_a_sample_are_counted() -> None:
     source = found(names)
     assert [keys(shard) for shard in source.shards] == [["x.jpg"]]
     assert source.ignored == 7
+
+
+def test_hidden_files_are_told_and_taken_where_all_are() -> None:
+    """Protects what begins with a dot: it is listed as left out, with that as its reason, and carried with all files."""
+    names, left = ["x.jpg", ".y.jpg", "d/.z.txt", ".git/a.jpg"], dict[str, str]()
+    store = cast(Store, ListedStore((name, 1) for name in names))
+    source = find_shards(store, Listing(left_out=lambda info, why: left.update({info.key: why})))
+    assert [keys(shard) for shard in source.shards] == [["x.jpg"]]
+    assert left == dict.fromkeys(sorted(names[1:]), HIDDEN)
+    whole = find_shards(store, Listing(all_files=True))
+    assert [keys(shard) for shard in whole.shards] == [sorted(names)]
+    assert whole.ignored == 0
 
 
 def test_long_sequences_of_one_stem_are_cut() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidKey, NotFound, StoreError, StoreUnavailable
+from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidKey, NotFound, SourceChanged, StoreError, StoreUnavailable
 from pipeline.stores.base import Stamp, from_os_error
 from pipeline.stores.store import LocalStore, Store, open_store
 from tests.support.commands import GUARD
@@ -54,6 +55,37 @@ def test_a_folder_that_vanished_is_told_from_an_object_that_did(tmp_path: Path) 
             use()
         assert caught.value.uri == store.uri
     assert not (tmp_path / "gone").exists()
+
+
+WHOLE: dict[str, Callable[[Store, str], bytes]] = {
+    "read": lambda store, etag: store.read("a", 0, 4000, etag=etag),
+    "open": lambda store, etag: store.open("a", etag=etag, buffer_size=1000).read(),
+}
+"""Ways to read all of a file of 4,000 bytes."""
+
+
+@pytest.mark.parametrize(
+    "now", [b"much" * 2000, b"", b"some", b"four" * 1000], ids=["grows", "is emptied", "shrinks", "is another"]
+)
+@pytest.mark.parametrize("way", WHOLE)
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, now: bytes, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects entries from the half of one file and the half of another: what was listed is read, or nothing."""
+    path, store, fstat = tmp_path / "a", LocalStore(tmp_path), os.fstat
+    path.write_bytes(b"more" * 1000)
+    os.utime(path, (1e9, 1e9))
+    planned = store.stat("a").etag
+
+    def change_behind_it(file: int) -> os.stat_result:
+        status = fstat(file)
+        if path.stat().st_mtime == 1e9:
+            path.write_bytes(now)
+        return status
+
+    monkeypatch.setattr(os, "fstat", change_behind_it)
+    with pytest.raises(SourceChanged):
+        WHOLE[way](store, planned)
 
 
 def test_a_file_gets_its_time_and_mode(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 from itertools import islice
 
-from pipeline.containers import avif, jpeg, psd
+from pipeline.containers import jpeg, psd
+from pipeline.containers.boxes import boxes
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import SIGNATURES, Directory
 
@@ -18,7 +19,9 @@ _FRAMES = {
 }
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _FORMAT = 258, 259, 262, 277, 339
 _STRIPS = {273: 279, 324: 325}
-_FLOAT = 3
+_SIGNED, _FLOAT = 2, 3
+SIGNED = "its samples are signed"
+"""What a TIFF of 8 bits is whose samples go below zero, which Pillow takes for brighter ones."""
 _BMP_FIELDS = {3: "its colours are in bit fields of their own", 4: "a JPEG is inside", 5: "a PNG is inside"}
 _BMP_FIELDS[6] = _BMP_FIELDS[3]
 
@@ -66,6 +69,8 @@ def _tiff(data: bytes) -> str | None:
         return f"it is floating-point, of {samples} channels"
     if max(bits) != 8:
         return f"it has {max(bits)} bits per channel"
+    if _SIGNED in directory.numbers(_FORMAT):
+        return SIGNED
     compression, photometric = directory.numbers(_COMPRESSION) or [1], directory.numbers(_PHOTOMETRIC)
     usual = compression[0] in (1, 5, 7, 8, 32773, 32946) and photometric and photometric[0] in (0, 1, 2, 3)
     return None if usual and samples <= 4 else f"it is a TIFF of compression {compression[0]}, {samples} channels"
@@ -87,5 +92,5 @@ def _bmp(data: bytes) -> str | None:
 
 
 def _avif(data: bytes, refusal: str) -> str | None:
-    *_, (_, _, _, end) = avif.boxes(data, 0, len(data))
+    *_, (_, _, _, end) = boxes(data, 0, len(data))
     return "its transparency cannot be decoded" if end == len(data) and "alpha" in refusal.lower() else None

@@ -47,11 +47,10 @@ def has_palette(data: bytes) -> bool:
 
 def is_cropped(data: bytes) -> bool:
     """Return whether an AVIF file is shown cut (clap) or stretched (pasp), which Pillow passes over; ISO/IEC 23008-12, 6.5."""
-    for part in avif.walk(data):
-        body = data[part.start + 8 : part.end]
-        if part.name == "clap" or (part.name == "pasp" and body[:4] != body[4:8]):
-            return True
-    return False
+    return any(
+        kind == b"clap" or (kind == b"pasp" and data[body : body + 4] != data[body + 4 : end])
+        for kind, body, end in avif.properties(data)
+    )
 
 
 def jpeg2000_profile(data: bytes) -> bytes | None:
