@@ -1,4 +1,4 @@
-"""8 and 16 bits a channel: pixels of one as pixels of the other."""
+"""Pixels of 8 and of 16 bits a channel, one as the other."""
 
 from __future__ import annotations
 

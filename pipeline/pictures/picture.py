@@ -113,7 +113,8 @@ def bled(pixels: Pixels, alpha: Pixels | None, reach: int) -> Pixels:
 
 
 def _rounded(values: NDArray[Any], kind: np.dtype[Any]) -> Pixels:
-    return np.clip(np.rint(values), 0, np.iinfo(kind).max).astype(kind)
+    found: Pixels = np.clip(np.rint(values), 0, np.iinfo(kind).max).astype(kind)
+    return found
 
 
 def _resize_plane(plane: NDArray[Any], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.float32]:
