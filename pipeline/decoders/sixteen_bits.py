@@ -5,6 +5,7 @@ Source: TIFF 6.0, 8 (PhotometricInterpretation) and 18 (ExtraSamples, SampleForm
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile, TiffImagePlugin
 
 from pipeline.containers.tiff import Directory
+from pipeline.core.errors import UndecodableImage
 from pipeline.core.records import Pixels
 from pipeline.decoders.unusual import tiff_samples
 from pipeline.pictures import codecs
@@ -29,13 +31,14 @@ def samples_of(image: ImageFile.ImageFile, data: bytes, pixel_limit: int) -> NDA
     """Return the samples (H, W, C), as they are stored, of a file of one picture of 16 bits whose header is open as ``image``.
 
     They are grey, grey and alpha, RGB, or RGBA. None for what is neither PNG nor TIFF, or more than that: premultiplied, of
-    signed or floating-point samples, with one transparent colour. Raises UndecodableImage where they cannot be decoded.
+    signed or floating-point samples, with one transparent colour; and where it is damaged, which Pillow may bear, or will tell.
     """
     samples: NDArray[Any] | None = None
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        samples = _of_tiff(data, pixel_limit)
-    elif image.format == "PNG" and "transparency" not in image.info:
-        samples = codecs.decode_samples("png", data)
+    with suppress(UndecodableImage):
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            samples = _of_tiff(data, pixel_limit)
+        elif image.format == "PNG" and "transparency" not in image.info:
+            samples = codecs.decode_samples("png", data)
     if samples is None or samples.dtype != np.uint16:
         return None
     return samples.reshape(*samples.shape[:2], -1)

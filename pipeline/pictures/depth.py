@@ -13,6 +13,8 @@ LEVEL = 257
 RADII = (16, 8, 4, 2)
 """How far, in pixels, the means reach by which a smooth ramp goes on between its 8-bit levels, one after the other."""
 
+_STRIP = 64  # lines that are summed at once, whatever the size of the LR
+
 
 def is_deep(pixels: Pixels) -> bool:
     """Return whether pixels have 16 bits a channel."""
@@ -33,27 +35,33 @@ def in_16_bits(lr: Pixels, *, clean: bool) -> Pixels:
 
     Where means of what is around a value are near it, they stand for it: flat steps become the ramp that they were, and what is
     not smooth stays. Near is half a level, which rounding may have taken, and one level in a ``clean`` LR, whose coding may err
-    as well. Computed in whole numbers: every machine finds the same. Measured at x2: restores of two ramps gain 1 to 8 dB,
+    as well. Computed in whole numbers: every machine finds the same. Measured at x2: restores of two ramps gain 1 to 9 dB,
     those of three photographs lose 0.07 dB at most.
     """
     found = np.empty(lr.shape, np.uint16)
     for channel in range(lr.shape[2]):
-        found[..., channel] = _between_levels(lr[..., channel] * np.uint32(LEVEL), np.uint32(LEVEL if clean else LEVEL // 2))
+        found[..., channel] = _between_levels(lr[..., channel], LEVEL if clean else LEVEL // 2)
     return found
 
 
-def _between_levels(plane: NDArray[np.uint32], near: np.uint32) -> NDArray[np.uint32]:
-    lowest, highest = np.maximum(plane, near) - near, np.minimum(plane + near, np.uint32(65535))
+def _between_levels(plane: Pixels, near: int) -> NDArray[np.int32]:
+    steps = plane.astype(np.int32) * LEVEL
+    found = steps.copy()
     for radius in RADII:
-        for axis in (0, 1):
-            means = _means(plane, radius, axis)
-            plane = np.where((means >= lowest) & (means <= highest), means, plane)
-    return plane
+        for lines, own in ((found, steps), (found.T, steps.T)):  # down, then across
+            for start in range(0, lines.shape[1], _STRIP):
+                strip = (slice(None), slice(start, start + _STRIP))
+                means = _means(lines[strip], radius)
+                np.copyto(lines[strip], means, where=np.abs(means - own[strip]) <= near)
+    return found
 
 
-def _means(plane: NDArray[np.uint32], radius: int, axis: int) -> NDArray[np.uint32]:
-    """Return the means, rounded, over 2 ``radius`` + 1 values along an axis, the first and the last of which repeat."""
-    lines = np.pad(np.moveaxis(plane, axis, 0), ((radius + 1, radius), (0, 0)), mode="edge")
-    sums = np.cumsum(lines, axis=0, dtype=np.uint32)  # which wrap: their differences do not
-    width = 2 * radius + 1
-    return np.moveaxis((sums[width:] - sums[:-width] + np.uint32(radius)) // np.uint32(width), 0, axis)
+def _means(lines: NDArray[np.int32], radius: int) -> NDArray[np.int32]:
+    """Return the means, rounded, of the values as far as ``radius`` above and below; near an end less far."""
+    sums = np.zeros((len(lines) + 1, lines.shape[1]), np.int64)
+    np.cumsum(lines, axis=0, out=sums[1:])
+    at = np.arange(len(lines))
+    reach = np.minimum(np.minimum(at, at[::-1]), radius)
+    widths = (2 * reach + 1)[:, None]
+    means: NDArray[np.int32] = ((sums[at + reach + 1] - sums[at - reach] + widths // 2) // widths).astype(np.int32)
+    return means

@@ -139,6 +139,19 @@ def test_the_network_goes_on_between_the_levels_of_its_lr() -> None:
     assert len(np.unique(found[48])) > 3 * len(np.unique(usual[48]))
 
 
+def test_depths_share_an_engine_and_deep_ones_its_full_precision() -> None:
+    """Protects batches: either depth comes from one call as by itself, and 16 bits are not computed in fewer."""
+    lrs = [photo(24, 31, seed=seed) for seed in (1, 2)]
+    asked = [restore_of(lr, (48, 62), grey=False, clean=True, bits=bits) for lr in lrs for bits in (8, 16)]
+    plain = Engine(workshop.weights(), torch.device("cpu"))
+    alone = [plain.restore_many([each])[0] for each in asked]
+    coarse = Engine(workshop.weights(), torch.device("cpu"), precision=torch.bfloat16, batched=True, tile_points=64)
+    for each, found, wanted in zip(asked, coarse.restore_many(asked), alone, strict=True):
+        assert found.dtype == wanted.dtype == each.lr.dtype
+        if found.dtype == np.uint16:
+            assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
 @pytest.mark.slow
 def test_exact_pixels_are_every_bit(folder: Path) -> None:
     """Protects lossless tiers: all 16 bits come back, whether pixels were stored or the file."""

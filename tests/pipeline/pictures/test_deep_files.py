@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.core.errors import ImageError
 from pipeline.core.records import Pixels
 from pipeline.pictures import writing
 from pipeline.pictures.depth import in_8_bits
@@ -168,3 +170,16 @@ def test_samples_are_read_as_they_are_stored() -> None:
     inverted = decoded(pictures.tiff(30, 20, bits=16, samples=1, photometric=0, body=body))
     assert (inverted.bits, inverted.grey) == (16, True)
     assert np.array_equal(inverted.pixels[..., 1], plane)
+
+
+@pytest.mark.parametrize("format", JUDGES)
+def test_damage_is_told_or_borne(format: str) -> None:
+    """Protects workers from deep files that are cut off or harmed anywhere: a picture or an ImageError, never another error."""
+    data, rng = writing.encode(picture("RGBA"), format=format, quality=1), random.Random(1)
+    for harmed in (*(data[: len(data) * part // 20] for part in range(20)), *(pictures.harmed(data, rng) for _ in range(150))):
+        try:
+            found = decoded(harmed)
+        except ImageError:
+            continue
+        assert found.pixels.dtype in (np.uint8, np.uint16)
+        assert found.alpha is None or found.alpha.dtype == found.pixels.dtype

@@ -59,6 +59,15 @@ def test_steps_of_8_bits_become_the_ramp_that_they_were(clean: bool) -> None:
     assert (np.diff(inner, axis=1) >= -8).all()
 
 
+def test_a_slope_goes_on_to_the_border() -> None:
+    """Protects borders: near an end means reach as far on either side, so that no slope is bent there."""
+    wanted = ramp(96, 160)
+    steps = in_8_bits(wanted)
+    found, flat = in_16_bits(steps, clean=True), steps.astype(np.uint16) * 257
+    for border in ((slice(16),), (slice(-16, None),), (slice(None), slice(16)), (slice(None), slice(-16, None))):
+        assert error(found[border], wanted[border]) < error(flat[border], wanted[border]) / 3
+
+
 def test_what_is_not_smooth_stays() -> None:
     """Protects texture, which is no ramp: nearly all of it has the values of its levels."""
     lr = np.random.default_rng(3).integers(0, 256, (64, 64, 3)).astype(np.uint8)
