@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile, TiffImagePlugin
 
 from pipeline.containers.tiff import Directory
-from pipeline.core.errors import UndecodableImage
+from pipeline.core.errors import UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
 from pipeline.decoders.unusual import tiff_samples
 from pipeline.pictures import codecs
@@ -34,7 +34,7 @@ def samples_of(image: ImageFile.ImageFile, data: bytes, pixel_limit: int) -> NDA
     signed or floating-point samples, with one transparent colour; and where it is damaged, which Pillow may bear, or will tell.
     """
     samples: NDArray[Any] | None = None
-    with suppress(UndecodableImage):
+    with suppress(UndecodableImage, UnsupportedImage):  # where imagecodecs is not installed, Pillow's 8 bits will do
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             samples = _of_tiff(data, pixel_limit)
         elif image.format == "PNG" and "transparency" not in image.info:
