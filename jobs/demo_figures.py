@@ -16,6 +16,7 @@ from pipeline.core.errors import EmptySource
 from pipeline.core.records import EntryKind, Pixels, Settings, Tier
 from pipeline.decoders.decoding import decode
 from pipeline.engines.measure import measure
+from pipeline.pictures.depth import in_8_bits
 from pipeline.pictures.picture import resize
 from pipeline.stores.store import open_store
 
@@ -127,8 +128,8 @@ def there_and_back(original: Pixels, row: Row) -> Pixels:
 
 
 def pixels_of(path: Path) -> Pixels:
-    """Return the pixels of an image file."""
-    return decode(path.read_bytes(), pixel_limit=Settings.pixel_limit).pixels
+    """Return the pixels of an image file, uint8."""
+    return in_8_bits(decode(path.read_bytes(), pixel_limit=Settings.pixel_limit).pixels)
 
 
 def table(summaries: Sequence[Summary]) -> str:

@@ -56,6 +56,7 @@ def describe(entry: Entry) -> dict[str, Any]:
             "width": entry.width,
             "height": entry.height,
             "orientation": entry.orientation,
+            "bits": entry.bits,
             "bytes": entry.byte_size,
             "sha256": entry.sha256,
         },

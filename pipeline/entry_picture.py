@@ -75,7 +75,7 @@ def original_pixels(entry: Entry) -> Pixels:
     assert entry.original is not None
     try:
         size = (entry.height or 0, entry.width or 0)
-        return originals.unpack_pixels(entry.original, size=size, grey=bool(entry.grey))
+        return originals.unpack_pixels(entry.original, size=size, grey=bool(entry.grey), bits=entry.bits or 8)
     except UndecodableImage as error:
         raise DamagedEntry(entry.key, "original", error.detail) from None
 
@@ -87,7 +87,7 @@ def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> Pictu
         if entry.latent is not None and use_latent:
             restored = latent.apply(entry.latent, restored)
         part = "alpha"
-        alpha = None if entry.alpha is None else lr_codec.decode_plane(entry.alpha)
+        alpha = None if entry.alpha is None else lr_codec.decode_plane(entry.alpha, bits=entry.bits or 8)
         if alpha is not None and alpha.shape != restored.shape[:2]:
             raise ValueError(f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
     except (DamagedLatent, ImageError, ValueError) as error:

@@ -29,6 +29,7 @@ from pipeline.core.tally import Tally, fresh
 from pipeline.decoders import decoding
 from pipeline.decoders.apart import DecoderApart
 from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
+from pipeline.engines.lr import restore_of
 from pipeline.engines.measure import measure
 from pipeline.engines.memory import give_back
 from pipeline.engines.tiles import TILE_POINTS
@@ -205,7 +206,8 @@ class RescaleWorker:
         needed = tier.keeps_latent or (tier is Tier.LEAN and self._verifies(decoded.asset.key))
         if draft is None or picture is None or not needed or kept_for(picture, self.settings):
             return None
-        return Restore(lr=draft.lr, size=size_of(picture.pixels), grey=picture.grey, clean=draft.clean)
+        size = size_of(picture.pixels)
+        return restore_of(draft.lr, size, grey=picture.grey, clean=draft.clean, bits=picture.bits)
 
     def _verifies(self, key: str) -> bool:
         return drawn(key, VERIFIED_SHARE[self.settings.verify])
@@ -241,7 +243,7 @@ def _asset_weight(asset: Asset) -> int:
 
 def _weight(decoded: _Decoded) -> int:
     size = len(decoded.asset.data or b"") + sum(map(len, decoded.asset.sidecars.values()))
-    return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.size // 3)
+    return max(size, LEAST_WEIGHT, 0 if decoded.picture is None else decoded.picture.pixels.nbytes // 3)
 
 
 def _where_asked(compute: Callable[[list[Request]], list[Pixels]], requests: Sequence[Request | None]) -> list[Pixels | None]:

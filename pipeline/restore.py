@@ -300,7 +300,9 @@ def _entry_bytes(entry: Entry) -> int:
 def _entry_weight(entry: Entry) -> int:
     """What an entry takes of a window: its pixels, or its bytes, unpacked, where those are more."""
     size = _entry_bytes(entry) + sum(map(len, entry.sidecars.values()))
-    return max(_entry_pixels(entry), size, entry.byte_size if entry.original is not None else 0, LEAST_WEIGHT)
+    return max(
+        _entry_pixels(entry) * (entry.bits or 8) // 8, size, entry.byte_size if entry.original is not None else 0, LEAST_WEIGHT
+    )
 
 
 def _opened_weight(opened: _Opened) -> int:

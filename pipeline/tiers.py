@@ -237,6 +237,7 @@ def _entry(
         width=picture.pixels.shape[1],
         height=picture.pixels.shape[0],
         orientation=picture.orientation,
+        bits=picture.bits,
         lr=data,
         lr_path=with_extension(asset.key, extension),
         lr_width=draft.lr.shape[1],

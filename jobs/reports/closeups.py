@@ -15,6 +15,7 @@ from pipeline.core.errors import PipelineError, ShardError, StoreError
 from pipeline.core.records import Pixels, SourceShard
 from pipeline.decoders import decoding
 from pipeline.pictures import writing
+from pipeline.pictures.depth import in_8_bits
 from pipeline.pictures.picture import Picture, resize
 from pipeline.reading.reader import ArchiveReader, EntryReader
 from pipeline.stores.store import Access, open_store
@@ -112,7 +113,7 @@ def _closeup(archive: ArchiveReader, figures: Mapping[str, Any], source: bytes |
         return Closeup(figures=figures, note=f"It is not shown: it has more than {MOST_PIXELS // 10**6} megapixels.")
     try:
         entry = archive.entry(figures["key"], shard=figures["shard"])
-        lr, restored = entry.lr()[..., :3], entry.picture().pixels
+        lr, restored = entry.lr()[..., :3], in_8_bits(entry.picture().pixels)
         before, note = _before(archive, entry, source)
     except PipelineError as error:
         return Closeup(figures=figures, note=str(error))
@@ -147,13 +148,13 @@ def _closeup(archive: ArchiveReader, figures: Mapping[str, Any], source: bytes |
 
 
 def _before(archive: ArchiveReader, entry: EntryReader, source: bytes | None) -> tuple[Pixels | None, str | None]:
-    """Return the source's pixels, or why they cannot be shown."""
+    """Return the source's pixels, uint8, or why they cannot be shown."""
     data = entry.original() or source
     if data is None:
         return None, "Its source can no longer be read."
     if hashlib.sha256(data).hexdigest() != entry.record.sha256:
         return None, "Its source is not the one any more that was rescaled."
-    return decoding.decode(data, pixel_limit=archive.plan.settings.pixel_limit).pixels, None
+    return in_8_bits(decoding.decode(data, pixel_limit=archive.plan.settings.pixel_limit).pixels), None
 
 
 def _where(before: Pixels | None, restored: Pixels) -> tuple[int, int, int, int]:

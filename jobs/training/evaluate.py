@@ -22,6 +22,7 @@ from pipeline.core.errors import EmptySource, ImageError, InvalidOption
 from pipeline.core.records import Pixels, Size
 from pipeline.decoders.decoding import decode
 from pipeline.engines.engine import Engine
+from pipeline.pictures.depth import in_8_bits
 from pipeline.pictures.picture import size_of
 from pipeline.planning.sources import find_source
 
@@ -65,7 +66,7 @@ class Score:
 
 
 def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
-    """Yield key and pixels of every image of a source that decodes as 8-bit; raises EmptySource where there is none."""
+    """Yield key and pixels, uint8, of every image of a source that decodes; raises EmptySource where there is none."""
     found = find_source(uri)
     count = 0
     for shard in found.shards:
@@ -77,7 +78,7 @@ def load_images(uri: str) -> Iterator[tuple[str, Pixels]]:
             except ImageError:
                 continue
             count += 1
-            yield asset.key, picture.pixels
+            yield asset.key, in_8_bits(picture.pixels)
     if not count:
         raise EmptySource(uri)
 

@@ -35,6 +35,7 @@ COLUMNS = {
     "width": "int32",
     "height": "int32",
     "orientation": "int32",
+    "bits": "int32",
     "byte_size": "int64",
     "sha256": "string",
     "lr_width": "int32",
@@ -60,7 +61,7 @@ COLUMNS = {
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
 
-_LATER = frozenset({"stored", "grey", "parts", "lost", "modified", "permissions"})
+_LATER = frozenset({"stored", "bits", "grey", "parts", "lost", "modified", "permissions"})
 """Columns that earlier shards lack, of version 3 or 4."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
@@ -187,6 +188,8 @@ def from_row(row: dict[str, Any]) -> Entry:
         values["parts"] = tuple(Carried(name=each["name"], data=each["data"]) for each in row.get("parts") or ())
         values["lost"] = tuple(row.get("lost") or ())
         values["sidecars"] = {each["name"]: each["data"] for each in row.get("sidecars") or ()}
+        if values["bits"] not in (None, 8, 16):
+            raise ValueError(f"{values['bits']} bits per channel")
         if missing := [name for name in _REQUIRED if values[name] is None]:
             raise ValueError(f"no {', '.join(missing)}")
     except (KeyError, TypeError, ValueError) as error:

@@ -40,7 +40,7 @@ def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a PNG file, in order and without gaps."""
     found = list(chunks(data))
     kinds = {kind for kind, _, _ in found}
-    same = data[24:25] == b"\x08" and data[25:26] != b"\x03" and b"tRNS" not in kinds  # 8 bits, no palette: written so again
+    same = data[24] in (8, 16) and data[25] != 3 and b"tRNS" not in kinds  # no palette: written so again
     packets = [start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)]
     last = {kind: start for kind, start, _ in found}
     coded = [(start, end) for kind, start, end in found if kind == b"IDAT"]
@@ -93,3 +93,17 @@ def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
     """Return a newly written PNG with chunks and trailer that its source had, the chunks behind its header."""
     (_, _, head), *_ = chunks(data)
     return b"".join((data[:head], *(part.data for part in carried if part.name != "trailer"), data[head:], trailers(carried)))
+
+
+def with_samples_of(data: bytes, other: bytes) -> bytes:
+    """Return a PNG with the header and the samples of ``other``, which has the same colour type, and all else of its own."""
+    taken = [(kind, other[start:end]) for kind, start, end in chunks(other) if kind in (b"IHDR", b"IDAT")]
+    (_, header), *samples = taken
+    found = [data[:_HEAD], header]
+    for kind, start, end in chunks(data):
+        if kind == b"IDAT":
+            found += (chunk for _, chunk in samples)
+            samples = []
+        elif kind != b"IHDR":
+            found.append(data[start:end])
+    return b"".join(found)

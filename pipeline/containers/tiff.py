@@ -1,13 +1,18 @@
 """TIFF: the tags of its one directory, and every byte that they point at.
 
-Private tags are carried whatever they are: GeoTIFF's, GDAL's, IPTC. Source: TIFF 6.0, 2 and 7; BigTIFF (AWare Systems).
+Private tags are carried whatever they are: GeoTIFF's, GDAL's, IPTC. Source: TIFF 6.0, 2, 7 and 14; Adobe Photoshop TIFF
+Technical Notes (Deflate); BigTIFF (AWare Systems).
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.containers.parts import Fate, Part, is_padding
 from pipeline.core.records import Carried
@@ -32,7 +37,11 @@ DESCRIPTIVE = frozenset({
 })  # fmt: skip
 """Tags that describe the picture: they are read as its EXIF, and come back with that."""
 _XMP, _PROFILE = 700, 34675
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _ROWS, _COUNTS, _PREDICTOR = 256, 257, 258, 259, 273, 278, 279, 317
 _SAMPLES, _PHOTOMETRIC, _EXTRA = 277, 262, 338
+_SHORT, _LONG, _DEFLATE, _DIFFERENCES = 3, 4, 8, 2
+_STRIP_BYTES, _LEVEL = 1 << 18, 6
+_MOST_BYTES = (1 << 32) - (1 << 24)  # of samples: room for the directory, and for what it gets besides
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1}
 _NAMED = {330: "pictures", 37724: "layers", 400: "pictures"}
 """Tags that are neither understood nor put back: further pictures, and Photoshop's layers."""
@@ -172,3 +181,48 @@ def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
     before[4:8] = struct.pack(order + "I", start)
     before[directory.start : directory.end] = bytes(directory.end - directory.start)
     return bytes(before) + table + outside
+
+
+def with_samples(data: bytes, samples: NDArray[np.uint16]) -> bytes:
+    """Return a newly written TIFF (not BigTIFF) with samples (H, W) or (H, W, C) instead of its own C, and all else as it is.
+
+    They are compressed by Deflate, as differences along rows. Raises OverflowError where the file would have 4 GiB or more.
+    """
+    directory = Directory(data)
+    order = directory.order
+    height, width, *channels = samples.shape
+    rows = max(1, _STRIP_BYTES // max(1, samples[:1].nbytes))
+    found, places, lengths = [data, bytes(len(data) % 2)], list[int](), list[int]()
+    end = len(data) + len(data) % 2
+    for top in range(0, height, rows):
+        differences = samples[top : top + rows].astype(order + "u2")
+        differences[:, 1:] -= differences[:, :-1].copy()
+        strip = zlib.compress(differences.tobytes(), _LEVEL)
+        found += (strip, bytes(len(strip) % 2))
+        places.append(end)
+        lengths.append(len(strip))
+        end += len(strip) + len(strip) % 2
+    if end >= _MOST_BYTES:
+        raise OverflowError("it would have 4 GiB or more")
+    tags = [
+        (_WIDTH, _LONG, [width]), (_LENGTH, _LONG, [height]), (_BITS, _SHORT, [16] * (channels[0] if channels else 1)),
+        (_COMPRESSION, _SHORT, [_DEFLATE]), (_STRIPS, _LONG, places), (_ROWS, _LONG, [rows]), (_COUNTS, _LONG, lengths),
+        (_PREDICTOR, _SHORT, [_DIFFERENCES]),
+    ]  # fmt: skip
+    found[0] = _blanked(data, directory, {number for number, _, _ in tags})
+    return put_back(b"".join(found), [_tag(*tag) for tag in tags])
+
+
+def _blanked(data: bytes, directory: Directory, numbers: set[int]) -> bytes:
+    """Return a TIFF without its samples, and without the values of some of its tags that stand outside of the directory."""
+    blank = bytearray(data)
+    spans = list(zip(directory.numbers(_STRIPS), directory.numbers(_COUNTS), strict=True))
+    spans += [(tag.at, len(tag.values)) for tag in directory.tags if tag.number in numbers]
+    for start, length in spans:
+        blank[start : start + length] = bytes(length)
+    return bytes(blank)
+
+
+def _tag(number: int, kind: int, values: Sequence[int]) -> Carried:
+    letter = "H" if kind == _SHORT else "I"
+    return Carried(name=f"tag-{number}", data=struct.pack(f"<HHI{len(values)}{letter}", number, kind, len(values), *values))

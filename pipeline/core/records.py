@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Pixels: TypeAlias = NDArray[np.uint8]
+    Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 else:  # the command line parses these values, and answers before numpy is loaded
     Pixels = Any
-"""Upright pixels: (H, W, 3) RGB, or (H, W) for one plane."""
+"""Upright pixels, uint8 or, of 16 bits a channel, uint16: (H, W, 3) RGB, or (H, W) for one plane."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -265,6 +265,7 @@ class Entry:
     width: int | None = None
     height: int | None = None
     orientation: int | None = None
+    bits: int | None = None
     lr: bytes | None = None
     lr_path: str | None = None
     lr_width: int | None = None

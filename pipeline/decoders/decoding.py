@@ -1,6 +1,7 @@
-"""A source's bytes to a picture: upright 8-bit RGB, alpha apart, metadata as found; one policy for modes and metadata.
+"""A source's bytes to a picture: upright RGB, alpha apart, metadata as found; one policy for modes and metadata.
 
-8-bit grey, RGB and palette pictures of one frame are all that their files hold. Of others the picture is what a viewer shows
+8-bit grey, RGB and palette pictures of one frame are all that their files hold, and so are 16-bit ones of grey and RGB in PNG
+and TIFF, which keep their depth. Of others the picture is what a viewer shows
 in 8-bit RGB, of the first frame, and says how its file is more (``beyond``). Colours are converted only where RGB has no
 numbers for them: else the numbers stay, and their profile travels beside them.
 """
@@ -25,6 +26,7 @@ from pipeline.decoders import headers, unusual
 from pipeline.decoders.eight_bits import shown
 from pipeline.decoders.foreign import SIGNED, kind_of
 from pipeline.decoders.raw import is_raw
+from pipeline.decoders.sixteen_bits import MODES, samples_of, unpacked
 from pipeline.decoders.unusual import is_unusual
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
 from pipeline.pictures.picture import Picture, is_grey
@@ -43,6 +45,7 @@ _MODE_NAMES = {"1": "1-bit", "F": "floating-point", "I": "of 32 bits per channel
 _DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5, 6 and 5 bits
 _SIGNED = 2  # of SampleFormat
 _DEEP_ELSEWHERE = {"TIFF", "JPEG2000"}  # Pillow mixes up the planes of deep TIFFs, and lets deep JPEG 2000 overflow
+_SIXTEEN_BITS = "it has 16 bits per channel"
 _PSD, _PLAIN_PSDS = b"8BPS", {1, 2, 3}  # grey, indexed, RGB
 _WORDS = {
     "frames": r"frames|pictures",
@@ -125,15 +128,19 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
             raise ImageTooLarge(largest[0], largest[1], pixel_limit)
         beyond = _beyond(image, data)
+        deep = samples_of(image, data, pixel_limit) if beyond == _SIXTEEN_BITS else None
+        beyond = None if deep is not None else beyond
         if beyond and (beyond == SIGNED or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)):
             return _unusual(data, beyond, pixel_limit)
-        mode, format_name, info = image.mode, image.format or "", image.info
+        mode = image.mode if deep is None else MODES[deep.shape[2]]
+        format_name, info = image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
         tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
         xmp = info.pop("xmp", None) if tiff else None
         exif = _tiff_exif(image) if tiff else None
         _scale_grey_key(image)
-        image.load()
+        if deep is None or not tiff:
+            image.load()
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
         icc = headers.jpeg2000_profile(data) if format_name == "JPEG2000" else info.get("icc_profile")
@@ -141,8 +148,11 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         xmp = xmp if isinstance(xmp, bytes) and xmp else None
         orientation = orientation_of(exif, None if format_name == "AVIF" else xmp)  # whose own boxes are all that counts
         turned = tiff and orientation_of(exif) == orientation
-        plain, icc = shown(image, icc)
-        pixels, alpha = _unpack(plain, 1 if turned else orientation)
+        if deep is not None:
+            pixels, alpha = unpacked(deep, orientation)
+        else:
+            plain, icc = shown(image, icc)
+            pixels, alpha = _unpack(plain, 1 if turned else orientation)
     found = account(data, format_name)
     read = {"profile": icc, "exif": exif, "xmp": xmp}
     unread = {word for word, names in _METADATA.items() if not read[word] and names & found.understood}  # damaged, or empty
@@ -212,7 +222,7 @@ def _beyond(image: ImageFile.ImageFile, data: bytes) -> str | None:
         return f"it holds {len(sizes)} frames or pictures"
     bits = _sample_bits(image, data)
     if bits > 8 and image.mode not in {"F", "CMYK"}:
-        return f"it has {bits} bits per channel"
+        return _SIXTEEN_BITS if bits == 16 else f"it has {bits} bits per channel"
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _SIGNED in image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, ()):
         return SIGNED
     return None if image.mode in _SUPPORTED_MODES else f"it is {_MODE_NAMES.get(image.mode, image.mode)}"

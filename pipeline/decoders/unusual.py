@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.containers import avif, jpeg, jxl
@@ -148,7 +149,8 @@ def _rare_jpeg(data: bytes, kind: str, pixel_limit: int) -> Unusual:
     return Unusual(image=image, format="JPEG", beyond=kind, orientation=orientation_of(found["EXIF"]), icc=found["ICC"] or None)
 
 
-def _rare_tiff(data: bytes, kind: str, pixel_limit: int) -> Unusual:
+def tiff_samples(data: bytes, pixel_limit: int) -> tuple[Directory, NDArray[Any]]:
+    """Return the directory of a TIFF and its samples, (H, W) or (H, W, C), of any type; raises what ``decode`` does."""
     directory = Directory(data)
     if any(sum(tag.number == number for tag in directory.tags) != 1 for number in (_WIDTH, _LENGTH)):
         raise UndecodableImage("TIFF: its size is told twice, or not at all")
@@ -163,6 +165,12 @@ def _rare_tiff(data: bytes, kind: str, pixel_limit: int) -> Unusual:
         samples = np.moveaxis(samples, 0, -1)  # planes
     if samples.shape[:2] != (height, width):
         raise UndecodableImage(f"TIFF: samples of shape {samples.shape}, {width} x {height} pixels were expected")
+    return directory, samples
+
+
+def _rare_tiff(data: bytes, kind: str, pixel_limit: int) -> Unusual:
+    directory, samples = tiff_samples(data, pixel_limit)
+    bits, photometric = max(directory.numbers(_BITS) or [1]), (directory.numbers(_PHOTOMETRIC) or [1])[0]
     stated = _stated_range(directory) if samples.dtype.kind == "f" else None
     extra = (directory.numbers(_EXTRA) or [0])[0] if photometric != _SEPARATED else 0
     if samples.ndim == 3:  # further channels are no picture but alpha, and that only where it is called so

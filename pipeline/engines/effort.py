@@ -14,6 +14,7 @@ from iarn.effort import Descent, missed
 from iarn.encoding import Place
 from iarn.metrics import bicubic_lr
 from pipeline.core.records import Pixels
+from pipeline.engines.measure import peak
 from pipeline.engines.tiles import Tile
 
 DESCENT_POINTS = 2048
@@ -21,7 +22,7 @@ DESCENT_POINTS = 2048
 
 
 class Sought:
-    """An image, uint8 (H, W, 3), and the LR (h, w, 3) that is sought for it, which ends in ``result``."""
+    """An image (H, W, 3), uint8 or uint16, and the LR (h, w, 3) that is sought for it, which ends in ``result``."""
 
     def __init__(
         self, pixels: Pixels, result: Pixels, place: Place, device: torch.device, *, effort: int, grey: bool = False
@@ -89,5 +90,5 @@ class Sought:
 def _bicubic(pixels: Pixels, place: Place) -> Tensor:
     """Return the bicubic LR (3, h, w), uint8, of pixels (H, W, 3); by channels, for it is computed of floats."""
     channels = (torch.from_numpy(np.array(pixels[..., channel])) for channel in range(3))
-    lrs = [bicubic_lr(channel[None, None].float().div_(255), place.axes)[0, 0] for channel in channels]
+    lrs = [bicubic_lr(channel[None, None].float().div_(peak(pixels)), place.axes)[0, 0] for channel in channels]
     return torch.stack(lrs).mul_(255).round_().to(torch.uint8)

@@ -19,6 +19,7 @@ from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.effort import DESCENT_POINTS, Sought
+from pipeline.engines.measure import peak
 from pipeline.engines.memory import give_back
 from pipeline.engines.pieces import Piece, filled_up, framed
 from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
@@ -69,7 +70,7 @@ def check_weights(data: bytes, uri: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Downscale:
-    """An image (H, W, 3), uint8, and the size (height, width) that its LR shall have; that of a ``grey`` one is grey.
+    """An image (H, W, 3), uint8 or uint16, and the size (height, width) that its LR shall have; that of a ``grey`` one is grey.
 
     ``effort`` is how many steps of descent make the LR better than the forward pass does (:mod:`iarn.effort`).
     """
@@ -82,7 +83,7 @@ class Downscale:
 
 @dataclass(frozen=True, kw_only=True)
 class Restore:
-    """An LR (h, w, 3), uint8, and the size of the image that it stands for.
+    """An LR (h, w, 3), and the size of the image that it stands for, which has its type: uint8 or uint16.
 
     A ``clean`` LR is a bicubic one; others are those of a downscale, which hide detail.
     """
@@ -100,7 +101,8 @@ class Engine:
     """One network on one device. Not thread-safe: one caller at a time.
 
     On a CPU tiles are computed one by one, each as large as it is; on a GPU in batches of a few fixed shapes, which tiles of
-    any images and sizes share. ``batched`` has a CPU do that as well, ``precision`` a GPU compute in float32.
+    any images and sizes share. ``batched`` has a CPU do that as well, ``precision`` a GPU compute in float32, as it does for
+    images of 16 bits a channel anyway.
     """
 
     def __init__(
@@ -157,14 +159,14 @@ class Engine:
         return spanned(size, lr_size, self._network.config.strides)
 
     def downscale(self, pixels: Pixels, lr_size: Size, *, grey: bool = False, effort: int = 0) -> Pixels:
-        """Return the LR (h, w, 3) of ``pixels`` (H, W, 3), both uint8; the latent is dropped.
+        """Return the LR (h, w, 3), uint8, of ``pixels`` (H, W, 3), uint8 or uint16; the latent is dropped.
 
         The LR of a ``grey`` image is grey: its three channels are equal. ``effort`` is that of :class:`Downscale`.
         """
         return self.downscale_many([Downscale(pixels=pixels, lr_size=lr_size, grey=grey, effort=effort)])[0]
 
     def restore(self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False) -> Pixels:
-        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8, without a latent.
+        """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8 or both uint16, without a latent.
 
         A ``clean`` LR is a bicubic one; others are those of :meth:`downscale`, which hide detail.
         """
@@ -186,7 +188,7 @@ class Engine:
         return results
 
     def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
-        """Return the image of each request, uint8; at scales that the network does not reach, step by step (iarn.cascade)."""
+        """Return the image of each request; at scales that the network does not reach, step by step (iarn.cascade)."""
         found = [request.lr for request in requests]
         ways = [deque(cascade(request.size, request.lr.shape[:2], self.largest_scale)) for request in requests]
         while any(ways):
@@ -197,7 +199,7 @@ class Engine:
         return found
 
     def _restore_step(self, requests: Sequence[Restore]) -> list[Pixels]:
-        results = [np.empty((*request.size, 3), np.uint8) for request in requests]
+        results = [np.empty((*request.size, 3), request.lr.dtype) for request in requests]
         pieces = []
         for request, result in zip(requests, results, strict=True):
             budget = budget_of(CLEAN_STEP if request.clean else None)
@@ -241,8 +243,9 @@ class Engine:
             for piece, part in zip(batch, gradient, strict=True):
                 piece.request.add(piece.tile, part)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+    def _autocast(self, *, deep: bool = False) -> torch.autocast:
+        enabled = self.precision is not torch.float32 and not deep
+        return torch.autocast(self.device.type, self.precision, enabled=enabled)
 
     def _pieces(
         self, request: Request, place: Place, cut: Cut, result: Pixels, most: int | None = None
@@ -266,8 +269,8 @@ class Engine:
         """Compute all pieces, batch by batch; a GPU goes on with the next batch while pixels of the last are on their way."""
         way: deque[tuple[list[Piece[Request]], list[Tensor], torch.cuda.Event | None]] = deque()
         for batch in self._batches(pieces):
-            with self._autocast():
-                computed = [self._leave(x, grey=piece.request.grey) for piece, x in zip(batch, compute(batch), strict=True)]
+            with self._autocast(deep=batch[0].deep):
+                computed = [self._leave(piece, x) for piece, x in zip(batch, compute(batch), strict=True)]
             way.append(
                 (batch, computed, torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None)
             )
@@ -278,11 +281,11 @@ class Engine:
         give_back(_most_points(piece.place for piece in pieces))
 
     def _batches(self, pieces: Iterable[Piece[Request]], most: int | None = None) -> Iterator[list[Piece[Request]]]:
-        """Put pieces of one path and shape together, up to the points of the largest tile; without fixed shapes one by one."""
+        """Put pieces of one path, shape and depth together, up to the points of the largest tile; else each by itself."""
         most = most or self._tile_points
-        waiting: dict[tuple[object, Size], list[Piece[Request]]] = {}
+        waiting: dict[tuple[object, Size, bool], list[Piece[Request]]] = {}
         for piece in pieces:
-            alike = (self._network.config.path(piece.place.axes), piece.shape)
+            alike = (self._network.config.path(piece.place.axes), piece.shape, piece.deep)
             batch = waiting.setdefault(alike, [])
             batch.append(piece)
             points = piece.stride**2 * piece.shape[0] * piece.shape[1]
@@ -324,15 +327,16 @@ class Engine:
     def _load(self, pixels: Pixels) -> Tensor:
         x = torch.from_numpy(np.array(pixels))  # a copy: torch refuses arrays it may not write
         x = x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x
-        return x.permute(2, 0, 1)[None].to(torch.float32).div_(255)
+        return x.permute(2, 0, 1)[None].to(torch.float32).div_(peak(pixels))
 
-    def _leave(self, x: Tensor, *, grey: bool) -> Tensor:
-        """Return pixels (h, w, 3), uint8, in the memory of the CPU; from a GPU they are then still on their way."""
-        x = x.mean(dim=0, keepdim=True).expand_as(x).clone() if grey else x
-        x = x.mul_(255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    def _leave(self, piece: Piece[Request], x: Tensor) -> Tensor:
+        """Return pixels (h, w, 3), as the result has them, in the memory of the CPU; from a GPU they are still on their way."""
+        x = x.mean(dim=0, keepdim=True).expand_as(x).clone() if piece.request.grey else x
+        kind, most = torch.uint16 if piece.deep else torch.uint8, peak(piece.result)
+        x = x.mul_(most).round_().clamp_(0, most).to(kind).permute(1, 2, 0).contiguous()
         if self.device.type != "cuda":
             return x
-        return torch.empty(x.shape, dtype=torch.uint8, pin_memory=True).copy_(x, non_blocking=True)
+        return torch.empty(x.shape, dtype=kind, pin_memory=True).copy_(x, non_blocking=True)
 
 
 def _arrive(batch: Sequence[Piece[Request]], computed: list[Tensor], done: torch.cuda.Event | None) -> None:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.core.errors import DamagedEntry, SizeNotReachable, UndecodableImage
-from pipeline.core.records import Entry, Pixels
+from pipeline.core.records import Entry, Pixels, Size
 from pipeline.engines.engine import Engine, Restore
 from pipeline.pictures import lr_codec
+from pipeline.pictures.depth import in_16_bits
 from pipeline.pictures.picture import size_of
 
 
 @dataclass(frozen=True)
 class LrToRestore:
-    """An entry with its LR's pixels (h, w, 3), uint8."""
+    """An entry with its LR's pixels (h, w, 3), uint8; what is restored has the entry's depth."""
 
     entry: Entry
     lr: Pixels
@@ -58,4 +59,9 @@ def _request(engine: Engine, entry: Entry, lr: Pixels) -> Restore | DamagedEntry
         engine.check_size(size, lr_size)
     except SizeNotReachable as error:
         return DamagedEntry(entry.key, "size", str(error))
-    return Restore(lr=lr, size=size, grey=bool(entry.grey), clean=bool(entry.clean))
+    return restore_of(lr, size, grey=bool(entry.grey), clean=bool(entry.clean), bits=entry.bits or 8)
+
+
+def restore_of(lr: Pixels, size: Size, *, grey: bool, clean: bool, bits: int) -> Restore:
+    """Return what asks for the image of ``size``, and of 8 or 16 ``bits``, that an LR (h, w, 3), uint8, stands for."""
+    return Restore(lr=in_16_bits(lr, clean=clean) if bits == 16 else lr, size=size, grey=grey, clean=clean)

@@ -19,7 +19,7 @@ SSIM_OVERLAP = 10
 
 
 def measure(image: Pixels, restored: Pixels, *, device: torch.device = CPU) -> Quality:
-    """Return how close two (H, W, 3) uint8 images are.
+    """Return how close two (H, W, 3) images are, uint8 or uint16, in the whole range of either.
 
     Computed on ``device``, a GPU's beside the engine, in strips, so that memory does not grow with the image.
     """
@@ -36,8 +36,7 @@ def _sums(image: Pixels, restored: Pixels, device: torch.device) -> tuple[list[f
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
     for start in range(0, max(1, height - SSIM_OVERLAP), rows):
         stop = height if start + rows + SSIM_OVERLAP >= height else start + rows + SSIM_OVERLAP
-        strips = (torch.from_numpy(np.array(each[start:stop])).to(device) for each in (image, restored))
-        x, y = (strip.permute(2, 0, 1).to(torch.float32) / 255 for strip in strips)
+        x, y = (_strip(each, start, stop, device) for each in (image, restored))
         own = x.shape[1] if stop == height else rows
         similarities = ssim_map(x[None], y[None])
         energies = [_energy(x[:, :own] - y[:, :own]), _energy(luma(x[:, :own]) - luma(y[:, :own]))]
@@ -55,9 +54,19 @@ def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
     squares = 0.0
     rows = max(LEAST_STRIP_ROWS, STRIP_PIXELS // image.shape[1])
     for start in range(0, len(image), rows):
-        x, y = (torch.from_numpy(np.array(i[start : start + rows])).permute(2, 0, 1) / 255 for i in (image, restored))
+        x, y = (_strip(each, start, start + rows, CPU) for each in (image, restored))
         squares += float(3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y))
     return psnr_of(squares / image.size)
+
+
+def peak(pixels: Pixels) -> int:
+    """Return the largest value that pixels of a type can have."""
+    return int(np.iinfo(pixels.dtype).max)
+
+
+def _strip(image: Pixels, start: int, stop: int, device: torch.device) -> Tensor:
+    strip = torch.from_numpy(np.array(image[start:stop])).to(device)
+    return strip.permute(2, 0, 1).to(torch.float32) / peak(image)
 
 
 def _energy(x: Tensor) -> Tensor:

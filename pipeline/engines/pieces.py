@@ -11,6 +11,7 @@ from torch import Tensor
 from iarn.encoding import Place, Window
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.tiles import Tile
+from pipeline.pictures.depth import is_deep
 
 Asked = TypeVar("Asked", covariant=True)
 
@@ -24,6 +25,11 @@ class Piece(Generic[Asked]):
     tile: Tile
     shape: Size
     result: Pixels
+
+    @property
+    def deep(self) -> bool:
+        """Whether what is computed has 16 bits a channel."""
+        return is_deep(self.result)
 
     @property
     def stride(self) -> int:

@@ -3,7 +3,8 @@
     magic  version  height  width  tile  step | bytes of each tile | tiles, row by row | CRC-32 of all before it
     4s     u8       u32     u32    u32   u16  | u32 each           |                   | u32         (big-endian)
 
-``step`` is the quantiser's, in 64ths of an 8-bit level. A tile of no bytes has nothing to add to the restore; another has six
+``version`` is 3 for pictures of 8 bits a channel, and 4 for those of 16, whose restore has 16. ``step`` is the quantiser's, in
+64ths of an 8-bit level, for either. A tile of no bytes has nothing to add to the restore; another has six
 bytes that tell how much nearer to zero than their multiples of the step values of 1, 2 and more stand, in the first colour and
 in the others (:mod:`~pipeline.latents.coefficients`), and what :mod:`~pipeline.latents.coder` wrote. Tiles bound the memory
 whatever the size of the image.
@@ -16,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
 from pipeline.latents import coder
-from pipeline.latents.coefficients import FRACTION, LARGEST, block_grid, to_coefficients, to_difference
+from pipeline.latents.coefficients import DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
 
 TILE = 1024
 """Pixels along a tile's side."""
@@ -33,6 +35,9 @@ LEAST_TILE, LARGEST_TILE = 256, 4096
 
 FINEST_STEP, COARSEST_STEP = FRACTION // 2, 512 * FRACTION
 """Bounds of a search for a floor, in 64ths of a level: a finer one stores what no 8-bit picture shows."""
+
+FINEST_DEEP_STEP = FRACTION // 8
+"""The finest for 16 bits: the largest coefficient there may be is still a value that the coder takes."""
 
 USUAL_STEP = 12 * FRACTION
 """Where a search begins for the decibels that it is told are usual."""
@@ -57,31 +62,33 @@ BIT_PRICE = 0.065
 details of BSD100 at x4, bytes at 40 and 42 dB: 0 (plain rounding below 0.63 of a step) 1, 0.04 0.98, 0.06 0.975, 0.1 0.98."""
 
 _MAGIC = b"\x8aDTL"
-_VERSION = 3
+_VERSIONS: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 3, np.dtype(np.uint16): 4}
 _HEADER = struct.Struct(">4sBIIIH")
 _CRC = struct.Struct(">I")
 _SHIFTS = 3  # of values 1, 2 and larger
 _SHIFT_UNIT = 256
 
-Difference = NDArray[np.int16]
+Difference = NDArray[np.int16] | NDArray[np.int32]
 
 
 def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE) -> bytes:
-    """Code what ``restored`` misses of ``image``, both uint8 (H, W, 3); the same pixels give the same bytes on one machine.
+    """Code what ``restored`` misses of ``image``, (H, W, 3), both uint8 or both uint16; equal pixels give equal bytes here.
 
     A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 32 to
-    65535, is in 64ths of a level. Raises ValueError where it is another, or shapes differ or are not (H, W, 3).
+    65535 and from 8 for uint16, is in 64ths of a level. Raises ValueError where it is another, or shapes differ or are not
+    (H, W, 3).
     """
-    if not FINEST_STEP <= step <= 65535:
-        raise ValueError(f"step {step} was given; from {FINEST_STEP} to 65535 can be coded")
+    if not (finest := _finest(image)) <= step <= 65535:
+        raise ValueError(f"step {step} was given; from {finest} to 65535 can be coded")
     return _encode(image, restored, step, tile)[0]
 
 
 def _encode(image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False) -> tuple[bytes, Pixels]:
     """Return a latent, without bytes where ``dry``, and what :func:`apply` makes of it."""
     _check_shape(image, "image")
-    if restored.shape != image.shape:
-        raise ValueError(f"the restore is {restored.shape}, the image {image.shape}; both must have one shape")
+    if (restored.shape, restored.dtype) != (image.shape, image.dtype):
+        found, wanted = (f"{pixels.dtype} {pixels.shape}" for pixels in (restored, image))
+        raise ValueError(f"the restore is {found}, the image {wanted}; both must have one shape and depth")
     height, width = image.shape[:2]
     result = np.empty_like(restored, order="C")
     tiles = []
@@ -89,7 +96,7 @@ def _encode(image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool 
         payload, result[window] = _encode_tile(image[window], restored[window], step, dry=dry)
         tiles.append(payload)
     lengths = struct.pack(f">{len(tiles)}I", *map(len, tiles))
-    stream = b"".join((_HEADER.pack(_MAGIC, _VERSION, height, width, tile, step), lengths, *tiles))
+    stream = b"".join((_HEADER.pack(_MAGIC, _VERSIONS[image.dtype], height, width, tile, step), lengths, *tiles))
     return stream + _CRC.pack(zlib.crc32(stream)), result
 
 
@@ -103,12 +110,16 @@ def encode_to_floor(
     """
     if decibels(restored) >= floor:
         return _encode(restored, restored, COARSEST_STEP, TILE)
-    found = search_step(lambda step: decibels(_encode(image, restored, step, TILE, dry=True)[1]), floor, usual=usual)
+
+    def trial(step: int) -> float:
+        return decibels(_encode(image, restored, step, TILE, dry=True)[1])
+
+    found = search_step(trial, floor, usual=usual, finest=_finest(image))
     return None if found is None else _encode(image, restored, found, TILE)
 
 
-def search_step(decibels: Callable[[int], float], floor: float, *, usual: float) -> int | None:
-    """Return the coarsest step tried whose ``decibels`` reach ``floor``, or None where the finest misses it.
+def search_step(decibels: Callable[[int], float], floor: float, *, usual: float, finest: int = FINEST_STEP) -> int | None:
+    """Return the coarsest step tried whose ``decibels`` reach ``floor``, or None where the ``finest`` misses it.
 
     Follows the slope between the steps on either side of the floor over the steps' logarithm; while there is none, the slope
     of the two latest trials, and the usual one at first.
@@ -120,7 +131,7 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float)
     reached: tuple[float, float] | None = None  # the coarsest step that reaches the floor, and the finest that does not
     missed: tuple[float, float] | None = None
     while len(tried) < TRIALS:
-        step = min(max(int(2**at), FINEST_STEP), COARSEST_STEP)
+        step = min(max(int(2**at), finest), COARSEST_STEP)
         if step in tried:
             break
         at, latest = math.log2(step), next(reversed(tried.items()), None)
@@ -138,18 +149,20 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float)
             at = reached[0] + min(max(share, 0.05), 0.95) * (missed[0] - reached[0])
         else:
             at += min(max((value - aim) / slope, -FARTHEST), FARTHEST)
-    if reached is None and FINEST_STEP not in tried and decibels(FINEST_STEP) >= floor:
-        return FINEST_STEP
+    if reached is None and finest not in tried and decibels(finest) >= floor:
+        return finest
     return None if reached is None else round(2 ** reached[0])
 
 
 def apply(latent: bytes, restored: Pixels) -> Pixels:
-    """Return ``restored``, uint8 (H, W, 3), with the detail of ``latent`` added, as a new array.
+    """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
-    Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size.
+    Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size or depth.
     """
     _check_shape(restored, "restore")
-    (height, width), tile, step, tiles = _parse(latent)
+    version, (height, width), tile, step, tiles = _parse(latent)
+    if version != _VERSIONS[restored.dtype]:
+        raise ValueError(f"the latent, of version {version}, is of another depth than the restore, which is {restored.dtype}")
     if restored.shape[:2] != (height, width):
         raise ValueError(
             f"the latent is of {width} x {height} pixels, the restore has {restored.shape[1]} x {restored.shape[0]}; "
@@ -161,16 +174,17 @@ def apply(latent: bytes, restored: Pixels) -> Pixels:
     return image
 
 
-def _parse(latent: bytes) -> tuple[Size, int, int, list[memoryview]]:
-    """Check a stream as a whole; return the image's size, the tile's side, the step and the bytes of the tiles."""
+def _parse(latent: bytes) -> tuple[int, Size, int, int, list[memoryview]]:
+    """Check a stream as a whole; return version, the image's size, the tile's side, the step and the bytes of the tiles."""
     if not latent.startswith(_MAGIC):
         raise DamagedLatent("it does not begin as one")
     body, found = memoryview(latent)[: -_CRC.size], latent[-_CRC.size :]
     if len(latent) < _HEADER.size + _CRC.size or found != _CRC.pack(zlib.crc32(body)):
         raise DamagedLatent(f"its {len(latent)} bytes do not have the check sum that they end with")
     _, version, height, width, tile, step = _HEADER.unpack_from(body)
-    if version != _VERSION:
-        raise DamagedLatent(f"version {version} of its coding was found, this program reads {_VERSION}")
+    if version not in _VERSIONS.values():
+        known = " and ".join(map(str, _VERSIONS.values()))
+        raise DamagedLatent(f"version {version} of its coding was found, this program reads {known}")
     sane = LEAST_TILE <= tile <= LARGEST_TILE and step
     count = math.ceil(height / tile) * math.ceil(width / tile) if sane else 0
     start = _HEADER.size + 4 * count
@@ -182,7 +196,7 @@ def _parse(latent: bytes) -> tuple[Size, int, int, list[memoryview]]:
         start += length
     if start != len(body):
         raise DamagedLatent(f"its tiles have {start} bytes, {len(body)} are there")
-    return (height, width), tile, step, tiles
+    return version, (height, width), tile, step, tiles
 
 
 def _windows(size: Size, tile: int) -> Iterator[tuple[slice, slice]]:
@@ -194,14 +208,14 @@ def _windows(size: Size, tile: int) -> Iterator[tuple[slice, slice]]:
 
 def _encode_tile(image: Pixels, restored: Pixels, step: int, *, dry: bool) -> tuple[bytes, Pixels]:
     """Return the bytes of a tile and what becomes of it; nothing where it would be no closer to the image than it is."""
-    wanted = np.subtract(image, restored, dtype=np.int16)
+    wanted = _difference(image, restored)
     if not wanted.any():
         return b"", restored
-    coefficients = to_coefficients(wanted)
+    coefficients = to_coefficients(wanted, levels=_levels(image))
     values, coded = _quantise(coefficients, step / FRACTION, dry=dry)
     shifts = _best_shifts(coefficients, values, step / FRACTION)
     result = _add(restored, values, step, shifts)
-    if _energy(np.subtract(image, result, dtype=np.int16)) >= _energy(wanted):
+    if _energy(_difference(image, result)) >= _energy(wanted):
         return b"", restored
     return shifts + coded, result
 
@@ -271,16 +285,29 @@ def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes) -> Pi
         table = np.array([*nearer[::-1], 0, *(-each for each in nearer)], np.int64)  # for -3 and less, -2, ... 3 and more
         coefficients[colours] += table[np.clip(values[colours], -_SHIFTS, _SHIFTS) + _SHIFTS]
     np.clip(coefficients, -LARGEST, LARGEST, out=coefficients)
-    total = to_difference(coefficients, restored.shape[0], restored.shape[1])
+    total = to_difference(coefficients, restored.shape[0], restored.shape[1], levels=_levels(restored))
     total += restored
-    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+    return np.clip(total, 0, np.iinfo(restored.dtype).max, out=total).astype(restored.dtype)
+
+
+def _difference(image: Pixels, other: Pixels) -> Difference:
+    return np.subtract(image, other, dtype=np.int16 if image.dtype == np.uint8 else np.int32)
 
 
 def _energy(values: Difference) -> int:
     """Return the sum of squares, without a wider copy of the whole tile."""
-    return sum(int(np.square(row, dtype=np.int32).sum(dtype=np.int64)) for row in values)
+    return sum(int(np.square(row, dtype=np.int64).sum()) for row in values)
+
+
+def _levels(pixels: Pixels) -> int:
+    """Return how many of its levels an image has in one of 8 bits."""
+    return 1 if pixels.dtype == np.uint8 else DEEP_LEVELS
+
+
+def _finest(image: Pixels) -> int:
+    return FINEST_STEP if image.dtype == np.uint8 else FINEST_DEEP_STEP
 
 
 def _check_shape(pixels: Pixels, name: str) -> None:
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
-        raise ValueError(f"the {name} is {pixels.dtype} {pixels.shape}; uint8 (height, width, 3) was expected")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in _VERSIONS:
+        raise ValueError(f"the {name} is {pixels.dtype} {pixels.shape}; uint8 or uint16 (height, width, 3) was expected")

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.core.records import LrCodec, Pixels, Size
 from pipeline.pictures import lr_codec
+from pipeline.pictures.depth import in_8_bits
 from pipeline.pictures.picture import Picture, resize, resize_with_alpha, size_of
 
 COARSEST_PRECISION = 4
@@ -28,7 +29,7 @@ def encode(picture: Picture, lr_size: Size, codec: LrCodec, *, span: Size | None
         repeated = ((0, span[0] - height), (0, span[1] - width))
         pixels = np.pad(pixels, (*repeated, (0, 0)), mode="edge")
         weights = None if weights is None else np.pad(weights, repeated, mode="edge")
-    (lr, _), alpha = resize_with_alpha(pixels, weights, lr_size), lr_alpha(picture, lr_size)
+    lr, alpha = in_8_bits(resize_with_alpha(pixels, weights, lr_size)[0]), lr_alpha(picture, lr_size)
     if codec is LrCodec.AUTO and lr_codec.is_moderate(lr_size):
         return lr_codec.encode_clean_lr(lr, alpha=alpha, icc=picture.profile)
     lr = rounded(lr, precision((height, width), lr_size))
@@ -36,8 +37,8 @@ def encode(picture: Picture, lr_size: Size, codec: LrCodec, *, span: Size | None
 
 
 def lr_alpha(picture: Picture, lr_size: Size) -> Pixels | None:
-    """Return the alpha (h, w) of an LR; None where the picture is opaque."""
-    return None if picture.alpha is None else resize(picture.alpha, lr_size)
+    """Return the alpha (h, w) of an LR, uint8; None where the picture is opaque."""
+    return None if picture.alpha is None else in_8_bits(resize(picture.alpha, lr_size))
 
 
 def precision(size: Size, lr_size: Size) -> int:

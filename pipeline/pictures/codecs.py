@@ -1,4 +1,4 @@
-"""JPEG XL of pictures and of JPEG files, and Zstandard; the only importer of imagecodecs.
+"""JPEG XL of pictures and of JPEG files, PNG of 16 bits, and Zstandard; the only importer of imagecodecs.
 
 One thread per call, because many calls run side by side; the GIL is released inside. A colour profile cannot be embedded:
 the library offers no way to, so what is written declares sRGB (or a grey of sRGB's gamma).
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UndecodableImage, UnwritableImage
+from pipeline.core.errors import UndecodableImage, UnsupportedImage, UnwritableImage
 from pipeline.core.records import Pixels
 
 _SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
@@ -21,12 +21,17 @@ LOSSLESS_EFFORT = 3
 """Measured on eight photographs at 800 pixels, one thread: 10.23 bits per pixel in 0.16 s/MP (effort 1: 12.1 in 0.01; 7: 9.99
 in 1.65)."""
 
+PNG_LEVEL = 4
+"""Measured in ``pipeline.pictures.pillow``, for 8 bits."""
+
 _REFUSALS = (RuntimeError, ValueError, MemoryError, OverflowError, TypeError, IndexError)  # the library's own are RuntimeErrors
 
 
 def _library() -> ModuleType:
-    import imagecodecs  # not at the top: training decodes with Pillow alone, on machines without it
-
+    try:
+        import imagecodecs  # not at the top: training decodes with Pillow alone, on machines without it
+    except ImportError:
+        raise UnsupportedImage("imagecodecs, which decodes it, is not installed") from None
     return imagecodecs
 
 
@@ -36,7 +41,7 @@ def is_jxl(data: bytes) -> bool:
 
 
 def encode_jxl_lossless(pixels: Pixels, *, effort: int = LOSSLESS_EFFORT) -> bytes:
-    """Code uint8 (H, W) or (H, W, C), C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA, so that the same values come back.
+    """Code uint8 or uint16 (H, W) or (H, W, C), C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA, so that the same values come back.
 
     ``effort`` is 1 (fast) to 9 (small). The same pixels give the same bytes. Raises UnwritableImage where it cannot.
     """
@@ -46,18 +51,19 @@ def encode_jxl_lossless(pixels: Pixels, *, effort: int = LOSSLESS_EFFORT) -> byt
         raise UnwritableImage("JPEG XL", _sentence(error)) from error
 
 
-def decode_jxl(data: bytes, *, shape: tuple[int, ...] | None = None) -> Pixels:
-    """Return the uint8 pixels (H, W) or (H, W, C) of a JPEG XL picture; raises UndecodableImage where it is damaged.
+def decode_jxl(data: bytes, *, shape: tuple[int, ...] | None = None, bits: int = 8) -> Pixels:
+    """Return the pixels (H, W) or (H, W, C), of 8 or 16 ``bits``, of a JPEG XL picture; UndecodableImage where it is none.
 
     Where ``shape`` is given, one of another is refused before its pixels are decoded, and no more memory is taken than it says.
     """
+    kind = np.dtype(f"u{bits // 8}")
     try:
-        out = None if shape is None else np.empty(shape, np.uint8)
+        out = None if shape is None else np.empty(shape, kind)
         pixels = np.asarray(_library().jpegxl_decode(data, numthreads=1, out=out))
     except _REFUSALS as error:
         raise UndecodableImage(f"JPEG XL: {_sentence(error)}") from error
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape or shape not in (None, pixels.shape):
-        raise UndecodableImage(f"JPEG XL: pixels of {pixels.dtype} and shape {pixels.shape} are no 8-bit picture")
+    if pixels.dtype != kind or pixels.ndim not in (2, 3) or 0 in pixels.shape or shape not in (None, pixels.shape):
+        raise UndecodableImage(f"JPEG XL: pixels of {pixels.dtype} and shape {pixels.shape} are no {bits}-bit picture")
     return pixels
 
 
@@ -101,6 +107,14 @@ def decompress_zstd(data: bytes, *, size: int) -> bytes:
         return bytes(_library().zstd_decode(data, out=size))
     except _REFUSALS as error:
         raise UndecodableImage(f"Zstandard: {_sentence(error)}") from error
+
+
+def encode_png(samples: Pixels) -> bytes:
+    """Return a PNG of uint8 or uint16 samples (H, W) or (H, W, C), C as in ``encode_jxl_lossless``; raises UnwritableImage."""
+    try:
+        return bytes(_library().png_encode(np.array(samples, order="C"), level=PNG_LEVEL))
+    except _REFUSALS as error:
+        raise UnwritableImage("PNG", _sentence(error)) from error
 
 
 def decode_samples(codec: str, data: bytes) -> NDArray[Any]:

@@ -75,11 +75,11 @@ def pack(data: bytes) -> tuple[bytes, OriginalCoding]:
 def pack_pixels(data: bytes, pixels: Pixels, *, grey: bool) -> tuple[bytes, OriginalCoding]:
     """Return the pixels' own lossless coding, or the file's by ``pack`` where that is no larger.
 
-    ``pixels`` are the upright ones of the file ``data``, uint8 (H, W, 3); where ``grey``, their first channel stands for all.
-    Raises ValueError for another shape.
+    ``pixels`` are the upright ones of the file ``data``, uint8 or uint16 (H, W, 3); where ``grey``, their first channel stands
+    for all. Raises ValueError for another shape.
     """
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
-        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}; uint8 (height, width, 3) was expected")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}; uint8 or uint16 (height, width, 3) was expected")
     packed, coding = pack(data)
     height, width = pixels.shape[:2]
     plane = np.ascontiguousarray(pixels[..., 0]) if grey else pixels
@@ -88,7 +88,10 @@ def pack_pixels(data: bytes, pixels: Pixels, *, grey: bool) -> tuple[bytes, Orig
         if coding is OriginalCoding.JXL and len(codecs.encode_jxl_lossless(plane, effort=1)) > FAST_RATIO * len(packed):
             return packed, coding
         coded = codecs.encode_jxl_lossless(plane, effort=effort)
-        if len(coded) < len(packed) and np.array_equal(unpack_pixels(coded, size=(height, width), grey=grey), pixels):
+        if len(coded) >= len(packed):
+            return packed, coding
+        bits = 8 * pixels.itemsize
+        if np.array_equal(unpack_pixels(coded, size=(height, width), grey=grey, bits=bits), pixels):
             return coded, OriginalCoding.PIXELS
     except (UnwritableImage, UndecodableImage):
         pass  # the file itself is there
@@ -120,12 +123,12 @@ def unpack(data: bytes, coding: OriginalCoding, *, size: int) -> bytes:
     return found
 
 
-def unpack_pixels(data: bytes, *, size: Size, grey: bool) -> Pixels:
-    """Return the pixels that ``pack_pixels`` coded, uint8 (H, W, 3), ``size`` being (H, W).
+def unpack_pixels(data: bytes, *, size: Size, grey: bool, bits: int = 8) -> Pixels:
+    """Return the pixels (H, W, 3), of 8 or 16 ``bits``, that ``pack_pixels`` coded, ``size`` being (H, W).
 
     Raises UndecodableImage where the stream is damaged or of another shape, which is found before its pixels are decoded.
     """
-    pixels = codecs.decode_jxl(data, shape=size if grey else (*size, 3))
+    pixels = codecs.decode_jxl(data, shape=size if grey else (*size, 3), bits=bits)
     return np.repeat(pixels[..., None], 3, axis=2) if grey else pixels
 
 

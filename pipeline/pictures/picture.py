@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.core.records import Carried, Pixels, Size
 from pipeline.pictures import colour
+from pipeline.pictures.depth import is_deep
 
 _UNWEIGHTED = 2.0
 """Alpha, of 255, by which colours count unweighted: what is hardly shown keeps smooth colours, which code well."""
@@ -17,14 +19,14 @@ _UNWEIGHTED = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A decoded source: ``pixels`` (H, W, 3) RGB and ``alpha`` (H, W) or None, uint8, both upright.
+    """A decoded source: ``pixels`` (H, W, 3) RGB and ``alpha`` (H, W) or None, both uint8 or both uint16, upright.
 
     ``grey`` says that the three channels are equal, whatever the file's are. ``orientation`` (1 to 8), ``mode`` and
-    ``format`` (Pillow's names) are the source file's, ``icc`` and ``xmp`` its bytes. ``exif`` is its EXIF block with its
-    orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are, gets a block of them.
-    ``parts`` are what a file of the same format gets back as it was, and ``lost``
+    ``format`` (Pillow's names; the modes are those of 8 bits) are the source file's, ``icc`` and ``xmp`` its bytes. ``exif``
+    is its EXIF block with its orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are,
+    gets a block of them. ``parts`` are what a file of the same format gets back as it was, and ``lost``
     the words for what no file written from this picture will have. ``beyond`` says how the source is more than these pixels,
-    as in "it has 16 bits per channel"; None where they are all of it.
+    as in "it has 10 bits per channel"; None where they are all of it.
     """
 
     pixels: Pixels
@@ -39,6 +41,11 @@ class Picture:
     parts: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
     beyond: str | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits per channel of the pixels, 8 or 16."""
+        return 8 * self.pixels.itemsize
 
     @property
     def profile(self) -> bytes | None:
@@ -59,7 +66,12 @@ def size_of(pixels: Pixels) -> Size:
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
     """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5)."""
-    return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    if not is_deep(pixels):
+        return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    found = np.empty((*size, *pixels.shape[2:]), pixels.dtype)
+    for channel in np.ndindex(pixels.shape[2:]):
+        found[..., *channel] = _rounded(_resize_plane(pixels[..., *channel], size), pixels.dtype)
+    return found
 
 
 def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size) -> tuple[Pixels, Pixels | None]:
@@ -68,14 +80,15 @@ def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size) -> tuple
     Where nothing is shown the colours are those of ``resize``.
     """
     plain = resize(pixels, size)
-    if alpha is None or alpha.min() == 255:
+    most = int(np.iinfo(pixels.dtype).max)
+    if alpha is None or alpha.min() == most:
         return plain, None if alpha is None else resize(alpha, size)
     weights = alpha.astype(np.float32)
-    shown = np.maximum(_resize_plane(weights, size), 0)
+    shown, unweighted = np.maximum(_resize_plane(weights, size), 0), _UNWEIGHTED * most / 255
     for channel in range(3):
         weighted = _resize_plane(pixels[..., channel] * weights, size)
-        colour = (weighted + _UNWEIGHTED * plain[..., channel]) / (shown + _UNWEIGHTED)
-        plain[..., channel] = np.clip(np.rint(colour), 0, 255)
+        colour = (weighted + unweighted * plain[..., channel]) / (shown + unweighted)
+        plain[..., channel] = _rounded(colour, plain.dtype)
     return plain, resize(alpha, size)
 
 
@@ -95,13 +108,16 @@ def bled(pixels: Pixels, alpha: Pixels | None, reach: int) -> Pixels:
     for channel in range(3):
         weighted = _resize_plane(pixels[..., channel] * weights, small, Image.Resampling.BOX)
         weighted = _resize_plane(weighted, (height, width), Image.Resampling.BILINEAR)
-        found[..., channel][hidden] = np.clip(np.rint(weighted[hidden] / shown[hidden]), 0, 255)
+        found[..., channel][hidden] = _rounded(weighted[hidden] / shown[hidden], found.dtype)
     return found
 
 
-def _resize_plane(
-    plane: NDArray[np.float32], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC
-) -> NDArray[np.float32]:
+def _rounded(values: NDArray[Any], kind: np.dtype[Any]) -> Pixels:
+    found: Pixels = np.clip(np.rint(values), 0, np.iinfo(kind).max).astype(kind)
+    return found
+
+
+def _resize_plane(plane: NDArray[Any], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(plane.astype(np.float32, copy=False)).resize((size[1], size[0]), by), np.float32)
 
 

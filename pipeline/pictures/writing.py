@@ -8,9 +8,13 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from pipeline.containers import png, tiff
 from pipeline.containers.account import put_back
 from pipeline.core.errors import UnwritableImage
+from pipeline.core.records import Pixels
+from pipeline.pictures import codecs
 from pipeline.pictures.colour import fitting
+from pipeline.pictures.depth import in_8_bits, is_deep
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored
 from pipeline.pictures.picture import Picture, is_grey
 from pipeline.pictures.pillow import LR_WEBP, PILLOW_RAISES, PNG_OPTIONS, saved, stacked
@@ -49,6 +53,9 @@ _WRITERS = {
     "TGA": _Writer(extension="tga", modes=("L", "LA", "RGB", "RGBA"), metadata=False, options={}),
 }
 
+_DEEP = {"PNG", "TIFF"}
+"""The formats that are written with 16 bits a channel as well."""
+
 _ALIASES = {"JPG": "JPEG", "MPO": "JPEG"}
 
 
@@ -82,7 +89,8 @@ def names_format(extension: str, format: str) -> bool:
 def encode(picture: Picture, *, format: str, quality: int) -> bytes:
     """Return a file of ``picture`` in a writable format.
 
-    ``quality``, 1 to 100, is for JPEG (at 4:4:4), WebP (100 is lossless) and AVIF.
+    ``quality``, 1 to 100, is for JPEG (at 4:4:4), WebP (100 is lossless) and AVIF. PNG and TIFF have the picture's depth, the
+    others 8 bits a channel.
     EXIF is written with its orientation tag, and the pixels turned to suit it; ICC, XMP and alpha where the format holds them.
     A format without EXIF gets upright pixels. In the source's own format the parts that were carried are put back, and what
     was coded without loss is so again; in others colours that were told in another way are told by a profile. Raises
@@ -95,6 +103,7 @@ def encode(picture: Picture, *, format: str, quality: int) -> bytes:
     own = same_format(name, picture.format)
     grey = is_grey(picture.mode) and ("L" if picture.alpha is None else "LA") in writer.modes
     array = stacked(picture.pixels, picture.alpha, grey=grey)
+    array = array if name in _DEEP else in_8_bits(array)
     options = {**writer.options, "quality": quality} if writer.has_quality else dict(writer.options)
     if name == "WEBP" and (quality == 100 or (own and any(part.name == LOSSLESS for part in picture.parts))):
         options |= {"lossless": True, "quality": LR_WEBP["quality"], "method": LR_WEBP["method"]}
@@ -104,7 +113,7 @@ def encode(picture: Picture, *, format: str, quality: int) -> bytes:
         array = as_stored(array, picture.orientation)
         icc = fitting(picture.icc if own else picture.profile, grey=grey)
         options |= _metadata(name, exif=picture.exif, xmp=picture.xmp, icc=icc)
-    data = saved(name, array, options)
+    data = _saved_deep(name, array, options) if is_deep(array) else saved(name, array, options)
     return put_back(data, name, picture.parts) if own else data
 
 
@@ -116,7 +125,19 @@ def same_format(one: str, other: str) -> bool:
 def lacking(picture: Picture, format: str) -> tuple[str, ...]:
     """Return the words for what a file of a picture in ``format`` lacks of its source: no parts are put into another format."""
     kept_back = () if same_format(format, picture.format) else (part.name for part in picture.parts if part.data)
-    return tuple(sorted({*picture.lost, *kept_back}))
+    depth = ("depth",) if is_deep(picture.pixels) and _canonical(format) not in _DEEP else ()
+    return tuple(sorted({*picture.lost, *kept_back, *depth}))
+
+
+def _saved_deep(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
+    """Return a PNG or TIFF of 16 bits: of Pillow, which writes few of them, it has everything but the samples."""
+    shell = saved(format, in_8_bits(array[:1, :1]), options)
+    if format == "PNG":
+        return png.with_samples_of(shell, codecs.encode_png(array))
+    try:
+        return tiff.with_samples(shell, array)
+    except OverflowError as error:
+        raise UnwritableImage(format, str(error)) from None
 
 
 def _canonical(format: str) -> str:

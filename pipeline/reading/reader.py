@@ -322,7 +322,7 @@ class EntryReader:
     def restore(
         self, *, max_side: int | None = None, scale: float | None = None, size: Size | None = None, latent: bool = True
     ) -> Pixels:
-        """Return the restored image, upright: (H, W, 3) uint8, or (H, W, 4) where it has alpha.
+        """Return the restored image, upright: (H, W, 3), or (H, W, 4) with alpha; uint8, or uint16 of a source with 16 bits.
 
         At the original size, or with its longer side at most ``max_side``, or divided by ``scale`` (2 is half of it), or at
         exactly ``size``, (height, width); without the latent where ``latent`` is false. These are the pixels that `iarn

@@ -168,13 +168,13 @@ def unsupported() -> dict[str, bytes]:
         "animated AVIF": _frames("AVIF", duration=50),
         "TIFF of two pages": _frames("TIFF"),
         "icon of two sizes": saved(rgb.resize((64, 64)), "ICO", sizes=[(16, 16), (32, 32)]),
-        "16-bit grey PNG": png(7, 6, depth=16, colour=0, rows=b"".join(b"\0" + row[:, 0].tobytes() for row in rows)),
-        "16-bit RGB PNG": png(7, 6, depth=16, colour=2, rows=b"".join(b"\0" + row.tobytes() for row in rows)),
-        "16-bit RGB TIFF": tiff(7, 6, bits=16, samples=3, photometric=2, body=deep.astype("<u2").tobytes()),
-        "16-bit planar TIFF": tiff(
-            7, 6, bits=16, samples=3, photometric=2, body=deep.astype("<u2").transpose(2, 0, 1).tobytes(), layout=2
+        "16-bit PNG with a transparent colour": png(
+            7, 6, depth=16, colour=2, rows=b"".join(b"\0" + row.tobytes() for row in rows), chunks=((b"tRNS", bytes(6)),)
         ),
-        "16-bit grey TIFF": saved(Image.fromarray(deep[..., 0]), "TIFF"),
+        "16-bit TIFF of premultiplied alpha": bytes(
+            imagecodecs.tiff_encode(np.dstack((deep, deep[..., :1] + 40000)), photometric=2, extrasample=1)
+        ),
+        "16-bit TIFF of signed samples": bytes(imagecodecs.tiff_encode(deep[..., 0].astype(np.int16), photometric=1)),
         "16-bit PPM": b"P6 7 6 65535\n" + rows.tobytes(),
         "16-bit PGM": b"P5 7 6 65535\n" + rows[..., 0].tobytes(),
         "16-bit JPEG 2000": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),

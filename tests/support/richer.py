@@ -1,4 +1,4 @@
-"""Files that are more than 8-bit RGB of one frame, each with what a viewer shows of it."""
+"""Files that are more than 8-bit grey or RGB of one frame, each with what a viewer shows of it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ LEAST_DB = 35.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rich:
-    """A file of ``format`` (Pillow's name), the pixels (H, W, 3) that it shows, upright, and words of why it is more."""
+    """A file of ``format`` (Pillow's name), the pixels (H, W, 3) that it shows, upright, and words of why it is kept.
+
+    ``why`` is None where it is not: its picture comes back with its depth.
+    """
 
     data: bytes
     shown: NDArray[np.uint8]
-    why: str
+    why: str | None
     format: str
 
 
@@ -61,10 +64,11 @@ def _deep() -> dict[str, Rich]:
     many, alpha, grey = deep(base), np.full((HEIGHT, WIDTH, 1), 65535, np.uint16), deep(base[..., 0])
     beyond = "16 bits per channel"
 
-    def by_hand(samples: NDArray[np.uint16], colour: int) -> bytes:
+    def by_hand(samples: NDArray[np.uint16], colour: int, *chunks: tuple[bytes, bytes]) -> bytes:
         rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-        return pictures.png(WIDTH, HEIGHT, depth=16, colour=colour, rows=rows)
+        return pictures.png(WIDTH, HEIGHT, depth=16, colour=colour, rows=rows, chunks=chunks)
 
+    keyed = by_hand(many, 2, (b"tRNS", bytes(6)))
     planes = many.transpose(2, 0, 1).astype("<u2").tobytes()
     little = many.astype("<u2").tobytes()
     strips = pictures.tiff(WIDTH, HEIGHT, bits=16, samples=3, photometric=2, body=little)
@@ -73,14 +77,24 @@ def _deep() -> dict[str, Rich]:
     head = b"%d %d 65535\n" % (WIDTH, HEIGHT)
     ten = (many >> 6).astype(np.uint16)
     return {
-        "16-bit RGB PNG": Rich(data=by_hand(many, 2), shown=base, why=beyond, format="PNG"),
-        "16-bit grey PNG": Rich(data=by_hand(grey, 0), shown=threefold(base[..., 0]), why=beyond, format="PNG"),
-        "16-bit RGBA PNG": Rich(data=by_hand(np.dstack((many, alpha)), 6), shown=base, why=beyond, format="PNG"),
-        "16-bit RGB TIFF": Rich(data=strips, shown=base, why=beyond, format="TIFF"),
-        "16-bit planar TIFF": Rich(data=planar, shown=base, why=beyond, format="TIFF"),
-        "16-bit tiled TIFF": Rich(data=tiled, shown=base, why=beyond, format="TIFF"),
+        "16-bit RGB PNG": Rich(data=by_hand(many, 2), shown=base, why=None, format="PNG"),
+        "16-bit grey PNG": Rich(data=by_hand(grey, 0), shown=threefold(base[..., 0]), why=None, format="PNG"),
+        "16-bit RGBA PNG": Rich(data=by_hand(np.dstack((many, alpha)), 6), shown=base, why=None, format="PNG"),
+        "16-bit grey PNG with alpha": Rich(
+            data=by_hand(np.dstack((grey, alpha)), 4), shown=threefold(base[..., 0]), why=None, format="PNG"
+        ),
+        "16-bit PNG with a transparent colour": Rich(data=keyed, shown=base, why=beyond, format="PNG"),
+        "16-bit RGB TIFF": Rich(data=strips, shown=base, why=None, format="TIFF"),
+        "16-bit RGBA TIFF": Rich(
+            data=bytes(imagecodecs.tiff_encode(np.dstack((many, alpha)), photometric=2, extrasample=2)),
+            shown=base,
+            why=None,
+            format="TIFF",
+        ),
+        "16-bit planar TIFF": Rich(data=planar, shown=base, why=None, format="TIFF"),
+        "16-bit tiled TIFF": Rich(data=tiled, shown=base, why=None, format="TIFF"),
         "16-bit grey TIFF": Rich(
-            data=saved(Image.fromarray(grey), "TIFF"), shown=threefold(base[..., 0]), why=beyond, format="TIFF"
+            data=saved(Image.fromarray(grey), "TIFF"), shown=threefold(base[..., 0]), why=None, format="TIFF"
         ),
         "16-bit PPM": Rich(data=b"P6 " + head + many.astype(">u2").tobytes(), shown=base, why=beyond, format="PPM"),
         "16-bit JPEG 2000": Rich(

@@ -59,7 +59,7 @@ def test_zero_bytes_are_kept_and_told_in_other_sources(tmp_path: Path, source: A
 @pytest.mark.slow
 @pytest.mark.parametrize("what", UNSUPPORTED)
 def test_what_cannot_be_rescaled_faithfully_is_kept(tmp_path: Path, what: str) -> None:
-    """Protects animated, 16-bit, CMYK, float and other pictures: their files are kept with the reason, no failure."""
+    """Protects animated, CMYK, float and other pictures: their files are kept with the reason, no failure."""
     odd = Sample(key="b.png", data=UNSUPPORTED[what])
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", around(odd)), tmp_path / "archive")
     entry = by_key(result)["b.png"]

@@ -1,0 +1,68 @@
+"""PNG and TIFF of 16 bits a channel, whose samples Pillow rounds to 8, or mixes up.
+
+Source: TIFF 6.0, 8 (PhotometricInterpretation) and 18 (ExtraSamples, SampleFormat); W3C PNG, 11.3.1.1 (tRNS).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFile, TiffImagePlugin
+
+from pipeline.containers.tiff import Directory
+from pipeline.core.errors import UndecodableImage, UnsupportedImage
+from pipeline.core.records import Pixels
+from pipeline.decoders.unusual import tiff_samples
+from pipeline.pictures import codecs
+from pipeline.pictures.orientation import upright
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's name of a mode, by its channels."""
+
+_BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _SAMPLE_FORMAT = 258, 262, 277, 338, 339
+_WHITE_IS_ZERO, _ALPHA, _UNSIGNED = 0, 2, 1
+_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3}
+
+
+def samples_of(image: ImageFile.ImageFile, data: bytes, pixel_limit: int) -> NDArray[np.uint16] | None:
+    """Return the samples (H, W, C), as they are stored, of a file of one picture of 16 bits whose header is open as ``image``.
+
+    They are grey, grey and alpha, RGB, or RGBA. None for what is neither PNG nor TIFF, or more than that: premultiplied, of
+    signed or floating-point samples, with one transparent colour; and where it is damaged, which Pillow may bear, or will tell.
+    """
+    samples: NDArray[Any] | None = None
+    with suppress(UndecodableImage, UnsupportedImage):  # where imagecodecs is not installed, Pillow's 8 bits will do
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            samples = _of_tiff(data, pixel_limit)
+        elif image.format == "PNG" and "transparency" not in image.info:
+            samples = codecs.decode_samples("png", data)
+    if samples is None or samples.dtype != np.uint16:
+        return None
+    return samples.reshape(*samples.shape[:2], -1)
+
+
+def _of_tiff(data: bytes, pixel_limit: int) -> NDArray[Any] | None:
+    numbers = Directory(data).numbers
+    photometric, channels = (numbers(_PHOTOMETRIC) or [1])[0], (numbers(_SAMPLES) or [1])[0]
+    colours = _COLOURS.get(photometric)
+    if colours is None or set(numbers(_BITS)) != {16} or set(numbers(_SAMPLE_FORMAT)) - {_UNSIGNED}:
+        return None
+    if (channels, numbers(_EXTRA)) not in ((colours, []), (colours + 1, [_ALPHA])):
+        return None
+    samples = tiff_samples(data, pixel_limit)[1]
+    if photometric == _WHITE_IS_ZERO:
+        samples = samples.reshape(*samples.shape[:2], -1).copy()
+        samples[..., 0] = np.invert(samples[..., 0])
+    return samples
+
+
+def unpacked(samples: NDArray[np.uint16], orientation: int) -> tuple[Pixels, Pixels | None]:
+    """Return upright pixels (H, W, 3) and alpha (H, W) or None of samples (H, W, C) that are stored in an ``orientation``."""
+    shown = upright(samples, orientation)
+    height, width, channels = shown.shape
+    colours = shown[..., : channels - (channels % 2 == 0)]
+    pixels = np.ascontiguousarray(np.broadcast_to(colours, (height, width, 3)))
+    return pixels, np.ascontiguousarray(shown[..., -1]) if channels % 2 == 0 else None
