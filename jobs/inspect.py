@@ -57,6 +57,7 @@ def describe(entry: Entry) -> dict[str, Any]:
             "height": entry.height,
             "orientation": entry.orientation,
             "bits": entry.bits,
+            "frames": entry.frames,
             "bytes": entry.byte_size,
             "sha256": entry.sha256,
         },

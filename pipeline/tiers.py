@@ -238,6 +238,7 @@ def _entry(
         height=picture.pixels.shape[0],
         orientation=picture.orientation,
         bits=picture.bits,
+        frames=picture.frames,
         lr=data,
         lr_path=with_extension(asset.key, extension),
         lr_width=draft.lr.shape[1],

@@ -36,6 +36,7 @@ COLUMNS = {
     "height": "int32",
     "orientation": "int32",
     "bits": "int32",
+    "frames": "int32",
     "byte_size": "int64",
     "sha256": "string",
     "lr_width": "int32",
@@ -61,7 +62,7 @@ COLUMNS = {
 }
 """The columns of a shard, in order, with the type words of ``RowWriter``."""
 
-_LATER = frozenset({"stored", "bits", "grey", "parts", "lost", "modified", "permissions"})
+_LATER = frozenset({"stored", "bits", "frames", "grey", "parts", "lost", "modified", "permissions"})
 """Columns that earlier shards lack, of version 3 or 4."""
 
 _ENTRY_FIELDS = tuple(field.name for field in fields(Entry))

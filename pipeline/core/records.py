@@ -266,6 +266,7 @@ class Entry:
     height: int | None = None
     orientation: int | None = None
     bits: int | None = None
+    frames: int | None = None
     lr: bytes | None = None
     lr_path: str | None = None
     lr_width: int | None = None

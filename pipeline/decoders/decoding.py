@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -127,11 +128,11 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         ]
         if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
             raise ImageTooLarge(largest[0], largest[1], pixel_limit)
-        beyond = _beyond(image, data)
+        beyond = _beyond(image, data, frames := _frames(image))
         deep = samples_of(image, data, pixel_limit) if beyond == _SIXTEEN_BITS else None
         beyond = None if deep is not None else beyond
         if beyond and (beyond == SIGNED or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)):
-            return _unusual(data, beyond, pixel_limit)
+            return replace(_unusual(data, beyond, pixel_limit), frames=frames)
         mode = image.mode if deep is None else MODES[deep.shape[2]]
         format_name, info = image.format or "", image.info
         # Pillow turns a TIFF upright itself, and by its XMP where it has no tag: so the tags are read first, and XMP hidden.
@@ -169,6 +170,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         parts=found.carried,
         lost=tuple(sorted({*found.lost, *unread, *_lacking(beyond)})),
         beyond=beyond,
+        frames=frames,
     )
 
 
@@ -190,6 +192,7 @@ def _unusual(data: bytes, kind: str, pixel_limit: int) -> Picture:
         xmp=None,
         lost=tuple(sorted({"metadata", *_lacking(found.beyond)})),
         beyond=found.beyond,
+        frames=found.frames,
     )
 
 
@@ -206,26 +209,30 @@ def _is_grey_throughout(pixels: Pixels) -> bool:
     )
 
 
-def _beyond(image: ImageFile.ImageFile, data: bytes) -> str | None:
-    """Return how a file is more than one picture of 8-bit grey or RGB; None where it is not.
+def _beyond(image: ImageFile.ImageFile, data: bytes, frames: int) -> str | None:
+    """Return how a file, of ``frames`` frames, is more than one picture of 8-bit grey or RGB; None where it is not.
 
     Raises UnsupportedImage for what Pillow would decode to other colours than it has, in silence.
     """
-    info = image.info
     if image.format == "JPEG2000" and headers.has_palette(data):
         raise UnsupportedImage("it is JPEG 2000 with a palette")
     if image.format == "AVIF" and headers.is_cropped(data):
         raise UnsupportedImage("its container crops or stretches it")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # whose further pictures are parts of the file
-        return f"it holds {getattr(image, 'n_frames', 2)} frames or pictures"
-    if len(sizes := info.get("sizes", ())) > 1:
-        return f"it holds {len(sizes)} frames or pictures"
+    if frames > 1:
+        return f"it holds {frames} frames or pictures"
     bits = _sample_bits(image, data)
     if bits > 8 and image.mode not in {"F", "CMYK"}:
         return _SIXTEEN_BITS if bits == 16 else f"it has {bits} bits per channel"
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _SIGNED in image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, ()):
         return SIGNED
     return None if image.mode in _SUPPORTED_MODES else f"it is {_MODE_NAMES.get(image.mode, image.mode)}"
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    """Return how many frames, pages or sizes a file has; further pictures of a JPEG are none, but parts of its file."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        return int(getattr(image, "n_frames", 2))
+    return max(1, len(image.info.get("sizes", ())))
 
 
 def _sample_bits(image: ImageFile.ImageFile, data: bytes) -> int:

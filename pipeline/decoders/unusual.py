@@ -49,6 +49,7 @@ class Unusual:
     beyond: str
     orientation: int = 1
     icc: bytes | None = None
+    frames: int = 1
 
 
 def extensions() -> frozenset[str]:
@@ -111,13 +112,14 @@ def _heif(data: bytes, kind: str, pixel_limit: int) -> Unusual:
     try:
         file = pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=True)
         _check(file.size, pixel_limit)
-        frames = f", of {len(file)} pictures" if len(file) > 1 else ""
         image = file.to_pillow()
     except (ValueError, OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise UndecodableImage(f"HEIC: {' '.join(str(error).split())[:200]}") from error
     told = image.info.get("nclx_profile") or {}
     said = colour.of_code_points(told.get("color_primaries", 2), told.get("transfer_characteristics", 2))
-    return Unusual(image=image, format="HEIF", beyond=kind + frames, icc=image.info.get("icc_profile") or said)
+    beyond = f"{kind}, of {len(file)} pictures" if len(file) > 1 else kind
+    icc = image.info.get("icc_profile") or said
+    return Unusual(image=image, format="HEIF", beyond=beyond, icc=icc, frames=len(file))
 
 
 def _raw(data: bytes, kind: str, pixel_limit: int) -> Unusual:

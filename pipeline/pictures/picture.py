@@ -26,7 +26,7 @@ class Picture:
     is its EXIF block with its orientation tag, without the prefix that JPEG puts before it; a TIFF, whose own tags these are,
     gets a block of them. ``parts`` are what a file of the same format gets back as it was, and ``lost``
     the words for what no file written from this picture will have. ``beyond`` says how the source is more than these pixels,
-    as in "it has 10 bits per channel"; None where they are all of it.
+    as in "it has 10 bits per channel"; None where they are all of it. Of ``frames``, or pages, the first is shown.
     """
 
     pixels: Pixels
@@ -41,6 +41,7 @@ class Picture:
     parts: tuple[Carried, ...] = ()
     lost: tuple[str, ...] = ()
     beyond: str | None = None
+    frames: int = 1
 
     @property
     def bits(self) -> int:

@@ -99,6 +99,7 @@ def test_every_file_has_one_entry_with_an_lr_and_comes_back(folder: Path, tier: 
     for number, (what, entry) in enumerate(entries_of(folder, tier).items()):
         assert entry.kind is EntryKind.RESCALED, f"{what}: {entry.reason}"
         assert entry.lr is not None
+        assert entry.frames == (2 if "animated" in what or "of two" in what else 1), what
         lr = lr_codec.decode_lr(entry.lr)[0]
         shown = RICHER[what].shown if what in RICHER else photo(132, 180)
         assert (entry.height, entry.width) == shown.shape[:2], what
