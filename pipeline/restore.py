@@ -226,7 +226,7 @@ class RestoreWorker:
             if self.options.lr:
                 return self._lr(entry)
             if self._as_it_was(entry) and opened.restored is None:
-                return _Written(entry=entry, data=opened.source)
+                return _Written(entry=entry, data=opened.source, note=self._why_as_it_was(entry))
             picture = self._picture(opened)
             asked = picture.format if self.options.format == SOURCE_FORMAT else self.options.format
             form, quality = output_format(self.options.format, picture), self.options.quality
@@ -249,6 +249,16 @@ class RestoreWorker:
             )
         except PipelineError as error:
             return _Written(entry=entry, data=None, error=error)
+
+    def _why_as_it_was(self, entry: Entry) -> str | None:
+        """Return why an entry is not written as it was asked for; None where it is, or is no picture anyway."""
+        if entry.sha256 is None:
+            return None if entry.sidecars else f"written as no file: {entry.reason}"
+        named = not self.options.resized and writing.names_format(entry.key.rpartition(".")[2], self.options.format)
+        if self.options.format == SOURCE_FORMAT and not self.options.resized:
+            return None
+        plain = named or reason_class(entry.reason or "") == "other-file"
+        return None if plain else f"written as it is: {entry.reason}"
 
     def _lr(self, entry: Entry) -> _Written:
         """Return an entry's LR; the source's own bytes where there is none and no picture to make one of."""

@@ -105,6 +105,27 @@ def test_a_format_that_falls_back_is_told(tmp_path: Path) -> None:
     assert not report.failures
 
 
+def test_what_is_not_written_as_asked_is_told(tmp_path: Path) -> None:
+    """Protects whoever counts files: damaged ones stay as they are in any format, and a link in a tar is no file at all."""
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "a.tar", "w") as tar:
+        for name, data in (("sound.png", workshop.picture(20, 30)), ("damaged.jpg", b"no picture")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+        info = tarfile.TarInfo("link.png")
+        info.type, info.linkname = tarfile.SYMTYPE, "sound.png"
+        tar.addfile(info)
+    result = workshop.rescale(str(tmp_path / "source"), tmp_path / "archive")
+    told = {"link.png": "written as no file: the tar holds a symbolic link here, not a file"}
+    (report,) = workshop.restore(result, tmp_path / "back")
+    assert {note.key: note.reason.partition(";")[0] for note in report.notes} == told
+    (report,) = workshop.restore(result, tmp_path / "web", format="webp")
+    told["damaged.jpg"] = "written as it is: cannot be decoded: it is in no picture format known here"
+    assert {note.key: note.reason.partition(";")[0] for note in report.notes} == told
+    assert workshop.written(tmp_path / "web").keys() == {"a/sound.webp", "a/damaged.jpg"}
+
+
 def test_lossless_webp_comes_back_lossless(tmp_path: Path) -> None:
     """Protects WebPs that were without loss: what is restored of one is written without further loss, of a lossy one not."""
     files = {

@@ -182,8 +182,15 @@ LOST: dict[str, tuple[bytes, list[str]]] = {
     "PSD with resources": (psd(resources=b"8BIM\x04\x04\0\0\0\0\0\4abcd"), ["iptc"]),
     "JPEG 2000 with a profile": (jpeg2000(photo(24, 31), srgb_profile()), ["colours"]),
     "JPEG 2000 with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand"), ["comment"]),
-    "JPEG 2000 codestream with a comment": (saved(photo(24, 31), "JPEG2000", comment="by hand", no_jp2=True), ["comment"]),
-    "JPEG 2000 codestream with bytes behind its end": (saved(photo(24, 31), "JPEG2000", no_jp2=True) + FILM, ["trailer"]),
+    "JPEG 2000 codestream": (saved(photo(24, 31), "JPEG2000", no_jp2=True), ["codestream"]),
+    "JPEG 2000 codestream with a comment": (
+        saved(photo(24, 31), "JPEG2000", comment="by hand", no_jp2=True),
+        ["codestream", "comment"],
+    ),
+    "JPEG 2000 codestream with bytes behind its end": (
+        saved(photo(24, 31), "JPEG2000", no_jp2=True) + FILM,
+        ["codestream", "trailer"],
+    ),
     "PSD with bytes behind its end": (psd() + FILM, ["trailer"]),
     "QOI with another behind it": (2 * saved(photo(24, 31), "QOI"), ["colour", "trailer"]),
     "GIF of wide pixels": (gif()[:12] + b"\x71" + gif()[13:], ["aspect"]),
