@@ -254,10 +254,9 @@ class RestoreWorker:
         """Return why an entry is not written as it was asked for; None where it is, or is no picture anyway."""
         if entry.sha256 is None:
             return None if entry.sidecars else f"written as no file: {entry.reason}"
-        named = not self.options.resized and writing.names_format(entry.key.rpartition(".")[2], self.options.format)
-        if self.options.format == SOURCE_FORMAT and not self.options.resized:
-            return None
-        plain = named or reason_class(entry.reason or "") == "other-file"
+        wanted, extension = self.options.format, entry.key.rpartition(".")[2]
+        as_asked = not self.options.resized and (wanted == SOURCE_FORMAT or writing.names_format(extension, wanted))
+        plain = as_asked or reason_class(entry.reason or "") == "other-file"
         return None if plain else f"written as it is: {entry.reason}"
 
     def _lr(self, entry: Entry) -> _Written:

@@ -23,10 +23,9 @@ from pipeline.containers.account import account
 from pipeline.containers.psd import is_flat, is_large
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
-from pipeline.decoders import headers, unusual
+from pipeline.decoders import headers, raw, unusual
 from pipeline.decoders.eight_bits import shown
 from pipeline.decoders.foreign import SIGNED, kind_of
-from pipeline.decoders.raw import is_raw
 from pipeline.decoders.sixteen_bits import MODES, samples_of, unpacked
 from pipeline.decoders.unusual import is_unusual
 from pipeline.pictures.orientation import JPEG_PREFIX, as_stored, orientation_of
@@ -89,8 +88,8 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
     try:
         if data.startswith(_PSD) and (kind := _psd_kind(data)):  # which Pillow would take with false colours, or not at all
             return _unusual(data, kind, pixel_limit)
-        if is_raw(data):  # many begin as a TIFF of their thumbnail
-            return _unusual(data, "it is a camera raw file", pixel_limit)
+        if raw.is_raw(data):  # many begin as a TIFF of their thumbnail
+            return _unusual(data, raw.KIND, pixel_limit)
         return _decode(data, pixel_limit)
     except UndecodableImage as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):  # a picture inside, larger than the file's header says

@@ -21,6 +21,9 @@ EXTENSIONS = frozenset({
 })  # fmt: skip
 """What raw files are called, lower case."""
 
+KIND = "it is a camera raw file"
+"""What is said of them."""
+
 _MAGICS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"\0MRM", b"FOVb")
 _CANON = {(4, b"ftypcrx "), (6, b"HEAPCCDR"), (8, b"CR\2\0")}
 _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION = 262, 330, 50706

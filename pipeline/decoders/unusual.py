@@ -62,7 +62,7 @@ def is_unusual(data: bytes) -> str | None:
     if codecs.is_jxl(data):
         return "it is JPEG XL"
     if raw.is_raw(data):
-        return "it is a camera raw file"
+        return raw.KIND
     heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[16:64]
     return "it is HEIC" if heif else None
 

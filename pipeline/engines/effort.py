@@ -14,8 +14,8 @@ from iarn.effort import Descent, missed
 from iarn.encoding import Place
 from iarn.metrics import bicubic_lr
 from pipeline.core.records import Pixels
-from pipeline.engines.measure import peak
 from pipeline.engines.tiles import Tile
+from pipeline.pictures.depth import peak
 
 DESCENT_POINTS = 2048
 """Lattice points per axis of a tile at most: what stands before each block is kept for the way back (docs/performance.md)."""

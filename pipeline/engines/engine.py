@@ -19,10 +19,10 @@ from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.effort import DESCENT_POINTS, Sought
-from pipeline.engines.measure import peak
 from pipeline.engines.memory import give_back
 from pipeline.engines.pieces import Piece, filled_up, framed
 from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
+from pipeline.pictures.depth import peak
 
 FRAMES = (8, 4, 2)
 """Fixed shapes are squares of these parts of the largest tile's side; a batch of them has its area."""

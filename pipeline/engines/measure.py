@@ -10,6 +10,7 @@ from torch import Tensor
 
 from iarn.metrics import luma, psnr_of, ssim_map
 from pipeline.core.records import FloorMetric, Pixels, Quality
+from pipeline.pictures.depth import peak
 
 CPU = torch.device("cpu")
 
@@ -57,11 +58,6 @@ def score(image: Pixels, restored: Pixels, metric: FloorMetric) -> float:
         x, y = (_strip(each, start, start + rows, CPU) for each in (image, restored))
         squares += float(3 * _energy(luma(x) - luma(y)) if metric is FloorMetric.PSNR_Y else _energy(x - y))
     return psnr_of(squares / image.size)
-
-
-def peak(pixels: Pixels) -> int:
-    """Return the largest value that pixels of a type can have."""
-    return int(np.iinfo(pixels.dtype).max)
 
 
 def _strip(image: Pixels, start: int, stop: int, device: torch.device) -> Tensor:

@@ -21,6 +21,11 @@ def is_deep(pixels: Pixels) -> bool:
     return pixels.dtype == np.uint16
 
 
+def peak(pixels: Pixels) -> int:
+    """Return the largest value that pixels of a type can have."""
+    return int(np.iinfo(pixels.dtype).max)
+
+
 def in_8_bits(pixels: Pixels) -> Pixels:
     """Return pixels of any depth as uint8, rounded."""
     if not is_deep(pixels):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.core.records import Carried, Pixels, Size
 from pipeline.pictures import colour
-from pipeline.pictures.depth import is_deep
+from pipeline.pictures.depth import is_deep, peak
 
 _UNWEIGHTED = 2.0
 """Alpha, of 255, by which colours count unweighted: what is hardly shown keeps smooth colours, which code well."""
@@ -81,7 +81,7 @@ def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size) -> tuple
     Where nothing is shown the colours are those of ``resize``.
     """
     plain = resize(pixels, size)
-    most = int(np.iinfo(pixels.dtype).max)
+    most = peak(pixels)
     if alpha is None or alpha.min() == most:
         return plain, None if alpha is None else resize(alpha, size)
     weights = alpha.astype(np.float32)
