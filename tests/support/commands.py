@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -178,6 +178,13 @@ def run(folder: Path, environment: dict[str, str], *arguments: object) -> Runnin
     with Running(folder, environment, IARN, *arguments) as running:
         running.ended()
     return running
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process still runs; it may end between any two questions to it."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def ray_logs(environment: dict[str, str]) -> list[Path]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -71,22 +72,23 @@ class Nodes:
 
     def actors(self) -> list[psutil.Process]:
         """Return the processes of all actors of the pool, in order of their ids."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if process.name().startswith("ray::_Actor"):
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-        return sorted(found, key=lambda process: process.pid)
+        return actors()
 
     def _arguments(self, cpus: int) -> dict[str, Any]:
         return {"num_cpus": cpus, "object_store_memory": MEMORY}
 
 
+def actors() -> list[psutil.Process]:
+    """Return the processes of all actors below this one that are there, in order of their ids."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::_Actor"):
+                found.append(process)
+    return sorted(found, key=lambda process: process.pid)
+
+
 def kill(process: psutil.Process) -> None:
     """End a process as the system does that runs out of memory."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.archives.archive import Archive
@@ -31,6 +29,7 @@ from tests.support.accounting import accounted_for, planned
 from tests.support.commands import GUARD, IARN, Running, ray_logs, run
 from tests.support.faulty_proxy import Fault, faulty_proxy
 from tests.support.hooked_worker import HookedWork
+from tests.support.ray_nodes import actors, kill
 from tests.support.seaweed import SECRET_KEY, SeaweedServer
 from tests.support.workshop import Rescaled
 
@@ -129,15 +128,14 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     archive = workshop.begin(str(tmp_path / "source"), tmp_path / "archive", tier=Tier.LEAN)
     killed: list[int] = []
 
-    def kill(snapshot: Snapshot) -> None:
+    def kill_once(snapshot: Snapshot) -> None:
         if snapshot.actors and not killed and any((tmp_path / "archive").glob("commits/*/*")):
-            for process in psutil.Process().children(recursive=True):
-                if process.name().startswith("ray::_Actor"):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
+            for process in actors():
+                kill(process)
+                killed.append(process.pid)
 
     work = RescaleWork(archive=archive.store.uri, device="cpu")
-    results = list(pool.run(work, archive.shards(), PoolOptions(actors=1, cpus_per_actor=1), kill))
+    results = list(pool.run(work, archive.shards(), PoolOptions(actors=1, cpus_per_actor=1), kill_once))
     assert len(killed) == 1
     assert all(isinstance(result, ShardReport) for result in results), results
     assert sorted(result.shard_id for result in results) == [shard.id for shard in planned(archive)]

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from pipeline.cluster.pool import PoolOptions
 from pipeline.cluster.room import Request
 from pipeline.core.errors import AccessDenied, DeviceUnavailable, EmptySource, InvalidOption, InvalidWeights, PipelineError
 from pipeline.core.records import Failure, ShardReport, SourceShard
-from tests.support.commands import GUARD
+from tests.support.commands import GUARD, is_running
 from tests.support.scripted_worker import ScriptedWork, begun, most_at_once, shard
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -42,8 +43,12 @@ def run(folder: Path, scripts: list[str], options: PoolOptions = ONE) -> tuple[d
 
 def gone(pids: set[int]) -> bool:
     """Return whether all processes have ended at last."""
+    processes = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
     end = time.monotonic() + GUARD
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+    while any(is_running(process) for process in processes):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)

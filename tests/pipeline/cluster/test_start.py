@@ -17,6 +17,8 @@ from ray.exceptions import AuthenticationError
 from pipeline.cluster import room as cluster
 from pipeline.cluster.errors import ClusterUnavailable, TokenWanted
 from pipeline.cluster.room import START_TRIES, started
+from tests.support.commands import is_running
+from tests.support.ray_nodes import kill
 from tests.support.workshop import sentence
 
 PARENT = """
@@ -46,11 +48,11 @@ class SlowRay:
         return "up"
 
     def running(self) -> list[psutil.Process]:
-        return [process for process in self.processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in self.processes if is_running(process)]
 
     def end(self) -> None:
         for process in self.running():
-            process.kill()
+            kill(process)
         psutil.wait_procs(self.processes)
 
 

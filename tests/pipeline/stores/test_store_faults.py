@@ -6,14 +6,12 @@ Every test ends with ``accounted_for``: nothing lost, nothing twice, nothing ove
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-import psutil
 import pytest
 
 from jobs.requests import RescaleJob
@@ -28,6 +26,7 @@ from tests.support import workshop
 from tests.support.accounting import accounted_for, planned
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.hooked_worker import HookedWork
+from tests.support.ray_nodes import actors, kill
 from tests.support.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -80,12 +79,10 @@ def job(tmp_path: Path, s3_bucket: str, s3_server: SeaweedServer, proxy: FaultyP
 
 def kill_actors() -> int:
     """Kill every actor of this process's own Ray; return how many there were."""
-    killed = 0
-    for process in psutil.Process().children(recursive=True):
-        if process.name().startswith("ray::_Actor"):
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-    return killed
+    found = actors()
+    for process in found:
+        kill(process)
+    return len(found)
 
 
 def test_an_actor_killed_in_any_phase_costs_a_repetition(job: Job, proxy: FaultyProxy, tmp_path: Path) -> None:
