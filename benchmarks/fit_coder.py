@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iarn import weights
+from iarn import pretrained
 from jobs.training.evaluate import load_images
 from pipeline.core.records import LrCodec, Pixels
 from pipeline.decoders import decoding
@@ -49,7 +49,7 @@ def main() -> int:
     options = parser.parse_args()
     images = [pixels for source in options.sources for _, pixels in load_images(source)]
     chosen = images[:: max(1, len(images) // options.limit)][: options.limit]
-    engine, rng = Engine(weights.shipped(), torch.device("cpu")), np.random.default_rng(options.seed)
+    engine, rng = Engine(pretrained.shipped(), torch.device("cpu")), np.random.default_rng(options.seed)
     quantised = []
     for number, pixels in enumerate(chosen):
         coefficients = to_coefficients(np.subtract(pixels, restore(engine, pixels, 2 + number % 3), dtype=np.int16))

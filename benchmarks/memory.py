@@ -32,7 +32,8 @@ from PIL import Image
 
 from benchmarks.support.machine import described
 from iarn.network import NetworkConfig, Rescaler
-from iarn.weights import pack, shipped
+from iarn.pretrained import shipped
+from iarn.weights import pack
 from pipeline.engines.engine import Engine
 from pipeline.engines.tiles import TILE_POINTS
 
@@ -179,7 +180,7 @@ def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     from jobs.rescale import open_archive
     from pipeline.core.records import Settings
     from pipeline.core.target import TargetSize
-    from pipeline.rescale import RescaleWork
+    from pipeline.works import RescaleWork
 
     shipped()
     settings = Settings(target=TargetSize.parse(scale=scale), max_ratio=None)
@@ -194,8 +195,9 @@ def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
 
 
 def _restore(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
-    from pipeline.restore import RestoreOptions, RestoreWork
+    from pipeline.core.options import RestoreOptions
     from pipeline.stores.store import open_store
+    from pipeline.works import RestoreWork
 
     destination = open_store(f"{folder}/restored", create=True).uri
     worker = RestoreWork(archive=f"{folder}/archive", destination=destination, options=RestoreOptions()).start()

@@ -31,8 +31,9 @@ import benchmarks.support.bare  # noqa: F401, before what reads weights
 from benchmarks.support.machine import processor
 from iarn.encoding import Place
 from iarn.metrics import psnr
+from iarn.pretrained import shipped
 from iarn.split import merge, split
-from iarn.weights import shipped, unpack
+from iarn.weights import unpack
 from pipeline.engines.engine import Downscale, Engine, Restore, choose_device
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -189,7 +189,6 @@ class Idle:
 
     seconds: float
     device: str = "cpu"
-    threads: int = 1
     halvings: int = 0
 
     def start(self) -> IdleWorker:

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.support.bucket import bucket
 from benchmarks.support.machine import described
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.core.records import Entry, ObjectInfo, Settings, ShardKind, SourceShard, Tier, Verification
@@ -34,8 +34,8 @@ from pipeline.core.tally import Tally
 from pipeline.core.target import TargetSize
 from pipeline.planning.sources import find_source
 from pipeline.reading.reader import ArchiveReader, open_archive
-from pipeline.rescale import RescaleWork
 from pipeline.stores.store import Store, open_store
+from pipeline.works import RescaleWork
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("lr", "latent", "alpha", "original", "icc", "exif", "xmp")

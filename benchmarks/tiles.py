@@ -18,7 +18,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.network import machine, smooth
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.tiles import TILE_POINTS
 

@@ -40,8 +40,9 @@ from PIL import Image
 
 from benchmarks.support.bucket import bucket
 from benchmarks.support.machine import described
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.archives.archive import Archive
+from pipeline.core.options import RestoreOptions
 from pipeline.core.progress import BUSY, STAGES, UP
 from pipeline.core.records import LrCodec, Pixels, Settings, Size, SourceShard, Tier, Verification
 from pipeline.core.target import TargetSize
@@ -52,10 +53,11 @@ from pipeline.outputs.outputs import named_outputs
 from pipeline.pictures import lr_codec, writing
 from pipeline.pictures.picture import resize, size_of
 from pipeline.planning.sources import find_source
-from pipeline.rescale import RescaleWork, RescaleWorker
-from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
+from pipeline.rescale import RescaleWorker
+from pipeline.restore import RestoreWorker
 from pipeline.stores.store import open_store
 from pipeline.tiers import clean_draft
+from pipeline.works import RescaleWork, RestoreWork
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE_SECONDS = 5.0

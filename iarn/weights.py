@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -68,11 +67,6 @@ def read_metadata(data: bytes) -> dict[str, str]:
         return dict(header["__metadata__"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError("it is no safetensors file with metadata; give one that `iarn train` wrote") from error
-
-
-def shipped() -> bytes:
-    """Return the weights file that ships with this package."""
-    return (files("iarn") / "pretrained" / "iarn.safetensors").read_bytes()
 
 
 def _canonical(data: bytes) -> bytes:

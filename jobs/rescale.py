@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from iarn import weights
+from iarn import pretrained
 from jobs.console import Reporter, list_failures
 from jobs.reports.report import write_report
 from jobs.requests import RescaleJob
@@ -21,14 +21,13 @@ from pipeline.archives.errors import NotAnArchive
 from pipeline.archives.rollups import RollupWriter, Survey, survey
 from pipeline.cluster import pool
 from pipeline.core.errors import InvalidOption, InvalidWeights, NotFound, PipelineError, PlanConflict
-from pipeline.core.records import Settings, ShardReport, SourceShard
-from pipeline.engines.engine import MOST_SCALE, check_weights
+from pipeline.core.records import ShardReport, SourceShard
 from pipeline.planning.left_out import LEFT_OUT, left_out_of
 from pipeline.planning.object_list import ObjectList
 from pipeline.planning.sources import find_source
-from pipeline.rescale import RescaleWork
 from pipeline.stores.spool import spool
 from pipeline.stores.store import open_store
+from pipeline.works import RescaleWork
 
 MOST_EXTENSIONS = 50
 """Extensions of files left out that a summary counts."""
@@ -101,7 +100,6 @@ def standing_archive(job: RescaleJob) -> Archive | None:
 def begin_archive(job: RescaleJob) -> Archive:
     """Plan the source into a new archive, with a list of what is no part of the plan."""
     settings, model = job.settings, read_weights(job.weights)
-    _check_scale(settings)
     with (
         spool() as directory,
         ObjectList(directory / LEFT_OUT) as left_out,
@@ -117,14 +115,6 @@ def begin_archive(job: RescaleJob) -> Archive:
             left_out.put(store, LEFT_OUT)  # before the plan, so that where there is one the list is whole
 
         return Archive.begin(store, source=found.store.uri, settings=settings, model=model, shards=shards())
-
-
-def _check_scale(settings: Settings) -> None:
-    """Refuse a scale that no LR may have, rather than keep every image as an original."""
-    wanted = settings.target.scale
-    if wanted is not None and max(wanted) > MOST_SCALE:
-        text = "x".join(f"{factor:g}" for factor in dict.fromkeys(wanted))
-        raise InvalidOption("--scale", text, f"{MOST_SCALE} is the largest scale per axis.")
 
 
 def finish(reporter: Reporter, archive: Archive, compared: Compared | None = None) -> int:
@@ -182,10 +172,12 @@ def _same_source(archive: Archive, job: RescaleJob) -> bool:
 def read_weights(path: Path | None) -> bytes:
     """Return the bytes of a weights file, the shipped one for None; raises InvalidWeights."""
     if path is None:
-        return weights.shipped()
+        return pretrained.shipped()
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidWeights(str(path), error.strerror or "it cannot be read") from None
+    from pipeline.engines.engine import check_weights  # loads PyTorch, which a driver else has no need of
+
     check_weights(data, str(path))
     return data

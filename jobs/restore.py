@@ -19,10 +19,10 @@ from pipeline.core.errors import InvalidOption
 from pipeline.core.options import OutputKind, RestoreOptions
 from pipeline.core.records import ShardReport, SourceShard
 from pipeline.outputs.changed_names import list_changed_names
-from pipeline.outputs.outputs import loose_folders, named_outputs
+from pipeline.outputs.outputs import loose_folders, named_outputs, restore_state
 from pipeline.outputs.twins import twins
-from pipeline.restore import RestoreWork, restore_state
 from pipeline.stores.store import open_store
+from pipeline.works import RestoreWork
 
 
 def restore(job: RestoreJob) -> int:

@@ -7,7 +7,7 @@ from jobs.requests import VerifyJob
 from pipeline.archives.archive import Archive
 from pipeline.cluster import pool
 from pipeline.stores.store import open_store
-from pipeline.verify import VerifyWork
+from pipeline.works import VerifyWork
 
 
 def verify(job: VerifyJob) -> int:

@@ -47,25 +47,6 @@ BLEED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescaleWork:
-    """What a worker needs to rescale shards of one archive; small, picklable, free of credentials.
-
-    ``source_access`` is how the source's bucket is asked. ``halvings`` is how often tiles and windows are halved, where memory
-    was too small for all of them.
-    """
-
-    archive: str
-    source_access: Access = Access.SIGNED
-    device: str = "auto"
-    threads: int = 2
-    halvings: int = 0
-
-    def start(self) -> RescaleWorker:
-        """Open the archive and load its network; raises what those raise."""
-        return RescaleWorker(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Decoded:
     """An asset with its pixels, and what the tier wants of them: the network's LR, or a clean one, or both.
 
@@ -88,18 +69,17 @@ class _Rescaled:
 
 
 class RescaleWorker:
-    """Rescales source shards of one plan with one engine."""
+    """Rescales source shards of one plan with one engine; made by a :class:`pipeline.works.RescaleWork`."""
 
-    def __init__(self, work: RescaleWork) -> None:
-        self.archive = Archive.open(open_store(work.archive))
-        self.source: Store = open_store(self.archive.plan.source, access=work.source_access)
+    def __init__(self, *, archive: str, source_access: Access, device: str, threads: int, halvings: int) -> None:
+        self.archive = Archive.open(open_store(archive))
+        self.source: Store = open_store(self.archive.plan.source, access=source_access)
         self.settings = self.archive.plan.settings
-        points = halved(TILE_POINTS, work.halvings)
+        points = halved(TILE_POINTS, halvings)
         self._one = OneThread("engine")
-        self.engine = self._one.call(lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points))
+        self.engine = self._one.call(lambda: Engine(self.archive.model_bytes(), choose_device(device), tile_points=points))
         self.progress = Progress()
-        self._threads = halved(work.threads, work.halvings)
-        self._halvings = work.halvings
+        self._threads, self._halvings = halved(threads, halvings), halvings
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Rescale one shard into the archive and commit it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
@@ -42,35 +42,12 @@ from pipeline.entry_picture import (
 )
 from pipeline.outputs.changed_names import ChangedNames
 from pipeline.outputs.names import ShardNames, root_name
-from pipeline.outputs.outputs import STATE_PREFIX, Output, has_own_stems, open_output
+from pipeline.outputs.outputs import Output, has_own_stems, open_output, restore_state
 from pipeline.pictures import writing
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.stores.base import Stamp
 from pipeline.stores.spool import spool
-from pipeline.stores.store import Access, Store, open_store
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreWork:
-    """What a worker needs to restore shards of one archive; small, picklable, free of credentials.
-
-    ``archive_access`` is how the archive's bucket is asked. ``twins`` are keys of loose files by names that several shards
-    have, where the plan was added to (outputs/twins.py). ``halvings`` is how often tiles and windows are halved, where memory
-    was too small for all of them.
-    """
-
-    archive: str
-    destination: str
-    options: RestoreOptions
-    archive_access: Access = Access.SIGNED
-    device: str = "auto"
-    threads: int = 2
-    twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    halvings: int = 0
-
-    def start(self) -> RestoreWorker:
-        """Open the archive and load its network; raises what those raise."""
-        return RestoreWorker(self)
+from pipeline.stores.store import Access, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,24 +77,32 @@ class _Written:
 
 
 class RestoreWorker:
-    """Restores shards of one archive with one engine."""
+    """Restores shards of one archive with one engine; made by a :class:`pipeline.works.RestoreWork`."""
 
-    def __init__(self, work: RestoreWork) -> None:
-        self.archive = Archive.open(open_store(work.archive, access=work.archive_access))
-        self.options = work.options
-        self.destination = open_store(work.destination, create=True)
-        self.digest = work.options.digest(self.archive.digest)
-        self.state = restore_state(work.destination, self.digest)
+    def __init__(
+        self,
+        *,
+        archive: str,
+        destination: str,
+        options: RestoreOptions,
+        archive_access: Access,
+        device: str,
+        threads: int,
+        twins: Mapping[str, tuple[str, ...]],
+        halvings: int,
+    ) -> None:
+        self.archive = Archive.open(open_store(archive, access=archive_access))
+        self.options = options
+        self.destination = open_store(destination, create=True)
+        self.digest = options.digest(self.archive.digest)
+        self.state = restore_state(destination, self.digest)
         self._one = OneThread("engine")
         self.engine: Engine | None = None
-        if not work.options.lr:
-            points = halved(TILE_POINTS, work.halvings)
-            self.engine = self._one.call(
-                lambda: Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
-            )
+        if not options.lr:
+            points = halved(TILE_POINTS, halvings)
+            self.engine = self._one.call(lambda: Engine(self.archive.model_bytes(), choose_device(device), tile_points=points))
         self.progress = Progress()
-        self._threads = halved(work.threads, work.halvings)
-        self._halvings, self._twins = work.halvings, work.twins
+        self._threads, self._halvings, self._twins = halved(threads, halvings), halvings, twins
 
     def run(self, shard: SourceShard) -> ShardReport:
         """Restore the selected entries of one shard, named by :func:`named_outputs`, and commit that they are.
@@ -275,11 +260,6 @@ class RestoreWorker:
             return finish_picture(opened.entry, opened.restored, use_latent=self.options.use_latent)
         assert opened.source is not None
         return decoding.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit)
-
-
-def restore_state(destination: str, digest: str) -> Store:
-    """Return the store that holds which shards of one restore are done."""
-    return open_store(f"{destination.rstrip('/')}/{STATE_PREFIX}/{digest[:16]}", create=True)
 
 
 def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:

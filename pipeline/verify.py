@@ -6,7 +6,6 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from pipeline.archives.archive import Archive
@@ -58,38 +57,26 @@ CEILING_DB = 60.0
 """Above it such levels are all the error there is, and a restore that was exact on one device is not on another."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyWork:
-    """What a worker needs to check shards of one archive; ``sample`` is the share of entries to restore.
-
-    ``archive_access`` and ``source_access`` are how their buckets are asked. ``halvings`` is how often tiles are halved, where
-    memory was too small for them.
-    """
-
-    archive: str
-    sample: float
-    seed: int = 0
-    archive_access: Access = Access.SIGNED
-    source_access: Access = Access.SIGNED
-    device: str = "auto"
-    threads: int = 2
-    halvings: int = 0
-
-    def start(self) -> VerifyWorker:
-        """Open the archive and load its network; raises what those raise."""
-        return VerifyWorker(self)
-
-
 class VerifyWorker:
-    """Checks committed shards of one archive."""
+    """Checks committed shards of one archive; made by a :class:`pipeline.works.VerifyWork`."""
 
-    def __init__(self, work: VerifyWork) -> None:
-        self.archive = Archive.open(open_store(work.archive, access=work.archive_access))
-        self._source_access = work.source_access
-        points = halved(TILE_POINTS, work.halvings)
-        self.engine = Engine(self.archive.model_bytes(), choose_device(work.device), tile_points=points)
+    def __init__(
+        self,
+        *,
+        archive: str,
+        sample: float,
+        seed: int,
+        archive_access: Access,
+        source_access: Access,
+        device: str,
+        halvings: int,
+    ) -> None:
+        self.archive = Archive.open(open_store(archive, access=archive_access))
+        self._source_access = source_access
+        points = halved(TILE_POINTS, halvings)
+        self.engine = Engine(self.archive.model_bytes(), choose_device(device), tile_points=points)
         self.progress = Progress()
-        self._sample, self._seed = work.sample, work.seed
+        self._sample, self._seed = sample, seed
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:

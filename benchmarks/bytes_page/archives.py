@@ -20,15 +20,14 @@ from benchmarks.support.bicubic import reference_lr
 from iarn.lattice import axes_for
 from jobs.requests import RescaleJob
 from jobs.rescale import open_archive
+from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, LrCodec, Pixels, Settings, Size
 from pipeline.decoders.decoding import decode
 from pipeline.engines.engine import Engine
 from pipeline.entry_picture import renamed
 from pipeline.pictures.lr_codec import encode_lr
 from pipeline.pictures.picture import Picture, size_of
-from pipeline.rescale import RescaleWork
-from pipeline.restore import RestoreOptions, RestoreWork
-from pipeline.verify import VerifyWork
+from pipeline.works import RescaleWork, RestoreWork, VerifyWork
 
 ROOT = Path(__file__).resolve().parents[2]
 PIXEL_LIMIT = 512_000_000
@@ -123,7 +122,7 @@ def restored(scratch: str, targets: Sequence[str], device: str) -> dict[str, dic
 
 def verified(archive: str, device: str, known: dict[object, Any]) -> None:
     """Check an archive as `iarn verify --sample 1` does, or end with what it finds."""
-    worker = VerifyWork(archive=archive, sample=1, device=device, threads=1).start()
+    worker = VerifyWork(archive=archive, sample=1, device=device).start()
     worker.engine = cast(Engine, Remembering(worker.engine, known))
     for shard in worker.archive.shards():
         report = worker.run(shard)

@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.core.errors import InvalidOption
 
+MOST_SCALE = 256
+"""The largest scale per axis of an LR, whatever the network reaches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSize:
@@ -91,6 +94,8 @@ def _parse_scale(text: str) -> tuple[float, float]:
     values = [float(part) for part in parts if re.fullmatch(r"\d{1,6}(\.\d{1,12})?", part)]
     if len(values) != len(parts) or len(values) > 2 or min(values) < 1:
         raise InvalidOption("--scale", text, advice)
+    if max(values) > MOST_SCALE:
+        raise InvalidOption("--scale", text, f"{MOST_SCALE} is the largest scale per axis.")
     return values[0], values[-1]
 
 

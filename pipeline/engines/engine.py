@@ -18,6 +18,7 @@ from iarn.lattice import Axis
 from iarn.weights import WeightsError, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
+from pipeline.core.target import MOST_SCALE
 from pipeline.engines.effort import DESCENT_POINTS, Sought
 from pipeline.engines.memory import give_back
 from pipeline.engines.pieces import Piece, filled_up, framed
@@ -26,9 +27,6 @@ from pipeline.pictures.depth import peak
 
 FRAMES = (8, 4, 2)
 """Fixed shapes are squares of these parts of the largest tile's side; a batch of them has its area."""
-
-MOST_SCALE = 256
-"""The largest scale per axis of an LR, whatever the network reaches."""
 
 BATCH_PIXELS = 16_000_000
 """Pixels of images that a GPU is given at once, at most; one image alone may have more."""

@@ -25,7 +25,7 @@ from pipeline.core.options import OutputKind
 from pipeline.core.records import ShardKind, SourceShard
 from pipeline.outputs.names import MemberNames
 from pipeline.stores.base import UNSTAMPED, Stamp, local_errors
-from pipeline.stores.store import Store
+from pipeline.stores.store import Store, open_store
 from pipeline.tables.writer import RowWriter
 
 _SUFFIX = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz)|parquet|pq)$", re.IGNORECASE)
@@ -33,6 +33,11 @@ _LIKE_AN_ID = re.compile(r"\d{9}-")  # what loose files are written as
 
 STATE_PREFIX = ".iarn"
 """Where a destination keeps which shards are done; hidden, so that it is no source. No asset is written there."""
+
+
+def restore_state(destination: str, digest: str) -> Store:
+    """Return the store that holds which shards of one restore are done."""
+    return open_store(f"{destination.rstrip('/')}/{STATE_PREFIX}/{digest[:16]}", create=True)
 
 
 class Output(Protocol):

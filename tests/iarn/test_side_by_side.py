@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from iarn.coupling import PART
+from iarn.pretrained import shipped
 from iarn.quantize import to_8bit
 from iarn.side_by_side import _threads, side_by_side
-from iarn.weights import shipped, unpack
+from iarn.weights import unpack
 from tests.support.networks import noise
 
 ROOT = Path(__file__).parents[2]

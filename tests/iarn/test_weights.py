@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from iarn.network import NetworkConfig
-from iarn.weights import WeightsError, pack, read_metadata, shipped, unpack
+from iarn.pretrained import shipped
+from iarn.weights import WeightsError, pack, read_metadata, unpack
 from tests.support.networks import SMALL, THIRDS, noise, random_network, random_weights
 
 TINY = NetworkConfig(blocks=(1,), width=2)

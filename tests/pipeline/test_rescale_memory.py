@@ -17,6 +17,7 @@ from pipeline.core.records import Asset, Tier
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Downscale
 from pipeline.pictures.picture import Picture
+from pipeline.works import RescaleWork
 from tests.support import pictures, workshop
 from tests.support.workshop import Arrays, Sample, batch_on_the_cpu
 
@@ -84,7 +85,7 @@ def test_a_batch_is_no_larger_than_it_may_be(
         Sample(key=f"{index}.jpg", data=pictures.saved(np.full((64, 64, 3), index, np.uint8), "JPEG")) for index in range(8)
     ]
     archive = workshop.begin(workshop.as_folder(tmp_path / "source", samples), tmp_path / "archive", tier=Tier.LEAN)
-    worker = rescale.RescaleWork(archive=archive.store.uri, device="cpu", halvings=halvings).start()
+    worker = RescaleWork(archive=archive.store.uri, device="cpu", halvings=halvings).start()
     sizes, downscale_many = list[int](), worker.engine.downscale_many
 
     def seen(requests: list[Downscale]) -> list[Arrays]:

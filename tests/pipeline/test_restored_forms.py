@@ -15,8 +15,7 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.commits import done
 from pipeline.core.records import LrCodec, Tier
 from pipeline.entry_picture import renamed
-from pipeline.outputs.outputs import OutputKind, named_outputs
-from pipeline.restore import restore_state
+from pipeline.outputs.outputs import OutputKind, named_outputs, restore_state
 from pipeline.stores.store import LocalStore
 from tests.support import pictures, workshop
 from tests.support.workshop import Rescaled, Sample, every_output, psnr

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import pipeline
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import FloorMetric, OriginalCoding, Pixels, Stored, Tier
 from pipeline.core.target import TargetSize

@@ -18,6 +18,7 @@ LAW = {
     # what users import, and the paths: from the top
     "": "reading",
     "reading": "restore entry_picture archives engines pictures stores tables core",
+    "works": "verify restore rescale stores core",
     "verify": "entry_picture archives engines assets decoders pictures stores core",
     "restore": "entry_picture outputs archives engines assets decoders pictures stores core",
     "rescale": "tiers archives engines assets decoders pictures stores core",
@@ -254,6 +255,12 @@ def test_training_needs_no_pipeline_libraries() -> None:
     found = loaded_by("jobs.training.train")
     unwanted = found & (HOMES.keys() - {"PIL", "safetensors"})
     assert not unwanted, f"training would load {', '.join(sorted(unwanted))}"
+
+
+@pytest.mark.slow
+def test_drivers_do_without_torch() -> None:
+    """Protects whoever waits for a command: planning, driving and summing up a job load no PyTorch, which takes two seconds."""
+    assert "torch" not in loaded_by("jobs.rescale", "jobs.restore", "jobs.verify", "jobs.inspect")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pipeline.archives.commits import read_commit
 from pipeline.assets.names import has_image_name
 from pipeline.core.records import EntryKind, Failure, ShardKind, SourceShard
 from pipeline.stores.store import Store, open_store
-from pipeline.verify import VerifyWork
+from pipeline.works import VerifyWork
 from tests.support import workshop
 
 BESIDE = ("left-out.jsonl", "plan", "FORMAT.md", "model/", "failures.jsonl", "report.json", "rollups/")

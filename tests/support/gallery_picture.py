@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iarn import weights
+from iarn import pretrained
 from pipeline.core.target import TargetSize
 from tests.support.gallery_service import served
 from tests.support.workshop import rescale
@@ -33,7 +33,7 @@ def main() -> None:
         source.mkdir()
         for path in SAMPLES.glob("*.jpg"):
             shutil.copy(path, source)
-        Path(folder, "tiny.safetensors").write_bytes(weights.shipped())  # in the place of the tests' own small network
+        Path(folder, "tiny.safetensors").write_bytes(pretrained.shipped())  # in the place of the tests' own small network
         archive = rescale(str(source), Path(folder, "photos"), target=TargetSize(scale=(4, 4)), pixel_limit=10_000_000)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         with served({"photos": archive.uri}) as address:

@@ -14,8 +14,9 @@ from typing import Any
 
 from pipeline import rescale
 from pipeline.decoders.apart import DecoderApart
-from pipeline.rescale import RescaleWork, RescaleWorker
+from pipeline.rescale import RescaleWorker
 from pipeline.stores.s3 import S3Store
+from pipeline.works import RescaleWork
 from tests.support import poison
 
 DECODE_SECONDS = 20

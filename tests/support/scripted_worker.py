@@ -34,7 +34,6 @@ class ScriptedWork:
     folder: str
     starting: str = "ok"
     device: str = "cpu"
-    threads: int = 1
     halvings: int = 0
 
     def start(self) -> ScriptedWorker:

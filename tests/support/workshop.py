@@ -28,6 +28,7 @@ from jobs.source_changes import Compared, compare
 from pipeline import rescale as rescaling
 from pipeline import restore as restoring
 from pipeline.archives.archive import Archive
+from pipeline.core.options import RestoreOptions
 from pipeline.core.records import (
     Entry,
     Failure,
@@ -45,9 +46,9 @@ from pipeline.engines import engine
 from pipeline.engines.engine import Engine
 from pipeline.outputs.outputs import OutputKind, loose_folders, named_outputs
 from pipeline.outputs.twins import twins
-from pipeline.rescale import RescaleWork, RescaleWorker
-from pipeline.restore import RestoreOptions, RestoreWork, RestoreWorker
-from pipeline.verify import VerifyWork
+from pipeline.rescale import RescaleWorker
+from pipeline.restore import RestoreWorker
+from pipeline.works import RescaleWork, RestoreWork, VerifyWork
 from tests.support.networks import random_weights
 from tests.support.pictures import photo, saved
 

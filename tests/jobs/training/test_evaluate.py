@@ -17,7 +17,7 @@ from iarn.encoding import Place
 from iarn.lattice import axes_for
 from iarn.metrics import BlockErrors
 from iarn.network import Cost, NetworkConfig, Rescaler
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from jobs.cli import app
 from jobs.training.evaluate import Score, cost_at, crop, evaluate, fidelity, lr_size_at, name_of, table, worst
 from jobs.training.scales import parse_scales

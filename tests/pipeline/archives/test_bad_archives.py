@@ -17,10 +17,11 @@ from pipeline.archives.archive import Archive
 from pipeline.archives.commits import create_commit
 from pipeline.archives.errors import ChecksumMismatch, NotAnArchive, UnsupportedFormat
 from pipeline.core.errors import DamagedObject, InvalidWeights, PipelineError
+from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, ShardReport, Tier
 from pipeline.outputs.outputs import OutputKind, named_outputs
-from pipeline.restore import RestoreOptions, RestoreWork
 from pipeline.stores.store import LocalStore
+from pipeline.works import RestoreWork
 from tests.support import workshop
 from tests.support.workshop import Rescaled, Sample
 

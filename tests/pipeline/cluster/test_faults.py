@@ -20,9 +20,9 @@ from pipeline.cluster.pool import PoolOptions
 from pipeline.core.errors import StoreUnavailable
 from pipeline.core.records import Failure, ShardReport, Tier
 from pipeline.outputs.outputs import OutputKind
-from pipeline.rescale import RescaleWork
 from pipeline.stores import spool
 from pipeline.stores.store import open_store
+from pipeline.works import RescaleWork
 from tests.jobs.test_jobs import bulky
 from tests.support import workshop
 from tests.support.accounting import accounted_for, planned

@@ -12,7 +12,7 @@ import pytest
 from pipeline.core.errors import StoreUnavailable
 from pipeline.core.overlap import ahead
 from pipeline.core.progress import QUEUES, STAGES, Progress
-from pipeline.rescale import RescaleWork
+from pipeline.works import RescaleWork
 from tests.support import workshop
 
 

@@ -10,7 +10,7 @@ import torch
 
 from iarn.effort import SLACK
 from iarn.metrics import bicubic_lr
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Downscale, Engine
 from pipeline.engines.measure import measure

@@ -15,7 +15,7 @@ from iarn.cascade import cascade
 from iarn.encoding import Place
 from iarn.metrics import luma, psnr, ssim
 from iarn.network import Rescaler
-from iarn.weights import shipped
+from iarn.pretrained import shipped
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import FloorMetric, Pixels
 from pipeline.engines import measure as measure_module

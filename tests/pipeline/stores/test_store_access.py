@@ -16,10 +16,9 @@ from pipeline import open_archive
 from pipeline.cluster import pool
 from pipeline.core.errors import AccessDenied, AlreadyExists, InvalidOption
 from pipeline.planning.sources import Listing, find_source
-from pipeline.rescale import RescaleWork
 from pipeline.stores.s3 import S3Store
 from pipeline.stores.store import Access, open_store
-from pipeline.verify import VerifyWork
+from pipeline.works import RescaleWork, RestoreWork, VerifyWork
 from tests.support import workshop
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.support.in_process import iarn
@@ -150,7 +149,7 @@ def test_an_archive_is_read_in_its_way(
     for opened in (reader, pickle.loads(pickle.dumps(reader))):
         assert sorted(opened.keys()) == [entry.key for entry in made.entries]
         assert opened["000.png"].restore().shape == (20, 31, 3)
-    worker = workshop.RestoreWork(
+    worker = RestoreWork(
         archive=public, destination=str(tmp_path / "back"), options=workshop.RestoreOptions(), archive_access=Access.UNSIGNED,
         device="cpu",
     ).start()  # fmt: skip
