@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -51,6 +51,7 @@ def main() -> None:
     large = commands.add_parser("large")
     large.add_argument("--side", type=int, default=10_000)
     large.add_argument("--scale", default="2")
+    large.add_argument("--tiers", nargs="+", default=["balanced"], help="floor is one of 40 dB")
     engine = commands.add_parser("engine")
     engine.add_argument("--points", type=int, nargs="+", default=[TILE_POINTS])
     engine.add_argument("--scales", type=float, nargs="+", default=[1.5, 2, 3, 4])
@@ -62,7 +63,7 @@ def main() -> None:
             parts = ", ".join(f"{name} {peak / 1e6:.0f} MB" for name, peak in sorted(peaks.items()))
             print(f"{count} images: {parts}; {seconds:.0f} s", flush=True)
     elif arguments.command == "large":
-        measure_large(arguments.side, arguments.scale)
+        measure_large(arguments.side, arguments.scale, arguments.tiers)
     else:
         for points, scale in product(arguments.points, arguments.scales):
             measure_engine(points, scale)
@@ -109,16 +110,17 @@ def actors(driver: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def measure_large(side: int, scale: str) -> None:
-    """Rescale and restore one image of ``side`` squared pixels in a process of its own."""
+def measure_large(side: int, scale: str, tiers: Sequence[str]) -> None:
+    """Rescale and restore one image of ``side`` squared pixels in each tier, each way in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "source").mkdir()
-        for step in (_draw, _rescale, _restore):
-            baseline, peak, seconds = in_a_process(step, folder, side, scale)
+        in_a_process(_draw, folder, side)
+        for tier, step in product(tiers, (_rescale, _restore)):
+            baseline, peak, seconds = in_a_process(step, folder, scale, tier)
             own = side * side * 3
             beyond = f"{(peak - own) / 1e6:.0f} MB beyond the image's own {own / 1e6:.0f} MB"
-            if step is not _draw:
-                print(f"{step.__name__[1:]}: {peak / 1e6:.0f} MB, {beyond} (idle {baseline / 1e6:.0f} MB); {seconds:.0f} s")
+            told = f"{peak / 1e6:.0f} MB, {beyond} (idle {baseline / 1e6:.0f} MB); {seconds:.0f} s"
+            print(f"{tier}, {step.__name__[1:]}: {told}", flush=True)
 
 
 def measure_engine(points: int, scale: float) -> None:
@@ -168,23 +170,24 @@ def _engine(way: str, points: int, scale: float) -> Figures:
     return peak.baseline, peak.peak, peak.seconds
 
 
-def _draw(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
+def _draw(folder: str, side: int) -> Figures:
     draw = np.random.default_rng(0)
     small = Image.fromarray(draw.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
     small.resize((side, side), Image.Resampling.BICUBIC).save(f"{folder}/source/large.jpg", quality=90)
     return 0, 0, 0.0
 
 
-def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
+def _rescale(folder: str, scale: str, tier: str) -> Figures:
     from jobs.requests import RescaleJob
     from jobs.rescale import open_archive
-    from pipeline.core.records import Settings
+    from pipeline.core.records import Settings, Tier
     from pipeline.core.target import TargetSize
     from pipeline.works import RescaleWork
 
     shipped()
-    settings = Settings(target=TargetSize.parse(scale=scale), max_ratio=None)
-    archive = open_archive(RescaleJob(source=f"{folder}/source", archive=f"{folder}/archive", settings=settings))
+    target, floor = TargetSize.parse(scale=scale), 40.0 if tier == Tier.FLOOR else None
+    settings = Settings(target=target, tier=Tier(tier), floor=floor, max_ratio=None)
+    archive = open_archive(RescaleJob(source=f"{folder}/source", archive=f"{folder}/archive-{tier}", settings=settings))
     worker = RescaleWork(archive=archive.store.uri).start()
     with _Peak() as peak:
         for shard in archive.shards():
@@ -194,13 +197,13 @@ def _rescale(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
     return peak.baseline, peak.peak, peak.seconds
 
 
-def _restore(folder: str, side: int, scale: str) -> Figures:  # noqa: ARG001
+def _restore(folder: str, scale: str, tier: str) -> Figures:  # noqa: ARG001
     from pipeline.core.options import RestoreOptions
     from pipeline.stores.store import open_store
     from pipeline.works import RestoreWork
 
-    destination = open_store(f"{folder}/restored", create=True).uri
-    worker = RestoreWork(archive=f"{folder}/archive", destination=destination, options=RestoreOptions()).start()
+    destination = open_store(f"{folder}/restored-{tier}", create=True).uri
+    worker = RestoreWork(archive=f"{folder}/archive-{tier}", destination=destination, options=RestoreOptions()).start()
     with _Peak() as peak:
         for shard in worker.archive.shards():
             report = worker.run(shard)

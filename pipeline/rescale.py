@@ -170,15 +170,24 @@ class RescaleWorker:
             with self.progress.stage("network"):
                 lrs = _where_asked(self.engine.downscale_many, [decoded.downscale for decoded in batch])
             hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
-            asked = [*map(self._restore_of, batch, hiding), *map(self._restore_of, batch, (each.clean for each in batch))]
             with self.progress.stage("verify" if self.settings.tier is Tier.LEAN else "network"):
-                restored = _where_asked(self.engine.restore_many, asked)
+                hiding = [*map(self._with_quality, batch, self._restored(batch, hiding))]
+                clean = self._restored(batch, [each.clean for each in batch])
         made = []
-        for decoded, hidden, own, clean in zip(batch, hiding, restored[: len(batch)], restored[len(batch) :], strict=True):
-            drafts = [(hidden, own), (decoded.clean, clean)]
-            finished = tuple(replace(draft, restored=pixels) for draft, pixels in drafts if draft is not None)
-            made.append(_Rescaled(decoded=decoded, drafts=finished))
+        for decoded, *drafts in zip(batch, hiding, clean, strict=True):
+            made.append(_Rescaled(decoded=decoded, drafts=tuple(draft for draft in drafts if draft is not None)))
         return made
+
+    def _restored(self, batch: Sequence[_Decoded], drafts: Sequence[Draft | None]) -> list[Draft | None]:
+        """Return the drafts with the network's restores of their LRs, where those are wanted."""
+        restored = _where_asked(self.engine.restore_many, [*map(self._restore_of, batch, drafts)])
+        return [draft and replace(draft, restored=pixels) for draft, pixels in zip(drafts, restored, strict=True)]
+
+    def _with_quality(self, decoded: _Decoded, draft: Draft | None) -> Draft | None:
+        """Return a draft with the figures of its restore in its place where another restore follows: memory holds but one."""
+        if decoded.picture is None or draft is None or draft.restored is None or decoded.clean is None:
+            return draft
+        return replace(draft, restored=None, quality=measure(decoded.picture.pixels, draft.restored, device=self.engine.device))
 
     def _restore_of(self, decoded: _Decoded, draft: Draft | None) -> Restore | None:
         """Return what asks for the restore of a draft; None where no latent and no figure needs it, or the source is kept."""

@@ -71,11 +71,13 @@ Measure = Callable[[Pixels, Pixels], Quality]
 class Draft:
     """What may become an entry: an LR (h, w, 3), and the network's restore of it (None where nobody asks for one).
 
-    A clean LR has its ``data`` and their ``extension`` already, and is what those decode to; another is coded when wanted.
+    Where only its ``quality`` is asked for, that may stand in place of the restore. A clean LR has its ``data`` and their
+    ``extension`` already, and is what those decode to; another is coded when wanted.
     """
 
     lr: Pixels
     restored: Pixels | None = None
+    quality: Quality | None = None
     data: bytes | None = None
     extension: str = ""
 
@@ -184,12 +186,14 @@ def _packed(data: bytes, error: ImageError | None) -> tuple[bytes, OriginalCodin
 def _latent(pixels: Pixels, draft: Draft, settings: Settings, measure: Measure) -> tuple[bytes | None, Quality | None] | None:
     """Return a draft's latent (None: it needs none) and how close the image comes back; None where it misses the floor."""
     tier, metric = settings.tier, settings.floor_metric
-    if draft.restored is None:
-        return None, None if tier is Tier.LEAN else EXACT
-    if tier is Tier.LEAN or not draft.clean:
+    quality = draft.quality
+    if quality is None and draft.restored is not None and (tier is Tier.LEAN or not draft.clean):
         quality = measure(pixels, draft.restored)
+    if quality is not None:
         reached = settings.floor is None or _decibels(quality.of(metric), metric) >= _decibels(settings.floor, metric) + MARGIN
         return (None, quality) if reached else None
+    if draft.restored is None:
+        return None, None if tier is Tier.LEAN else EXACT
     if settings.floor is None:
         stream = latent.encode(pixels, draft.restored, step=STEPS[tier])
         return stream, measure(pixels, latent.apply(stream, draft.restored))

@@ -11,6 +11,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # 2.60 asks local clusters for tokens
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - Ray's own spelling; it kills by the whole machine's memory
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - beside tests that compute, actors would hardly get a turn
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112 - as in jobs: workers come when they are asked for
+os.environ["RAY_timeout_ms_task_wait_for_death_info"] = "10000"  # noqa: SIM112 - with less a busy one takes dead for lost
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -158,6 +159,7 @@ def four_cpus() -> Iterator[None]:
     import ray
 
     from pipeline.cluster.room import started
+    from tests.support.ray_nodes import TRIES
 
     started(
         lambda: ray.init(
@@ -167,7 +169,8 @@ def four_cpus() -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
-        )
+        ),
+        tries=TRIES,
     )
     yield
     ray.shutdown()

@@ -23,7 +23,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     source, archive = tmp_path / "source", tmp_path / "archive"
     command = ("rescale", source, archive, "--scale", "2", "--weights", tmp_path / "weights", "--window", "1", "--actors", "1")
     with Running(tmp_path / "first", clean_environment, IARN, *command, terminal=True) as first:
-        first.until(lambda: bool(first.err) and any(archive.glob("commits/*/*")))
+        first.until(lambda: bool(first.err) and any(archive.glob("commits/*/*.json")))
         first.interrupt()
         assert first.ended() == 130
         assert not first.left_behind()
@@ -32,7 +32,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
     assert "arning" not in shown
     assert shown.rstrip().endswith("Stopped. The same command resumes.")
     assert re.search(r"rescale .* \d+/24 shards", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)), shown
-    done = {path.stem for path in archive.glob("commits/*/*")}
+    done = {path.stem for path in archive.glob("commits/*/*.json")}
     assert 0 < len(done) < len(shards)
     with Running(tmp_path / "second", clean_environment, IARN, *command) as second:
         second.until(lambda: '"shard"' in second.err)
@@ -40,7 +40,7 @@ def test_a_job_that_is_stopped_resumes(tmp_path: Path, clean_environment: dict[s
         assert second.ended() == 130
         assert not second.left_behind()
     assert second.err.splitlines()[-1] == "Stopped. The same command resumes."
-    stopped = {path.stem for path in archive.glob("commits/*/*")}
+    stopped = {path.stem for path in archive.glob("commits/*/*.json")}
     assert done < stopped
     there = ("--address", ray.get_runtime_context().gcs_address)
     third = run(tmp_path / "third", joining(clean_environment), *command, *there)

@@ -80,8 +80,8 @@ def test_no_secret_of_a_job_is_written_anywhere(
         found += told(info["Key"], got["Body"].read() + repr(got["Metadata"]).encode() + info["Key"].encode())
     logs = ray_logs(clean_environment)
     assert len(logs) > 10, "Ray's logs are looked at"
-    for path in logs:
-        found += told(path.name, path.read_bytes())
+    for path, data in logs.items():
+        found += told(path, data)
     assert not found
 
 

@@ -15,7 +15,7 @@ from pipeline import rescale
 from pipeline.assets import shards
 from pipeline.core.records import Asset, Tier
 from pipeline.decoders import decoding
-from pipeline.engines.engine import Downscale
+from pipeline.engines.engine import Downscale, Restore
 from pipeline.pictures.picture import Picture
 from pipeline.works import RescaleWork
 from tests.support import pictures, workshop
@@ -96,3 +96,22 @@ def test_a_batch_is_no_larger_than_it_may_be(
     getattr(worker, way)(next(archive.shards()))
     assert sum(sizes) == 8
     assert max(sizes) == most
+
+
+def test_of_two_restores_one_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects memory in the tier ``floor``: the restore of the LR that hides detail is measured and let go of first."""
+    source = workshop.as_folder(tmp_path / "source", [Sample(key="a.png", data=workshop.picture(64, 64))])
+    archive = workshop.begin(source, tmp_path / "archive", tier=Tier.FLOOR, floor=35.0)
+    worker = workshop.rescaler(archive)
+    made, alive, restore_many = list[weakref.ref[Arrays]](), list[int](), worker.engine.restore_many
+
+    def counted(requests: list[Restore]) -> list[Arrays]:
+        alive.append(sum(found() is not None for found in made))
+        results = restore_many(requests)
+        made.extend(weakref.ref(result) for result in results)
+        return results
+
+    monkeypatch.setattr(worker.engine, "restore_many", counted)
+    worker.run(next(archive.shards()))
+    assert alive == [0, 0]
+    assert len(made) == 2

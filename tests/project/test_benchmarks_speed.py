@@ -34,9 +34,9 @@ def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: 
     assert [row["verb"] for row in rows] == ["rescale", "restore"]
     for row in rows:
         assert row["ratio"] > 0
-        assert 0 < row["busy_share"] <= 1
+        assert 0 <= row["busy_share"] <= 1  # rounded, as the next one
         assert row["seconds_by_stage"].keys() == set(whole_job.STAGES)
-        assert row["cores"] > 0
+        assert row["cores"] >= 0
         assert row["peak_mb"] > 0
 
 

@@ -187,9 +187,15 @@ def is_running(process: psutil.Process) -> bool:
     return False
 
 
-def ray_logs(environment: dict[str, str]) -> list[Path]:
-    """Return every file that Ray wrote for commands of this environment."""
-    return [path for path in Path(environment["RAY_TMPDIR"]).rglob("*") if path.is_file() and not path.is_symlink()]
+def ray_logs(environment: dict[str, str]) -> dict[str, bytes]:
+    """Return what Ray wrote for commands of this environment, file by file; of what still runs, files come and go."""
+    found = {}
+    for folder, _, names in os.walk(environment["RAY_TMPDIR"]):
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    found[str(path)] = path.read_bytes()
+    return found
 
 
 def _end(process: psutil.Process) -> None:

@@ -55,6 +55,8 @@ class Soak:
     faults: list[str] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
     driver: Running | None = None
+    waiting: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
+    """What is still to strike, each once so many shards are committed."""
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -104,7 +106,10 @@ class Soak:
         """Let the credentials expire, until the driver has ended."""
         self.expired.set()
 
-    def _choose(self, _method: str, _path: str) -> Fault | None:
+    def _choose(self, method: str, path: str) -> Fault | None:
+        if method == "PUT" and "/commits/" in path:
+            while self._is_due():  # or a job that is quick might be done before it strikes
+                time.sleep(0.05)
         if self.expired.is_set():
             return Fault.EXPIRED
         if self.harm.acquire(blocking=False) and self.network.random() < 0.5:
@@ -113,7 +118,8 @@ class Soak:
 
     def run(self, command: tuple[object, ...], shards: int, count: int, end: float) -> None:
         """Give the command until it ends with 0, while ``count`` faults strike, one every few shards."""
-        kinds = [self.chance.choice(self.kinds()) for _ in range(count)]
+        kinds = (self.chance.choice(self.kinds()) for _ in range(count))
+        self.waiting = [(number * shards // (count + 1), kind) for number, kind in enumerate(kinds, start=1)]
         begun = time.monotonic()
         while not self.statuses or self.statuses[-1] != 0:
             assert time.monotonic() < end, f"out of time with {self.statuses}, {self._commits()} of {shards} shards"
@@ -121,8 +127,8 @@ class Soak:
                 while (status := self.driver.poll()) is None:
                     time.sleep(0.2)
                     assert time.monotonic() < end, f"out of time:\n{self.driver.err[-3000:]}"
-                    if kinds and self._commits() >= (count - len(kinds) + 1) * shards // (count + 1):
-                        fault = kinds.pop(0)
+                    if self._is_due():
+                        _, fault = self.waiting.pop(0)
                         self.faults.append(fault.__name__)
                         self.say(f"{time.monotonic() - begun:6.1f} s  {self._commits():4d} shards  {fault.__name__}")
                         fault()
@@ -133,6 +139,9 @@ class Soak:
                 assert status in (0, 1, 3, -9), self.driver.err[-3000:]
             self.statuses.append(None if status == -9 else status)
             self.expired.clear()
+
+    def _is_due(self) -> bool:
+        return bool(self.waiting) and self._commits() >= self.waiting[0][0]
 
     def _commits(self) -> int:
         found = self.server.client.list_objects_v2(Bucket=BUCKET, Prefix="archive/commits/")

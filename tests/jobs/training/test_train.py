@@ -38,7 +38,7 @@ width = 8
 """
 CONFIG = TrainingConfig(steps=12, batch=2, lattice=32, warmup=1, kept=0.3, network=workshop.TINY)
 
-STEPS = 30
+STEPS = 40
 """Of a run that is killed in the middle; all of them take a few seconds."""
 
 

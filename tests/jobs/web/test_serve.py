@@ -68,7 +68,7 @@ def test_it_serves_several_archives(running: tuple[str, Running], right: Expecte
     for path, data in list(right.images.items())[:5]:
         assert get(base + path) == data
         assert get(base + path.replace("/archive/", "/twin/", 1)) == data
-    assert len(replicas_of(psutil.Process(command.pid))) == 2
+    command.until(lambda: len(replicas_of(psutil.Process(command.pid))) == 2)
 
 
 @pytest.mark.ray

@@ -60,8 +60,8 @@ class Night:
     strangers: list[Running]
     """Commands without the cluster's token: one that joins, one that asks the dashboard."""
     token: str
-    told: list[Path]
-    """Files that Ray wrote, and what the commands printed."""
+    told: dict[str, bytes]
+    """What Ray wrote, by file, and what the commands printed."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
                 again=again,
                 strangers=[joining, asking],
                 token=cluster.token,
-                told=[details, *ray_logs(environment), *folder.glob("*/*.txt"), *folder.glob("cluster/*/*.txt")],
+                told=ray_logs(environment) | {str(path): path.read_bytes() for path in (details, *folder.rglob("*.txt"))},
             )
 
 
@@ -193,7 +193,7 @@ def test_the_morning_is_told_what_happened(night: Night) -> None:
     assert report["totals"]["originals"] == len(originals)
     assert sum(report["kept_by_reason"].values()) == len(originals) + report["kept_beside_lrs"]
     assert {"undecodable", "beyond-restoring"} <= report["kept_by_reason"].keys()
-    assert report["this_run"]["most_actors"] == 2
+    assert report["this_run"]["most_actors"] in (2, 3), "three where the third is up before the loss of the first is noticed"
     assert report["ray"]["submission"] == night.listed[0]["job"]
 
 
@@ -229,7 +229,7 @@ def test_metrics_are_on_rays_endpoint(night: Night) -> None:
 
 def test_no_secret_is_told(night: Night) -> None:
     """Protects credentials: what the nodes have in their environment is in no log, no metadata of Ray's, no archive."""
-    everywhere = [*night.told, *(path for path in night.archive.rglob("*") if path.is_file())]
     assert len(night.told) > 20
+    everywhere = night.told | {str(path): path.read_bytes() for path in night.archive.rglob("*") if path.is_file()}
     for secret in (SECRET, night.token):
-        assert not [path for path in everywhere if secret.encode() in path.read_bytes()]
+        assert not [path for path, data in everywhere.items() if secret.encode() in data]
