@@ -1,9 +1,9 @@
 """A source's bytes to a picture: upright RGB, alpha apart, metadata as found; one policy for modes and metadata.
 
-8-bit grey, RGB and palette pictures of one frame are all that their files hold, and so are 16-bit ones of grey and RGB in PNG
-and TIFF, which keep their depth. Of others the picture is what a viewer shows
-in 8-bit RGB, of the first frame, and says how its file is more (``beyond``). Colours are converted only where RGB has no
-numbers for them: else the numbers stay, and their profile travels beside them.
+8-bit grey, RGB and palette pictures of one frame are all that their files hold, and so are 16-bit ones of grey and RGB in PNG,
+TIFF, PPM and JPEG 2000, which keep their depth. Of others the picture is what a viewer shows in 8-bit RGB, of the first frame,
+and says how its file is more (``beyond``). Colours are converted only where RGB has no numbers for them: else the numbers
+stay, and their profile travels beside them.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         xmp = info.pop("xmp", None) if tiff else None
         exif = _tiff_exif(image) if tiff else None
         _scale_grey_key(image)
-        if deep is None or not tiff:
+        if deep is None or format_name == "PNG":
             image.load()
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
@@ -242,7 +242,7 @@ def _sample_bits(image: ImageFile.ImageFile, data: bytes) -> int:
     if image.format == "JPEG2000":
         return headers.jpeg2000_bits(data)
     raw_mode, *rest = _tile_arguments(image)
-    if image.format == "PPM":  # scales down whatever its largest value is
+    if image.format == "PPM" and rest:  # scales down whatever its largest value is
         return max([8, *(int(value).bit_length() for value in rest)])
     return 16 if _DEEP_RAW_MODE.match(str(raw_mode)) else 8
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 from pipeline.containers import avif, jpeg2000
+from pipeline.containers.boxes import boxes
+from pipeline.core.errors import UndecodableImage
 
 _SIZ = b"\xff\x4f\xff\x51"
 
@@ -19,18 +21,31 @@ def avif_bits(data: bytes) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def jpeg2000_bits(data: bytes) -> int:
-    """Return the most bits per component of a JPEG 2000 file; signed components, which 8 bits cannot hold, count as 16.
+def jpeg2000_frame(data: bytes) -> tuple[tuple[int, int], list[bytes]]:
+    """Return width and height of a JPEG 2000 codestream, and three bytes of each component: its bits less one, with 80 where
+    they are signed, and how many pixels stand for one of its samples, across and down.
 
-    Source: ISO/IEC 15444-1, A.5.1 (SIZ); 8 where it cannot be read.
+    Source: ISO/IEC 15444-1, A.5.1 (SIZ). Raises UndecodableImage where it cannot be read.
     """
-    start = data.find(_SIZ) + len(_SIZ)
+    start = next((body for kind, _, body, _ in boxes(data, 0, len(data)) if kind == b"jp2c"), 0)
     try:
-        (count,) = struct.unpack_from(">H", data, start + 36)
-        depths = [data[start + 38 + 3 * index] for index in range(count)]
-    except (struct.error, IndexError):
+        width, height, left, top = struct.unpack_from(">4I", data, start + 8)
+        (count,) = struct.unpack_from(">H", data, start + 40)
+    except struct.error:
+        count = 0
+    components = [data[at : at + 3] for at in range(start + 42, start + 42 + 3 * count, 3)]
+    if not count or not data.startswith(_SIZ, start) or len(components[-1]) < 3:
+        raise UndecodableImage("JPEG2000: its codestream has no size")
+    return (width - left, height - top), components
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Return the most bits per component of a JPEG 2000 file; signed components, which 8 bits cannot hold, count as 16."""
+    try:
+        _, components = jpeg2000_frame(data)
+    except UndecodableImage:
         return 8
-    return max((16 if depth & 0x80 else depth + 1 for depth in depths), default=8)
+    return max(16 if depth & 0x80 else depth + 1 for depth, _, _ in components)
 
 
 def icon_sizes(data: bytes) -> list[tuple[int, int]]:

@@ -113,9 +113,9 @@ def png(
     )
 
 
-def jpeg2000(pixels: NDArray[np.uint8], icc: bytes) -> bytes:
-    """Return a JP2 with a profile, put together by hand (ISO/IEC 15444-1, I.5.3.3): Pillow writes none."""
-    plain = saved(pixels, "JPEG2000")
+def jpeg2000(pixels: NDArray[Any], icc: bytes) -> bytes:
+    """Return a JP2 of 8 or 16 bits with a profile, put together by hand (ISO/IEC 15444-1, I.5.3.3): no library writes one."""
+    plain = bytes(imagecodecs.jpeg2k_encode(pixels, level=0))
     outer, inner = plain.index(b"jp2h") - 4, plain.index(b"colr") - 4
     old = int.from_bytes(plain[inner : inner + 4], "big")
     colr = (11 + len(icc)).to_bytes(4, "big") + b"colr\2\0\0" + icc
@@ -175,9 +175,11 @@ def unsupported() -> dict[str, bytes]:
             imagecodecs.tiff_encode(np.dstack((deep, deep[..., :1] + 40000)), photometric=2, extrasample=1)
         ),
         "16-bit TIFF of signed samples": bytes(imagecodecs.tiff_encode(deep[..., 0].astype(np.int16), photometric=1)),
-        "16-bit PPM": b"P6 7 6 65535\n" + rows.tobytes(),
-        "16-bit PGM": b"P5 7 6 65535\n" + rows[..., 0].tobytes(),
-        "16-bit JPEG 2000": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),
+        "10-bit PPM": b"P6 7 6 1023\n" + (rows >> 6).astype(">u2").tobytes(),
+        "10-bit PGM": b"P5 7 6 1023\n" + (rows[..., 0] >> 6).astype(">u2").tobytes(),
+        "PPM of 65,534 levels": b"P6 7 6 65534\n" + rows.tobytes(),
+        "12-bit JPEG 2000": bytes(imagecodecs.jpeg2k_encode(deep >> 4, level=0, bitspersample=12)),
+        "JPEG 2000 of signed samples": bytes(imagecodecs.jpeg2k_encode(deep.astype(np.int16), level=0)),
         "10-bit AVIF": bytes(imagecodecs.avif_encode((deep >> 6).astype(np.uint16), bitspersample=10)),
         "CMYK JPEG": saved(rgb.convert("CMYK"), "JPEG"),
         "CMYK TIFF": saved(rgb.convert("CMYK"), "TIFF"),

@@ -96,9 +96,30 @@ def _deep() -> dict[str, Rich]:
         "16-bit grey TIFF": Rich(
             data=saved(Image.fromarray(grey), "TIFF"), shown=threefold(base[..., 0]), why=None, format="TIFF"
         ),
-        "16-bit PPM": Rich(data=b"P6 " + head + many.astype(">u2").tobytes(), shown=base, why=beyond, format="PPM"),
-        "16-bit JPEG 2000": Rich(
-            data=bytes(imagecodecs.jpeg2k_encode(many, level=0)), shown=base, why=beyond, format="JPEG2000"
+        "16-bit PPM": Rich(data=b"P6 " + head + many.astype(">u2").tobytes(), shown=base, why=None, format="PPM"),
+        "16-bit grey PGM": Rich(
+            data=b"P5 " + head + grey.astype(">u2").tobytes(), shown=threefold(base[..., 0]), why=None, format="PPM"
+        ),
+        "10-bit PPM": Rich(
+            data=b"P6 %d %d 1023\n" % (WIDTH, HEIGHT) + ten.astype(">u2").tobytes(),
+            shown=base,
+            why="10 bits per channel",
+            format="PPM",
+        ),
+        "16-bit RGB JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(many, level=0)), shown=base, why=None, format="JPEG2000"
+        ),
+        "16-bit grey JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(grey, level=0)), shown=threefold(base[..., 0]), why=None, format="JPEG2000"
+        ),
+        "16-bit RGBA JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(np.dstack((many, alpha)), level=0)), shown=base, why=None, format="JPEG2000"
+        ),
+        "12-bit JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(many >> 4, level=0, bitspersample=12)),
+            shown=base,
+            why="12 bits per channel",
+            format="JPEG2000",
         ),
         "10-bit AVIF": Rich(
             data=bytes(imagecodecs.avif_encode(ten, level=95, speed=9, bitspersample=10)),
