@@ -213,8 +213,11 @@ def jpeg2000_samples(data: bytes, pixel_limit: int) -> NDArray[Any]:
 
 
 def _rare_jpeg2000(data: bytes, kind: str, pixel_limit: int) -> Unusual:
-    samples = jpeg2000_samples(data, pixel_limit)
-    image = Image.fromarray(of_samples(samples, bits=headers.jpeg2000_bits(data)))
+    depths = headers.palette_depths(data)
+    bits = depths[0] if depths else headers.jpeg2000_bits(data)
+    if depths and not (set(depths) == {bits} and 0 < bits <= 16 and len(depths) <= 4):
+        raise UnsupportedImage(f"{kind}, of {len(depths)} channels of {max(depths)} bits")
+    image = Image.fromarray(of_samples(jpeg2000_samples(data, pixel_limit), bits=bits))
     return Unusual(image=image, format="JPEG2000", beyond=kind, icc=headers.jpeg2000_profile(data))
 
 

@@ -51,8 +51,8 @@ def files() -> dict[str, bytes]:
         "alpha.jp2": np.dstack((photograph, alpha)),
         "grey alpha.jp2": np.dstack((grey, alpha[..., 0])),
         "grey.pgm": grey,
-        "photo.jp2": photograph,
-        "photo.ppm": photograph,
+        "colour.jp2": photograph,
+        "colour.ppm": photograph,
         "sky.jp2": sky(65, 191),
         "sky.ppm": sky(65, 191),
     }
