@@ -148,10 +148,12 @@ def test_what_stands_beside_the_pixels_is_written_and_read(format: str, mode: st
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (400, 331)])
 def test_any_size_is_written(size: tuple[int, int]) -> None:
-    """Protects strips: one pixel, one row, and more rows than a strip has."""
+    """Protects strips: one pixel, one row, and more rows than a strip has; and restores that are to be the same each time."""
     wanted = picture("RGB", size=size)
     for format in JUDGES:
-        assert np.array_equal(decoded(writing.encode(wanted, format=format, quality=1)).pixels, wanted.pixels)
+        data = writing.encode(wanted, format=format, quality=1)
+        assert np.array_equal(decoded(data).pixels, wanted.pixels)
+        assert writing.encode(wanted, format=format, quality=1) == data
 
 
 def test_parts_are_carried_into_a_file_of_the_same_format() -> None:
