@@ -5,6 +5,7 @@ Source: ISO/IEC 15444-1, Annexes A and I.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from pipeline.containers.boxes import boxes
@@ -60,6 +61,15 @@ def _codestream(data: bytes, start: int, body: int, end: int) -> Iterator[Part]:
     stop = _end_of_tiles(data, position, end)
     yield Part("jp2c", start, stop, Fate.UNDERSTOOD)
     yield from behind(data[:end], stop, Fate.LOST)
+
+
+def with_alpha(data: bytes) -> bytes:
+    """Return a newly written JP2 file that says of its last channel that it is alpha (I.5.3.6)."""
+    start, body, end = next((start, body, end) for kind, start, body, end in boxes(data, 0, len(data)) if kind == b"jp2h")
+    count = next(int.from_bytes(data[at + 8 : at + 10], "big") for kind, _, at, _ in boxes(data, body, end) if kind == b"ihdr")
+    channels = [(number, 0, number + 1) for number in range(count - 1)] + [(count - 1, 1, 0)]
+    told = struct.pack(f">I4sH{3 * count}H", 10 + 6 * count, b"cdef", count, *(each for one in channels for each in one))
+    return data[:start] + struct.pack(">I", end - start + len(told)) + data[start + 4 : end] + told + data[end:]
 
 
 def _end_of_tiles(data: bytes, position: int, end: int) -> int:

@@ -1,9 +1,9 @@
 """A source's bytes to a picture: upright RGB, alpha apart, metadata as found; one policy for modes and metadata.
 
-8-bit grey, RGB and palette pictures of one frame are all that their files hold, and so are 16-bit ones of grey and RGB in PNG
-and TIFF, which keep their depth. Of others the picture is what a viewer shows
-in 8-bit RGB, of the first frame, and says how its file is more (``beyond``). Colours are converted only where RGB has no
-numbers for them: else the numbers stay, and their profile travels beside them.
+8-bit grey, RGB and palette pictures of one frame are all that their files hold, and so are 16-bit ones of grey and RGB in PNG,
+TIFF, PPM and JPEG 2000, which keep their depth. Of others the picture is what a viewer shows in 8-bit RGB, of the first frame,
+and says how its file is more (``beyond``). Colours are converted only where RGB has no numbers for them: else the numbers
+stay, and their profile travels beside them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _DEEP_RAW_MODE = re.compile(r"(I|L|LA|RGB[AXa]?|CMYK);16")  # but "BGR;16" is 5,
 _SIGNED = 2  # of SampleFormat
 _DEEP_ELSEWHERE = {"TIFF", "JPEG2000"}  # Pillow mixes up the planes of deep TIFFs, and lets deep JPEG 2000 overflow
 _SIXTEEN_BITS = "it has 16 bits per channel"
+_PALETTE, _CROPPED = "it is JPEG 2000 with a palette", "its container crops or stretches it"
 _PSD, _PLAIN_PSDS = b"8BPS", {1, 2, 3}  # grey, indexed, RGB
 _WORDS = {
     "frames": r"frames|pictures",
@@ -130,7 +131,8 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         beyond = _beyond(image, data, frames := _frames(image))
         deep = samples_of(image, data, pixel_limit) if beyond == _SIXTEEN_BITS else None
         beyond = None if deep is not None else beyond
-        if beyond and (beyond == SIGNED or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)):
+        elsewhere = beyond in (SIGNED, _PALETTE) or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)
+        if beyond and elsewhere:
             return replace(_unusual(data, beyond, pixel_limit), frames=frames)
         mode = image.mode if deep is None else MODES[deep.shape[2]]
         format_name, info = image.format or "", image.info
@@ -139,7 +141,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         xmp = info.pop("xmp", None) if tiff else None
         exif = _tiff_exif(image) if tiff else None
         _scale_grey_key(image)
-        if deep is None or not tiff:
+        if deep is None or format_name == "PNG":
             image.load()
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
@@ -151,7 +153,8 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         if deep is not None:
             pixels, alpha = unpacked(deep, orientation)
         else:
-            plain, icc = shown(image, icc)
+            whole = beyond != _CROPPED
+            plain, icc = shown(image if whole else image.crop(headers.clean_aperture(data, image.size)), icc)
             pixels, alpha = _unpack(plain, 1 if turned else orientation)
     found = account(data, format_name)
     read = {"profile": icc, "exif": exif, "xmp": xmp}
@@ -209,14 +212,11 @@ def _is_grey_throughout(pixels: Pixels) -> bool:
 
 
 def _beyond(image: ImageFile.ImageFile, data: bytes, frames: int) -> str | None:
-    """Return how a file, of ``frames`` frames, is more than one picture of 8-bit grey or RGB; None where it is not.
-
-    Raises UnsupportedImage for what Pillow would decode to other colours than it has, in silence.
-    """
-    if image.format == "JPEG2000" and headers.has_palette(data):
-        raise UnsupportedImage("it is JPEG 2000 with a palette")
+    """Return how a file, of ``frames`` frames, is more than one picture of 8-bit grey or RGB; None where it is not."""
+    if image.format == "JPEG2000" and headers.palette_depths(data):
+        return _PALETTE
     if image.format == "AVIF" and headers.is_cropped(data):
-        raise UnsupportedImage("its container crops or stretches it")
+        return _CROPPED
     if frames > 1:
         return f"it holds {frames} frames or pictures"
     bits = _sample_bits(image, data)
@@ -242,7 +242,7 @@ def _sample_bits(image: ImageFile.ImageFile, data: bytes) -> int:
     if image.format == "JPEG2000":
         return headers.jpeg2000_bits(data)
     raw_mode, *rest = _tile_arguments(image)
-    if image.format == "PPM":  # scales down whatever its largest value is
+    if image.format == "PPM" and rest:  # scales down whatever its largest value is
         return max([8, *(int(value).bit_length() for value in rest)])
     return 16 if _DEEP_RAW_MODE.match(str(raw_mode)) else 8
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 from pipeline.containers import avif, jpeg2000
+from pipeline.containers.boxes import boxes
+from pipeline.core.errors import UndecodableImage, UnsupportedImage
 
 _SIZ = b"\xff\x4f\xff\x51"
 
@@ -19,18 +22,31 @@ def avif_bits(data: bytes) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def jpeg2000_bits(data: bytes) -> int:
-    """Return the most bits per component of a JPEG 2000 file; signed components, which 8 bits cannot hold, count as 16.
+def jpeg2000_frame(data: bytes) -> tuple[tuple[int, int], list[bytes]]:
+    """Return width and height of a JPEG 2000 codestream, and three bytes of each component: its bits less one, with 80 where
+    they are signed, and how many pixels stand for one of its samples, across and down.
 
-    Source: ISO/IEC 15444-1, A.5.1 (SIZ); 8 where it cannot be read.
+    Source: ISO/IEC 15444-1, A.5.1 (SIZ). Raises UndecodableImage where it cannot be read.
     """
-    start = data.find(_SIZ) + len(_SIZ)
+    start = next((body for kind, _, body, _ in boxes(data, 0, len(data)) if kind == b"jp2c"), 0)
     try:
-        (count,) = struct.unpack_from(">H", data, start + 36)
-        depths = [data[start + 38 + 3 * index] for index in range(count)]
-    except (struct.error, IndexError):
+        width, height, left, top = struct.unpack_from(">4I", data, start + 8)
+        (count,) = struct.unpack_from(">H", data, start + 40)
+    except struct.error:
+        count = 0
+    components = [data[at : at + 3] for at in range(start + 42, start + 42 + 3 * count, 3)]
+    if not count or not data.startswith(_SIZ, start) or len(components[-1]) < 3:
+        raise UndecodableImage("JPEG2000: its codestream has no size")
+    return (width - left, height - top), components
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Return the most bits per component of a JPEG 2000 file; signed components, which 8 bits cannot hold, count as 16."""
+    try:
+        _, components = jpeg2000_frame(data)
+    except UndecodableImage:
         return 8
-    return max((16 if depth & 0x80 else depth + 1 for depth in depths), default=8)
+    return max(16 if depth & 0x80 else depth + 1 for depth, _, _ in components)
 
 
 def icon_sizes(data: bytes) -> list[tuple[int, int]]:
@@ -40,9 +56,14 @@ def icon_sizes(data: bytes) -> list[tuple[int, int]]:
     return [struct.unpack_from(">II", data, at + 16) for at in starts if data[at + 1 : at + 4] == b"PNG"]
 
 
-def has_palette(data: bytes) -> bool:
-    """Return whether a JPEG 2000 file looks its colours up, which Pillow gets wrong. Source: ISO/IEC 15444-1, I.5.3.4."""
-    return any(part.name == "pclr" for part in jpeg2000.walk(data))
+def palette_depths(data: bytes) -> list[int]:
+    """Return the bits of each channel that a JPEG 2000 file looks up, 0 if signed; none where it has no palette.
+
+    Source: ISO/IEC 15444-1, I.5.3.4.
+    """
+    at = next((part.start + 8 for part in jpeg2000.walk(data) if part.name == "pclr"), len(data))
+    channels = data[at + 2 : at + 3]
+    return [0 if depth & 0x80 else depth + 1 for depth in data[at + 3 : at + 3 + (channels[0] if channels else 0)]]
 
 
 def is_cropped(data: bytes) -> bool:
@@ -51,6 +72,28 @@ def is_cropped(data: bytes) -> bool:
         kind == b"clap" or (kind == b"pasp" and data[body : body + 4] != data[body + 4 : end])
         for kind, body, end in avif.properties(data)
     )
+
+
+def clean_aperture(data: bytes, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of what an AVIF file shows of a picture that is stored in ``size``, width and height.
+
+    Source: ISO/IEC 14496-12, 12.1.4 (clap). Raises UnsupportedImage for a crop between pixels or beyond the picture, and where
+    pictures of the file have different ones.
+    """
+    found = {data[body:end] for kind, body, end in avif.properties(data) if kind == b"clap"}
+    if not found:
+        return 0, 0, *size
+    try:
+        (told,) = found
+        numbers = struct.unpack(">IIIIiIiI", told)
+        width, height, right, down = (Fraction(*numbers[at : at + 2]) for at in range(0, 8, 2))
+    except (ValueError, struct.error, ZeroDivisionError):
+        raise UnsupportedImage("its container crops it in no way that can be told") from None
+    left, top = (size[0] - width) / 2 + right, (size[1] - height) / 2 + down
+    box = left, top, left + width, top + height
+    if any(edge.denominator > 1 for edge in box) or not (0 <= left < box[2] <= size[0] and 0 <= top < box[3] <= size[1]):
+        raise UnsupportedImage("its container crops it beyond its edges, or between pixels")
+    return int(left), int(top), int(box[2]), int(box[3])
 
 
 def jpeg2000_profile(data: bytes) -> bytes | None:

@@ -38,6 +38,7 @@ _COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3, _SEPARATED: 4}
 _ASSOCIATED, _ALPHA = 1, 2
 _MOST_BITS = 8 * 64
 """Of all samples of a TIFF's pixel: what is decoded at once takes no more memory than that."""
+_MOST_COMPONENTS = _MOST_BITS // 32  # of a JPEG 2000, which are decoded to 32 bits each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +200,24 @@ def _stated_range(directory: Directory) -> tuple[float, float] | None:
     return (found[0], found[1]) if len(found) == 2 and found[0] < found[1] else None
 
 
-def _deep_jpeg2000(data: bytes, kind: str, pixel_limit: int) -> Unusual:
-    samples = codecs.decode_samples("jpeg2k", data)
-    _check((samples.shape[1], samples.shape[0]), pixel_limit)
-    image = Image.fromarray(of_samples(samples, bits=headers.jpeg2000_bits(data)))
+def jpeg2000_samples(data: bytes, pixel_limit: int) -> NDArray[Any]:
+    """Return the samples of a JPEG 2000, (H, W) or (H, W, C), in the colours that its file has; raises what ``decode`` does."""
+    size, components = headers.jpeg2000_frame(data)
+    _check(size, pixel_limit)
+    if len(components) > _MOST_COMPONENTS:
+        raise UnsupportedImage(f"it is JPEG 2000 of {len(components)} components")
+    if headers.jpeg2000_profile(data):  # which would be applied: so it is called a number that stands for no colours
+        method = data.find(b"colr") + 4
+        data = data[:method] + b"\1" + data[method + 1 :]
+    return codecs.decode_samples("jpeg2k", data)
+
+
+def _rare_jpeg2000(data: bytes, kind: str, pixel_limit: int) -> Unusual:
+    depths = headers.palette_depths(data)
+    bits = depths[0] if depths else headers.jpeg2000_bits(data)
+    if depths and not (set(depths) == {bits} and 0 < bits <= 16 and len(depths) <= 4):
+        raise UnsupportedImage(f"{kind}, of {len(depths)} channels of {max(depths)} bits")
+    image = Image.fromarray(of_samples(jpeg2000_samples(data, pixel_limit), bits=bits))
     return Unusual(image=image, format="JPEG2000", beyond=kind, icc=headers.jpeg2000_profile(data))
 
 
@@ -224,7 +239,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str, int], Unusu
     (lambda data: data.startswith(_JPEG), _rare_jpeg),
     (lambda data: data.startswith(SIGNATURES), _rare_tiff),
     (lambda data: data.startswith(_PNG), _rare_png),
-    (lambda data: data.startswith(_JPEG2000), _deep_jpeg2000),
+    (lambda data: data.startswith(_JPEG2000), _rare_jpeg2000),
     (lambda data: data.startswith(_PSD), _layered),
 )
 

@@ -1,4 +1,4 @@
-"""JPEG XL of pictures and of JPEG files, PNG of 16 bits, and Zstandard; the only importer of imagecodecs.
+"""JPEG XL of pictures and of JPEG files, PNG and JPEG 2000 of 16 bits, and Zstandard; the only importer of imagecodecs.
 
 One thread per call, because many calls run side by side; the GIL is released inside. A colour profile cannot be embedded:
 the library offers no way to, so what is written declares sRGB (or a grey of sRGB's gamma).
@@ -115,6 +115,15 @@ def encode_png(samples: Pixels) -> bytes:
         return bytes(_library().png_encode(np.array(samples, order="C"), level=PNG_LEVEL))
     except _REFUSALS as error:
         raise UnwritableImage("PNG", _sentence(error)) from error
+
+
+def encode_jpeg2000(samples: Pixels) -> bytes:
+    """Return a JP2 file of samples as ``encode_png`` takes them, coded without loss; raises UnwritableImage."""
+    try:
+        coded = _library().jpeg2k_encode(np.ascontiguousarray(samples), level=0, reversible=True, planar=False, numthreads=1)
+    except _REFUSALS as error:
+        raise UnwritableImage("JPEG2000", _sentence(error)) from error
+    return bytes(coded)
 
 
 def decode_samples(codec: str, data: bytes) -> NDArray[Any]:

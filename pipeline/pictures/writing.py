@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from pipeline.containers import png, tiff
+from pipeline.containers import jpeg2000, plain, png, tiff
 from pipeline.containers.account import put_back
 from pipeline.core.errors import UnwritableImage
 from pipeline.core.records import Pixels
@@ -53,7 +53,7 @@ _WRITERS = {
     "TGA": _Writer(extension="tga", modes=("L", "LA", "RGB", "RGBA"), metadata=False, options={}),
 }
 
-_DEEP = {"PNG", "TIFF"}
+_DEEP = {"PNG", "TIFF", "JPEG2000", "PPM"}
 """The formats that are written with 16 bits a channel as well."""
 
 _ALIASES = {"JPG": "JPEG", "MPO": "JPEG"}
@@ -89,8 +89,8 @@ def names_format(extension: str, format: str) -> bool:
 def encode(picture: Picture, *, format: str, quality: int) -> bytes:
     """Return a file of ``picture`` in a writable format.
 
-    ``quality``, 1 to 100, is for JPEG (at 4:4:4), WebP (100 is lossless) and AVIF. PNG and TIFF have the picture's depth, the
-    others 8 bits a channel.
+    ``quality``, 1 to 100, is for JPEG (at 4:4:4), WebP (100 is lossless) and AVIF. PNG, TIFF, JPEG 2000 and PPM have the
+    picture's depth, the others 8 bits a channel.
     EXIF is written with its orientation tag, and the pixels turned to suit it; ICC, XMP and alpha where the format holds them.
     A format without EXIF gets upright pixels. In the source's own format the parts that were carried are put back, and what
     was coded without loss is so again; in others colours that were told in another way are told by a profile. Raises
@@ -130,7 +130,12 @@ def lacking(picture: Picture, format: str) -> tuple[str, ...]:
 
 
 def _saved_deep(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
-    """Return a PNG or TIFF of 16 bits: of Pillow, which writes few of them, it has everything but the samples."""
+    """Return a file of 16 bits: of Pillow, which writes few of them, it has what stands beside the samples."""
+    if format == "PPM":
+        return plain.pnm(array)
+    if format == "JPEG2000":
+        coded = codecs.encode_jpeg2000(array)
+        return jpeg2000.with_alpha(coded) if array.ndim == 3 and array.shape[2] % 2 == 0 else coded
     shell = saved(format, in_8_bits(array[:1, :1]), options)
     if format == "PNG":
         return png.with_samples_of(shell, codecs.encode_png(array))

@@ -47,7 +47,21 @@ def files() -> dict[str, bytes]:
     noise = np.random.default_rng(1).integers(0, 65536, (40, 51, 3)).astype(np.uint16)
     plain = decoded(codecs.encode_png(photograph))
     turned = replace(plain, orientation=6, exif=pictures.exif(6), icc=pictures.srgb_profile(), xmp=b"<x:xmpmeta/>")
+    others = {
+        "alpha.jp2": np.dstack((photograph, alpha)),
+        "grey alpha.jp2": np.dstack((grey, alpha[..., 0])),
+        "grey.pgm": grey,
+        "colour.jp2": photograph,
+        "colour.ppm": photograph,
+        "sky.jp2": sky(65, 191),
+        "sky.ppm": sky(65, 191),
+    }
+    formats = {"jp2": "JPEG2000", "pgm": "PPM", "ppm": "PPM"}
     return {
+        **{
+            key: writing.encode(decoded(codecs.encode_png(samples)), format=formats[key.partition(".")[2]], quality=1)
+            for key, samples in others.items()
+        },
         "alpha.png": codecs.encode_png(np.dstack((photograph, alpha))),
         "grey alpha.png": codecs.encode_png(np.dstack((grey, alpha[..., 0]))),
         "grey.png": codecs.encode_png(grey),
@@ -115,7 +129,7 @@ def test_a_floor_above_8_bits_leaves_no_bands(folder: Path) -> None:
     """Protects smooth gradients: a restore has hundreds of values where 8 bits have twenty, and climbs with its source."""
     back = workshop.back(archived(folder, Tier.FLOOR, HIGH), folder / "smooth")
     wanted = sky(65, 191)
-    for key in ("sky.png", "sky.tif"):
+    for key in ("sky.png", "sky.tif", "sky.ppm", "sky.jp2"):
         found = decoded(back[key]).pixels
         for channel in range(3):
             assert len(np.unique(found[32, :, channel])) > 4 * len(np.unique(in_8_bits(wanted)[32, :, channel]))

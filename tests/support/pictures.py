@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
+from pipeline.containers import avif
 from pipeline.decoders import decoding
 from pipeline.pictures.picture import Picture
 
@@ -113,14 +115,44 @@ def png(
     )
 
 
-def jpeg2000(pixels: NDArray[np.uint8], icc: bytes) -> bytes:
-    """Return a JP2 with a profile, put together by hand (ISO/IEC 15444-1, I.5.3.3): Pillow writes none."""
-    plain = saved(pixels, "JPEG2000")
+def jpeg2000(pixels: NDArray[Any], icc: bytes) -> bytes:
+    """Return a JP2 of 8 or 16 bits with a profile, put together by hand (ISO/IEC 15444-1, I.5.3.3): no library writes one."""
+    plain = bytes(imagecodecs.jpeg2k_encode(pixels, level=0))
     outer, inner = plain.index(b"jp2h") - 4, plain.index(b"colr") - 4
     old = int.from_bytes(plain[inner : inner + 4], "big")
     colr = (11 + len(icc)).to_bytes(4, "big") + b"colr\2\0\0" + icc
     size = int.from_bytes(plain[outer : outer + 4], "big") - old + len(colr)
     return plain[:outer] + size.to_bytes(4, "big") + plain[outer + 4 : inner] + colr + plain[inner + old :]
+
+
+def paletted_jpeg2000(indices: NDArray[np.uint8], palette: NDArray[Any], *, bits: int = 8, alpha: bool = False) -> bytes:
+    """Return a JP2 that looks its colours up in a palette (entries, channels), put together by hand (I.5.3.4 to I.5.3.6)."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    (height, width), (entries, channels) = indices.shape, palette.shape
+    told = [(each, 0, each + 1) for each in range(channels - alpha)] + [(channels - 1, 1, 0)] * alpha
+    header = (
+        box(b"ihdr", struct.pack(">IIHBBBB", height, width, 1, 7, 7, 0, 0)),
+        box(b"colr", struct.pack(">BBBI", 1, 0, 0, 16)),
+        box(b"pclr", struct.pack(">HB", entries, channels) + bytes([bits - 1] * channels) + palette.tobytes()),
+        box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, channel) for channel in range(channels))),
+        box(b"cdef", struct.pack(f">H{3 * channels}H", channels, *(each for one in told for each in one))),
+    )
+    stream = bytes(imagecodecs.jpeg2k_encode(indices, level=0, codecformat="J2K"))
+    start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    return start + box(b"jp2h", b"".join(header)) + box(b"jp2c", stream)
+
+
+def with_property(save: Callable[[bytes], bytes], kind: bytes, body: bytes) -> bytes:
+    """Return an AVIF or HEIC with a property of its picture, put where ``save`` has put a profile of as many bytes."""
+    profile = b"colrprof" + bytes(len(body) - 4)
+    data = save(profile[8:])
+    place = [data[start : start + 4] == b"prof" for _, start, _ in avif.properties(data)].index(True) + 1
+    at = data.index(b"ipma") + 14  # behind version, count, and the item's number: so many properties it has
+    told = bytes(place | 0x80 if each & 0x7F == place else each for each in data[at + 1 : at + 1 + data[at]])  # to be heeded
+    return (data[: at + 1] + told + data[at + 1 + data[at] :]).replace(profile, kind + body)
 
 
 def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
@@ -175,9 +207,11 @@ def unsupported() -> dict[str, bytes]:
             imagecodecs.tiff_encode(np.dstack((deep, deep[..., :1] + 40000)), photometric=2, extrasample=1)
         ),
         "16-bit TIFF of signed samples": bytes(imagecodecs.tiff_encode(deep[..., 0].astype(np.int16), photometric=1)),
-        "16-bit PPM": b"P6 7 6 65535\n" + rows.tobytes(),
-        "16-bit PGM": b"P5 7 6 65535\n" + rows[..., 0].tobytes(),
-        "16-bit JPEG 2000": bytes(imagecodecs.jpeg2k_encode(deep, level=0)),
+        "10-bit PPM": b"P6 7 6 1023\n" + (rows >> 6).astype(">u2").tobytes(),
+        "10-bit PGM": b"P5 7 6 1023\n" + (rows[..., 0] >> 6).astype(">u2").tobytes(),
+        "PPM of 65,534 levels": b"P6 7 6 65534\n" + rows.tobytes(),
+        "12-bit JPEG 2000": bytes(imagecodecs.jpeg2k_encode(deep >> 4, level=0, bitspersample=12)),
+        "JPEG 2000 of signed samples": bytes(imagecodecs.jpeg2k_encode(deep.astype(np.int16), level=0)),
         "10-bit AVIF": bytes(imagecodecs.avif_encode((deep >> 6).astype(np.uint16), bitspersample=10)),
         "CMYK JPEG": saved(rgb.convert("CMYK"), "JPEG"),
         "CMYK TIFF": saved(rgb.convert("CMYK"), "TIFF"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -96,9 +96,30 @@ def _deep() -> dict[str, Rich]:
         "16-bit grey TIFF": Rich(
             data=saved(Image.fromarray(grey), "TIFF"), shown=threefold(base[..., 0]), why=None, format="TIFF"
         ),
-        "16-bit PPM": Rich(data=b"P6 " + head + many.astype(">u2").tobytes(), shown=base, why=beyond, format="PPM"),
-        "16-bit JPEG 2000": Rich(
-            data=bytes(imagecodecs.jpeg2k_encode(many, level=0)), shown=base, why=beyond, format="JPEG2000"
+        "16-bit PPM": Rich(data=b"P6 " + head + many.astype(">u2").tobytes(), shown=base, why=None, format="PPM"),
+        "16-bit grey PGM": Rich(
+            data=b"P5 " + head + grey.astype(">u2").tobytes(), shown=threefold(base[..., 0]), why=None, format="PPM"
+        ),
+        "10-bit PPM": Rich(
+            data=b"P6 %d %d 1023\n" % (WIDTH, HEIGHT) + ten.astype(">u2").tobytes(),
+            shown=base,
+            why="10 bits per channel",
+            format="PPM",
+        ),
+        "16-bit RGB JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(many, level=0)), shown=base, why=None, format="JPEG2000"
+        ),
+        "16-bit grey JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(grey, level=0)), shown=threefold(base[..., 0]), why=None, format="JPEG2000"
+        ),
+        "16-bit RGBA JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(np.dstack((many, alpha)), level=0)), shown=base, why=None, format="JPEG2000"
+        ),
+        "12-bit JPEG 2000": Rich(
+            data=bytes(imagecodecs.jpeg2k_encode(many >> 4, level=0, bitspersample=12)),
+            shown=base,
+            why="12 bits per channel",
+            format="JPEG2000",
         ),
         "10-bit AVIF": Rich(
             data=bytes(imagecodecs.avif_encode(ten, level=95, speed=9, bitspersample=10)),
@@ -226,8 +247,21 @@ def _layered() -> dict[str, Rich]:
 def _rare() -> dict[str, Rich]:
     base = rgb()
     twelve = bytes(imagecodecs.jpeg8_encode((deep(base) >> 4).astype(np.uint16), level=95, bitspersample=12))
+    few = Image.fromarray(base).quantize(64, dither=Image.Dither.NONE)
+    palette = np.frombuffer(bytes(few.getpalette() or b""), np.uint8).reshape(-1, 3)
+    high = partial(saved, base, "AVIF", quality=95)
+    cut = pictures.with_property(lambda icc: high(icc_profile=icc), b"clap", struct.pack(">8i", 160, 1, 100, 1, -4, 1, 10, 1))
+    wide = pictures.with_property(lambda icc: high(icc_profile=icc), b"pasp", struct.pack(">II", 4, 3))
     return {
         "12-bit JPEG": Rich(data=twelve, shown=base, why="12 bits per channel", format="JPEG"),
+        "JPEG 2000 with a palette": Rich(
+            data=pictures.paletted_jpeg2000(np.array(few), palette),
+            shown=np.array(few.convert("RGB")),
+            why="palette",
+            format="JPEG2000",
+        ),
+        "AVIF that is cropped": Rich(data=cut, shown=base[26:126, 6:166], why="crops", format="AVIF"),
+        "AVIF of oblong pixels": Rich(data=wide, shown=base, why="stretches", format="AVIF"),
     }
 
 

@@ -73,7 +73,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         samples = [bulky(f"{index:02d}.png", index)]
         if index == ODD:
             samples.append(workshop.Sample(key="damaged.png", data=b"no picture"))
-            samples.append(workshop.Sample(key="deep.png", data=unsupported()["16-bit PPM"]))
+            samples.append(workshop.Sample(key="deep.png", data=unsupported()["10-bit PPM"]))
         workshop.as_tar(folder / "source", samples, f"{index:02d}.tar")
     options = ("--scale", "2", "--weights", folder / "weights", "--cpus-per-actor", "1", "--window", "1")
     with home() as environment:

@@ -1,12 +1,16 @@
-"""PNG and TIFF of 16 bits a channel: read and written with every bit and all that stands beside the pixels."""
+"""Files of 16 bits a channel: read and written with every bit and all that stands beside the pixels."""
 
 from __future__ import annotations
 
 import random
+import shutil
 import struct
+import subprocess
 import zlib
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import imagecodecs
 import numpy as np
@@ -75,11 +79,33 @@ def tiff_samples(data: bytes) -> NDArray[np.uint16]:
     return samples.reshape(*samples.shape[:2], -1)
 
 
-JUDGES = {"PNG": png_samples, "TIFF": tiff_samples}
+def pnm_samples(data: bytes) -> NDArray[np.uint16]:
+    """Return the samples (H, W, C) of a binary PGM or PPM of 16 bits (Netpbm, pgm(5)): no library of ours."""
+    kind, size, most, body = data.split(b"\n", 3)
+    assert most == b"65535"
+    width, height = map(int, size.split())
+    return np.frombuffer(body, ">u2").reshape(height, width, {b"P5": 1, b"P6": 3}[kind]).astype(np.uint16)
 
 
-@pytest.mark.parametrize("format", JUDGES)
-@pytest.mark.parametrize("mode", CHANNELS)
+def jpeg2000_samples(data: bytes) -> NDArray[np.uint16]:
+    """Return the samples (H, W, C) of a JPEG 2000, as opj_decompress reads them, or where it is missing its library."""
+    program = shutil.which("opj_decompress")
+    if program is None:
+        samples: NDArray[np.uint16] = np.asarray(imagecodecs.jpeg2k_decode(data))
+        return samples.reshape(*samples.shape[:2], -1)
+    with TemporaryDirectory() as folder:
+        source, found = Path(folder, "a.jp2"), Path(folder, "a.tif")
+        source.write_bytes(data)
+        subprocess.run([program, "-i", source, "-o", found], check=True, capture_output=True)
+        return tiff_samples(found.read_bytes())
+
+
+JUDGES = {"PNG": png_samples, "TIFF": tiff_samples, "PPM": pnm_samples, "JPEG2000": jpeg2000_samples}
+WITH_METADATA = ("PNG", "TIFF")
+WRITTEN = [(format, mode) for format in JUDGES for mode in CHANNELS if format != "PPM" or mode in ("L", "RGB")]
+
+
+@pytest.mark.parametrize(("format", "mode"), WRITTEN)
 def test_every_bit_is_written(format: str, mode: str) -> None:
     """Protects whoever opens a restored file with another program: its samples are the picture's, in as many channels."""
     wanted = picture(mode)
@@ -91,7 +117,18 @@ def test_every_bit_is_written(format: str, mode: str) -> None:
         assert np.array_equal(samples[..., -1], wanted.alpha)
 
 
-@pytest.mark.parametrize("format", JUDGES)
+@pytest.mark.parametrize(("format", "mode"), [each for each in WRITTEN if each[0] not in WITH_METADATA])
+def test_what_is_written_is_read(format: str, mode: str) -> None:
+    """Protects exact restores: a written file reads as the picture that it was, its alpha too, and lacks nothing."""
+    wanted = replace(picture(mode), format=format, icc=None, exif=None, xmp=None)
+    found = decoded(writing.encode(wanted, format=format, quality=1))
+    assert (found.bits, found.mode, found.format, found.grey) == (16, mode, format, wanted.grey)
+    assert (found.beyond, found.lost, found.parts) == (None, (), ())
+    assert np.array_equal(found.pixels, wanted.pixels)
+    assert np.array_equal(found.alpha, wanted.alpha) if wanted.alpha is not None else found.alpha is None
+
+
+@pytest.mark.parametrize("format", WITH_METADATA)
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("orientation", [1, 6, 7])
 def test_what_stands_beside_the_pixels_is_written_and_read(format: str, mode: str, orientation: int) -> None:
@@ -111,10 +148,12 @@ def test_what_stands_beside_the_pixels_is_written_and_read(format: str, mode: st
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (400, 331)])
 def test_any_size_is_written(size: tuple[int, int]) -> None:
-    """Protects strips: one pixel, one row, and more rows than a strip has."""
+    """Protects strips: one pixel, one row, and more rows than a strip has; and restores that are to be the same each time."""
     wanted = picture("RGB", size=size)
     for format in JUDGES:
-        assert np.array_equal(decoded(writing.encode(wanted, format=format, quality=1)).pixels, wanted.pixels)
+        data = writing.encode(wanted, format=format, quality=1)
+        assert np.array_equal(decoded(data).pixels, wanted.pixels)
+        assert writing.encode(wanted, format=format, quality=1) == data
 
 
 def test_parts_are_carried_into_a_file_of_the_same_format() -> None:
@@ -136,7 +175,40 @@ def test_parts_are_carried_into_a_file_of_the_same_format() -> None:
     assert np.array_equal(again.pixels[..., 0], plane)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "JPEG2000", "BMP", "PPM", "TGA"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_jpeg_2000_says_which_channel_is_alpha(mode: str) -> None:
+    """Protects cut-outs from viewers that take a channel for alpha only where it is called so (ISO/IEC 15444-1, I.5.3.6), as
+    an 8-bit file says it."""
+
+    def told(pixels: Pixels) -> bytes:
+        data = writing.encode(replace(picture(mode), pixels=pixels, alpha=pixels[..., 0]), format="JPEG2000", quality=1)
+        at = data.index(b"cdef") - 4
+        return data[at : at + int.from_bytes(data[at : at + 4], "big")]
+
+    assert told(picture(mode).pixels) == told(in_8_bits(picture(mode).pixels))
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_deep_jpeg_2000_codestream_is_read_as_one_of_8_bits_is(alpha: bool) -> None:
+    """Protects codestreams without boxes: their samples are read, and what is written again would lack their form."""
+    samples = deep(photo(24, 31, 4 if alpha else 3))
+    found = decoded(bytes(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="J2K")))
+    shallow = decoded(pictures.saved(in_8_bits(samples), "JPEG2000", no_jp2=True))
+    assert (found.bits, found.lost, found.beyond) == (16, shallow.lost, None)
+    assert found.lost == ("codestream",)
+    assert np.array_equal(found.pixels, samples[..., :3])
+    assert found.alpha is None if not alpha else np.array_equal(found.alpha, samples[..., 3])
+
+
+def test_a_deep_jpeg_2000_keeps_the_numbers_of_its_colours() -> None:
+    """Protects colours told by a profile: the numbers are the file's, and the profile travels beside them, as in 8 bits."""
+    samples, profile = deep(photo(24, 31)), pictures.swapped_profile()
+    found = decoded(pictures.jpeg2000(samples, profile))
+    assert (found.bits, found.icc, found.lost) == (16, profile, ("colours",))
+    assert np.array_equal(found.pixels, samples)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "BMP", "TGA"])
 def test_other_formats_have_8_bits_and_say_so(format: str) -> None:
     """Protects `--format`: what has no room for 16 bits gets the nearest 8, and lacks depth by name."""
     wanted = picture("RGB")
@@ -145,7 +217,7 @@ def test_other_formats_have_8_bits_and_say_so(format: str) -> None:
     assert "depth" in writing.lacking(wanted, format)
     if format not in ("JPEG", "AVIF"):
         assert np.array_equal(found.pixels, in_8_bits(wanted.pixels))
-    assert all("depth" not in writing.lacking(wanted, each) for each in ("png", "tiff"))
+    assert all("depth" not in writing.lacking(wanted, each) for each in JUDGES)
     assert "depth" not in writing.lacking(replace(wanted, pixels=in_8_bits(wanted.pixels)), format)
 
 
@@ -175,7 +247,8 @@ def test_samples_are_read_as_they_are_stored() -> None:
 @pytest.mark.parametrize("format", JUDGES)
 def test_damage_is_told_or_borne(format: str) -> None:
     """Protects workers from deep files that are cut off or harmed anywhere: a picture or an ImageError, never another error."""
-    data, rng = writing.encode(picture("RGBA"), format=format, quality=1), random.Random(1)
+    wanted = picture("RGB" if format == "PPM" else "RGBA")
+    data, rng = writing.encode(wanted, format=format, quality=1), random.Random(1)
     for harmed in (*(data[: len(data) * part // 20] for part in range(20)), *(pictures.harmed(data, rng) for _ in range(150))):
         try:
             found = decoded(harmed)
