@@ -37,6 +37,9 @@ _WRITERS: dict[str, Callable[[bytes, Sequence[Carried]], bytes]] = {
     "BMP": bmp.put_back,
 }
 
+_MOST_NAMES = 200
+"""Of the parts of a file, that can be told: what is lost is told by name, in sentences and in counts."""
+
 UNKNOWN = "unknown-parts"
 """The word for a file whose parts cannot be told."""
 
@@ -60,7 +63,7 @@ def account(data: bytes, format: str) -> Account:
         parts = list(islice(walk(data), MOST_PARTS + 1))
     except (struct.error, IndexError, ValueError, OverflowError):  # offsets that lead nowhere: a decoder may not need them
         return Account(lost=(UNKNOWN,))
-    if len(parts) > MOST_PARTS:
+    if len(parts) > MOST_PARTS or len({part.name for part in parts}) > _MOST_NAMES:
         return Account(lost=(UNKNOWN,))
     carried = [
         Carried(name=part.name, data=data[part.start : part.end] if part.data is None else part.data)

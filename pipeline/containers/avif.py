@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from pipeline.containers.boxes import boxes
-from pipeline.containers.items import IN_BOX, IN_FILE, Items, Span, first_item, gaps, items_of
-from pipeline.containers.parts import Fate, Part, behind, is_padding
+from pipeline.containers.items import IN_BOX, IN_FILE, Items, Span, effort_of, first_item, gaps, items_of
+from pipeline.containers.parts import Fate, Part, behind, is_padding, word
 from pipeline.core.records import Carried
 
 _MOST_BOXES = 1000  # of a file itself; a picture has five
@@ -53,7 +53,7 @@ def walk(data: bytes) -> Iterator[Part]:
             yield from _meta(data, body + 4, end, items)
         else:
             whole = start in own and (kind != b"mdat" or _is_used(data, body, end, extents))
-            yield Part(_word(kind), start, end, Fate.UNDERSTOOD if whole else Fate.LOST)
+            yield Part(word(kind), start, end, Fate.UNDERSTOOD if whole else Fate.LOST)
     yield from behind(data, stop, Fate.LOST)
 
 
@@ -66,6 +66,13 @@ def properties(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         place = found
     yield from ((kind, body, end) for kind, _, body, end in boxes(data, *place))
+
+
+def effort(data: bytes) -> tuple[int, int]:
+    """Return what ``items.effort_of`` does of an AVIF or HEIF file, and raise what it does."""
+    metas = [(body + 4, end) for kind, _, body, end in islice(boxes(data, 0, len(data)), _MOST_BOXES) if kind == b"meta"]
+    profiles = sum(end - body for kind, body, end in properties(data) if kind == b"colr")
+    return effort_of(data, *metas[0], profiles) if metas else (0, 0)
 
 
 def _is_filling(data: bytes, kind: bytes, body: int, end: int) -> bool:
@@ -88,14 +95,14 @@ def _meta(data: bytes, start: int, end: int, items: Items) -> Iterator[Part]:
             known = kind in _META or _is_filling(data, kind, body, stop)
             if kind == b"idat":
                 known = _is_used(data, body, stop, [(body + at, body + to) for at, to in items.extents.get(IN_BOX, [])])
-            yield Part(_word(kind), begin, stop, Fate.UNDERSTOOD if known else Fate.LOST)
+            yield Part(word(kind), begin, stop, Fate.UNDERSTOOD if known else Fate.LOST)
 
 
 def _items(data: bytes, begin: int, body: int, items: Items) -> Iterator[Part]:
     yield Part("iinf", begin, first_item(data, body), Fate.UNDERSTOOD)
     seen: set[bytes] = set()
     for number, (kind, start, end) in items.listed.items():
-        name, known = f"item-{_word(kind)}", kind in _ITEMS or (kind == b"mime" and b"application/rdf+xml" in data[start:end])
+        name, known = f"item-{word(kind)}", kind in _ITEMS or (kind == b"mime" and b"application/rdf+xml" in data[start:end])
         if kind in _PICTURES and number not in items.shown:
             name, known = "pictures", False
         elif kind in _SINGLE and known and kind in seen:
@@ -109,7 +116,7 @@ def _properties(data: bytes, begin: int, body: int, stop: int) -> Iterator[Part]
     for kind, start, inside, finish in boxes(data, body, stop):
         if kind != b"ipco":
             known = kind == b"ipma" or _is_filling(data, kind, inside, finish)
-            yield Part(_word(kind), start, finish, Fate.UNDERSTOOD if known else Fate.LOST)
+            yield Part(word(kind), start, finish, Fate.UNDERSTOOD if known else Fate.LOST)
             end = finish
             continue
         yield Part("iprp", begin, inside, Fate.UNDERSTOOD)
@@ -131,7 +138,7 @@ def _property(data: bytes, name: bytes, start: int, body: int, end: int) -> Part
         return Part("depth", start, end, Fate.LOST)
     profile = name == b"colr" and data[body : body + 4] in _PROFILES
     known = profile or name in _PROPERTIES or _is_filling(data, name, body, end)
-    return Part(_word(name), start, end, Fate.UNDERSTOOD if known else Fate.LOST)
+    return Part(word(name), start, end, Fate.UNDERSTOOD if known else Fate.LOST)
 
 
 def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
@@ -141,7 +148,3 @@ def put_back(data: bytes, carried: Sequence[Carried]) -> bytes:
         if part.name == "nclx" and at >= 0:
             data = data[: at + 8] + part.data[:4] + data[at + 12 :]
     return data
-
-
-def _word(kind: bytes) -> str:
-    return "".join(chr(each) if 33 <= each < 127 else "_" for each in kind)

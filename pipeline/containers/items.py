@@ -5,6 +5,7 @@ Source: ISO/IEC 14496-12, 8.11.3 (iloc), 8.11.4 (pitm), 8.11.6 (iinf), 8.11.12 (
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,7 +50,7 @@ class _Numbers:
 
 def items_of(data: bytes, start: int, end: int) -> Items:
     """Return the items that the content of a ``meta`` box tells of; raises ValueError where it is cut off or endless."""
-    found = {kind: (body, stop) for kind, _, body, stop in boxes(data, start, end)}
+    found = _boxes(data, start, end)
     listed = dict(islice(_listed(data, *found[b"iinf"]), MOST_PARTS + 1)) if b"iinf" in found else {}
     shown = _shown(data, found)
     extents: dict[int, list[Span]] = {}
@@ -58,6 +59,26 @@ def items_of(data: bytes, start: int, end: int) -> Items:
             if number in listed:
                 extents.setdefault(base, []).append((place, place + length if length else len(data)))
     return Items(listed=listed, shown=shown, extents=extents)
+
+
+def effort_of(data: bytes, start: int, end: int, profiles: int) -> tuple[int, int]:
+    """Return how many items a ``meta`` box has, and what a reader holds that gives each its metadata, and ``profiles`` bytes.
+
+    Raises ValueError where it is cut off or endless.
+    """
+    found = _boxes(data, start, end)
+    count = sum(1 for _ in boxes(data, first_item(data, found[b"iinf"][0]), found[b"iinf"][1])) if b"iinf" in found else 0
+    sizes = Counter[int]()
+    for number, _, _, length in _places(data, *found[b"iloc"]) if b"iloc" in found else ():
+        sizes[number] += min(length or len(data), len(data))
+    references = _references(data, *found[b"iref"]) if b"iref" in found else ()
+    described = sum(sizes[source] * len(targets) for kind, source, targets in references if kind == b"cdsc")
+    return count, count * profiles + described
+
+
+def _boxes(data: bytes, start: int, end: int) -> dict[bytes, Span]:
+    """Return where the content of each kind of box is, of several the first."""
+    return {kind: (body, stop) for kind, _, body, stop in reversed(list(boxes(data, start, end)))}
 
 
 def first_item(data: bytes, body: int) -> int:
@@ -81,19 +102,19 @@ def _shown(data: bytes, found: dict[bytes, Span]) -> set[int]:
     references = list(_references(data, *found[b"iref"])) if b"iref" in found else []
     for _ in range(_STEPS):
         for kind, source, targets in references:
-            if kind in (b"thmb", b"auxl") and targets & shown:
+            if kind in (b"thmb", b"auxl") and shown.intersection(targets):
                 shown.add(source)
             elif kind == b"dimg" and source in shown:
-                shown |= targets
+                shown.update(targets)
     return shown
 
 
-def _references(data: bytes, body: int, stop: int) -> Iterator[tuple[bytes, int, set[int]]]:
+def _references(data: bytes, body: int, stop: int) -> Iterator[tuple[bytes, int, list[int]]]:
     size = 2 if data[body] == 0 else 4
     for kind, _, inside, end in boxes(data, body + 4, stop):
         numbers = _Numbers(data, inside, end)
         source, count = numbers.take(size), numbers.take(2)
-        yield kind, source, {numbers.take(size) for _ in range(count)}
+        yield kind, source, [numbers.take(size) for _ in range(count)]
 
 
 def _places(data: bytes, body: int, stop: int) -> Iterator[tuple[int, int, int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from pipeline.containers import mpf
 from pipeline.containers.parts import MOST_PARTS, Fate, Part, behind, trailers
@@ -46,6 +47,15 @@ def walk(data: bytes) -> Iterator[Part]:
             held.clear()
             yield part
     yield from _with_index(data, held)
+
+
+def effort(data: bytes) -> tuple[int, int]:
+    """Return how many scans there are, and how many segments and fill bytes: decoders go through these one by one."""
+    scans = others = 0
+    for part in islice(_parts(data), MOST_PARTS + 1):
+        scans += part.name == "coding" and data[part.start + 1] == _SOS
+        others += part.end - part.start if part.name == "marker" else 1
+    return scans, others
 
 
 def _with_index(data: bytes, held: list[Part]) -> list[Part]:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 
 from pipeline.containers.boxes import boxes
-from pipeline.containers.parts import Fate, Part, behind
+from pipeline.containers.parts import Fate, Part, behind, word
 
 _UNDERSTOOD = {b"jP  ", b"ftyp", b"jp2h", b"jp2c", b"ihdr", b"bpcc", b"cdef", b"pclr", b"cmap"}
 _WRITTEN = {b"\0\0\0\x10", b"\0\0\0\x11"}  # sRGB and grey, which is all that a written file says of its colours
@@ -45,7 +45,7 @@ def _header(data: bytes, kind: bytes, start: int, body: int, end: int) -> Part:
 
 
 def _named(kind: bytes, start: int, end: int) -> Part:
-    return Part(kind.decode("latin-1").strip(), start, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
+    return Part(word(kind), start, end, Fate.UNDERSTOOD if kind in _UNDERSTOOD else Fate.LOST)
 
 
 def _codestream(data: bytes, start: int, body: int, end: int) -> Iterator[Part]:

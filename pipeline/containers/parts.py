@@ -49,3 +49,8 @@ def behind(data: bytes, start: int, fate: Fate) -> Iterable[Part]:
 def trailers(parts: Iterable[Carried]) -> bytes:
     """Return the carried bytes that belong behind a picture's end."""
     return b"".join(part.data for part in parts if part.name == "trailer")
+
+
+def word(kind: bytes) -> str:
+    """Return the name of a chunk or box as a word that can be shown, whatever its bytes are."""
+    return "".join(chr(each) if 33 <= each < 127 else "_" for each in kind.rstrip(b" "))

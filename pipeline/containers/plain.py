@@ -9,10 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
 from pipeline.containers.parts import Fate, Part, behind
-from pipeline.core.records import Pixels
 
 _SAMPLES = {b"P5": 1, b"P6": 3}
 _NUMBER = re.compile(rb"((?:\s|#[^\n]*\n)*)(\d+)")
@@ -40,13 +37,6 @@ def walk_pnm(data: bytes) -> Iterator[Part]:
     stop = min(len(data), end + 1 + width * height * _SAMPLES[data[:2]] * (2 if most > 255 else 1))
     yield Part("pixels", end, stop, Fate.UNDERSTOOD)
     yield from behind(data, stop, Fate.LOST)
-
-
-def pnm(samples: Pixels) -> bytes:
-    """Return a binary PGM of grey samples (H, W), or a PPM of RGB ones (H, W, 3), of 16 bits."""
-    height, width = samples.shape[:2]
-    head = b"%s\n%d %d\n65535\n" % (b"P5" if samples.ndim == 2 else b"P6", width, height)
-    return b"".join((head, np.ascontiguousarray(samples, ">u2").data))
 
 
 def walk_tga(data: bytes) -> Iterator[Part]:

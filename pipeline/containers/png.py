@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.containers.parts import MOST_PARTS, Fate, Part, behind, trailers, word
 from pipeline.core.records import Carried
 
 _HEAD = 8
@@ -38,27 +39,30 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a PNG file, in order and without gaps."""
-    found = list(chunks(data))
+    found = list(islice(chunks(data), MOST_PARTS + 1))
+    if len(found) > MOST_PARTS:
+        raise ValueError("it has more chunks than can be told")
     kinds = {kind for kind, _, _ in found}
     same = data[24] in (8, 16) and data[25] != 3 and b"tRNS" not in kinds  # no palette: written so again
-    packets = [start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)]
+    packets = {start for kind, start, _ in found if kind == b"iTXt" and data.startswith(_XMP, start + 8)}
+    read = max(packets, default=None)
     last = {kind: start for kind, start, _ in found}
     coded = [(start, end) for kind, start, end in found if kind == b"IDAT"]
     surplus = coded[-1:] if coded and not _is_all_pixels(data, coded) else []
     yield Part("signature", 0, _HEAD, Fate.UNDERSTOOD)
     end = _HEAD
     for kind, start, end in found:
-        name = kind.decode("latin-1")
+        name = word(kind)
         raw_exif = b"eXIf" not in kinds and data.startswith(_RAW_EXIF, start + 8)
         if (kind == b"IEND" and end > start + _EMPTY) or (start, end) in surplus:
             yield Part(name, start, end, Fate.LOST)
         elif kind == b"PLTE":  # which only suggests where the pixels do not look their colours up
             yield Part(name, start, end, Fate.UNDERSTOOD if data[25] == _INDEXED else Fate.LOST)
-        elif start in packets[:-1]:  # the last is what is read
+        elif start in packets and start != read:
             yield Part("second-xmp", start, end, Fate.LOST)
         elif kind in _SINGLE and start != last[kind]:
             yield Part(_SINGLE[kind], start, end, Fate.LOST)
-        elif kind in _UNDERSTOOD or start in packets or raw_exif:
+        elif kind in _UNDERSTOOD or start == read or raw_exif:
             yield Part("eXIf" if raw_exif else name, start, end, Fate.UNDERSTOOD)
         elif kind in _CARRIED or (kind in _BY_COLOUR_TYPE and same) or (kind[:1].islower() and kind[3:].islower()):
             yield Part(name, start, end, Fate.CARRIED)

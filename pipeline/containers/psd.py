@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 from pipeline.containers.parts import Fate, Part, behind
 
 PROFILE = 1039
@@ -51,8 +53,8 @@ def end_of_pixels(data: bytes) -> int:
     (compression,) = struct.unpack_from(">H", data, start)
     size = channels * height * -(-width * depth // 8)
     if compression == 1:
-        lengths = struct.Struct(f">{channels * height}{'I' if is_large(data) else 'H'}")
-        size = lengths.size + sum(lengths.unpack_from(data, start + 2))
+        told = np.frombuffer(data, ">u4" if is_large(data) else ">u2", channels * height, start + 2)
+        size = told.nbytes + int(told.sum(dtype=np.int64))
     return len(data) if compression > 1 else int(start + 2 + size)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.containers.parts import Fate, Part, is_padding
+from pipeline.containers.parts import MOST_PARTS, Fate, Part, is_padding
 from pipeline.core.records import Carried
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,6 +23,8 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _UNITS = _SIZES | {5: 4, 10: 4}
+_COUNTING = {3: "H", 4: "I", 13: "I", 16: "Q"}
+"""Kinds of whole numbers."""
 _LAYOUT = {
     254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 347,
     *range(512, 522), *range(529, 533),
@@ -58,11 +61,22 @@ class Tag:
     end: int
     at: int
     """Where the values are."""
-    values: bytes
+    held: int
+    """Bytes of the values that are there: fewer than are told of where the file ends before them."""
+    data: bytes = field(repr=False)
+    """The file: values are copied out of it when they are asked for, because tags may share them, and tell of all of it."""
+
+    @property
+    def values(self) -> bytes:
+        """The values."""
+        return self.data[self.at : self.at + self.held]
 
 
 class Directory:
-    """The first directory of a TIFF file, or another at ``start``."""
+    """The first directory of a TIFF file, or another at ``start``.
+
+    Raises struct.error where it is not there, ValueError where it has more tags, or one of them more numbers, than can be told.
+    """
 
     def __init__(self, data: bytes, start: int | None = None) -> None:
         self.order = "<" if data[:2] == b"II" else ">"
@@ -72,8 +86,11 @@ class Directory:
             (start,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), data, self.head // 2)
         width, count, step = (8, "Q", 20) if self.big else (2, "H", 12)
         (number,) = struct.unpack_from(self.order + count, data, start)
+        if number > MOST_PARTS:
+            raise ValueError("it has more tags than can be told")
         self.start, self.end = start, start + width + number * step + (8 if self.big else 4)
         self.tags = [self._tag(data, start + width + index * step, step) for index in range(number)]
+        self._counting = {tag.number: tag for tag in reversed(self.tags) if tag.kind in _COUNTING}
 
     def _tag(self, data: bytes, start: int, step: int) -> Tag:
         number, kind, count = struct.unpack_from(self.order + ("HHQ" if self.big else "HHI"), data, start)
@@ -81,21 +98,24 @@ class Directory:
         at = field
         if size > (8 if self.big else 4):
             (at,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), data, field)
-        return Tag(number, kind, count, start, start + step, at, data[at : at + size])
+        return Tag(number, kind, count, start, start + step, at, max(0, min(size, len(data) - at)), data)
 
     def numbers(self, number: int) -> list[int]:
         """Return the values of a tag of whole numbers; none where it is not there."""
-        for tag in self.tags:
-            if tag.number == number and tag.kind in (3, 4, 13, 16):
-                letter = {3: "H", 16: "Q"}.get(tag.kind, "I")
-                return list(struct.unpack_from(f"{self.order}{tag.count}{letter}", tag.values))
-        return []
+        tag = self._counting.get(number)
+        if tag is None:
+            return []
+        if tag.count > MOST_PARTS:
+            raise ValueError("a tag has more numbers than can be told")
+        return list(struct.unpack_from(f"{self.order}{tag.count}{_COUNTING[tag.kind]}", tag.values))
 
 
 def walk(data: bytes) -> Iterator[Part]:
     """Yield the parts of a TIFF file of one picture, in order and without gaps."""
     directory = Directory(data)
-    found = [Part("header", 0, directory.head, Fate.UNDERSTOOD), *_directory(data, directory)]
+    found = [Part("header", 0, directory.head, Fate.UNDERSTOOD), *islice(_directory(data, directory), MOST_PARTS + 1)]
+    if len(found) > MOST_PARTS:
+        raise ValueError("it has more parts than can be told")
     end = 0
     for part in sorted(found, key=lambda part: (part.start, part.end)):
         if part.start > end:
@@ -110,32 +130,33 @@ def walk(data: bytes) -> Iterator[Part]:
 
 def _directory(data: bytes, directory: Directory) -> Iterator[Part]:
     yield Part("directory", directory.start, directory.start + (8 if directory.big else 2), Fate.UNDERSTOOD)
+    hidden, left = _has_hidden_channels(directory), len(data)
     for tag in directory.tags:
-        name, fate = _named(directory, tag)
+        name, fate = ("channels", Fate.LOST) if hidden and tag.number == _SAMPLES else _named(tag)
+        left -= tag.held if fate is Fate.CARRIED else 0
+        if left < 0:
+            raise ValueError("its tags tell of more bytes than it has")
         yield Part(name, tag.start, tag.end, fate, _stored(directory.order, tag) if fate is Fate.CARRIED else None)
         if not tag.start <= tag.at < tag.end:
-            yield Part("values", tag.at, min(len(data), tag.at + len(tag.values)), Fate.UNDERSTOOD)
-        if tag.number in _OFFSETS:
-            for start, length in zip(directory.numbers(tag.number), directory.numbers(_OFFSETS[tag.number]), strict=False):
-                yield Part("pixels", start, min(len(data), start + length), Fate.UNDERSTOOD)
-        if tag.number in _DIRECTORIES:
-            for start in directory.numbers(tag.number):
-                inner = Directory(data, start)
-                yield Part("directory", inner.start, inner.end, Fate.UNDERSTOOD)
-                for each in inner.tags:
-                    yield Part("values", each.at, min(len(data), each.at + len(each.values)), Fate.UNDERSTOOD)
-                    if each.number == _INTEROPERABILITY:
-                        further = Directory(data, *inner.numbers(_INTEROPERABILITY)[:1])
-                        yield Part("interoperability", further.start, further.end, Fate.LOST)
+            yield Part("values", tag.at, min(len(data), tag.at + tag.held), Fate.UNDERSTOOD)
+    for number, lengths in _OFFSETS.items():
+        for start, length in zip(directory.numbers(number), directory.numbers(lengths), strict=False):
+            yield Part("pixels", start, min(len(data), start + length), Fate.UNDERSTOOD)
+    for start in (start for number in sorted(_DIRECTORIES) for start in directory.numbers(number)[:1]):
+        inner = Directory(data, start)
+        yield Part("directory", inner.start, inner.end, Fate.UNDERSTOOD)
+        for tag in inner.tags:
+            yield Part("values", tag.at, min(len(data), tag.at + tag.held), Fate.UNDERSTOOD)
+        for place in inner.numbers(_INTEROPERABILITY)[:1]:
+            further = Directory(data, place)
+            yield Part("interoperability", further.start, further.end, Fate.LOST)
     yield Part("directory", directory.end - (8 if directory.big else 4), directory.end, Fate.UNDERSTOOD)
 
 
-def _named(directory: Directory, tag: Tag) -> tuple[str, Fate]:
-    if tag.number == _SAMPLES and _has_hidden_channels(directory):
-        return "channels", Fate.LOST
+def _named(tag: Tag) -> tuple[str, Fate]:
     if tag.number in _LAYOUT or tag.number in DESCRIPTIVE or tag.number in (_XMP, _PROFILE):
         return f"tag-{tag.number}", Fate.UNDERSTOOD
-    whole = len(tag.values) == _SIZES.get(tag.kind, 0) * tag.count
+    whole = tag.kind in _SIZES and tag.held == _SIZES[tag.kind] * tag.count
     if tag.number in _NAMED or not whole or tag.kind in (13, 16, 17, 18):
         return _NAMED.get(tag.number, f"tag-{tag.number}"), Fate.LOST
     return f"tag-{tag.number}", Fate.CARRIED
@@ -217,7 +238,7 @@ def _blanked(data: bytes, directory: Directory, numbers: set[int]) -> bytes:
     """Return a TIFF without its samples, and without the values of some of its tags that stand outside of the directory."""
     blank = bytearray(data)
     spans = list(zip(directory.numbers(_STRIPS), directory.numbers(_COUNTS), strict=True))
-    spans += [(tag.at, len(tag.values)) for tag in directory.tags if tag.number in numbers]
+    spans += [(tag.at, tag.held) for tag in directory.tags if tag.number in numbers]
     for start, length in spans:
         blank[start : start + length] = bytes(length)
     return bytes(blank)

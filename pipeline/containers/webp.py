@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.containers.parts import Fate, Part, behind, trailers
+from pipeline.containers.parts import Fate, Part, behind, trailers, word
 from pipeline.core.records import Carried
 
 _UNDERSTOOD = {b"VP8X", b"VP8 ", b"ALPH"}
@@ -24,7 +24,7 @@ def walk(data: bytes) -> Iterator[Part]:
     while position + 8 <= whole:
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         end, kind = min(len(data), position + 8 + size + size % 2), data[position : position + 4]
-        name = kind.decode("latin-1").strip()
+        name = word(kind)
         if kind == _LOSSLESS:
             yield Part(name, position, end, Fate.CARRIED, b"")
         else:

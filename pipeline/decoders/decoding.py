@@ -23,7 +23,7 @@ from pipeline.containers.account import account
 from pipeline.containers.psd import is_flat, is_large
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
 from pipeline.core.records import Pixels
-from pipeline.decoders import headers, raw, unusual
+from pipeline.decoders import bounds, headers, raw, unusual
 from pipeline.decoders.eight_bits import shown
 from pipeline.decoders.foreign import SIGNED, kind_of
 from pipeline.decoders.sixteen_bits import MODES, samples_of, unpacked
@@ -74,7 +74,12 @@ def pixel_count(data: bytes) -> int | None:
     try:
         with translated():
             admit(0)
+            bounds.check(data)
+            if icons := headers.icon_sizes(data):
+                return max(map(math.prod, icons))
             image = open_header(data, _FORMATS)
+    except UnsupportedImage:
+        return None
     except UndecodableImage:
         return unusual.pixel_count(data)
     return image.width * image.height
@@ -86,6 +91,8 @@ def decode(data: bytes, *, pixel_limit: int) -> Picture:
     Raises UndecodableImage (damaged, truncated, empty, no image), ImageTooLarge (over ``pixel_limit``, told before anything is
     decoded) and UnsupportedImage (sound, and of a kind that no decoder here takes).
     """
+    bounds.check(data)
+    bounds.check_tiles(data, pixel_limit)
     try:
         if data.startswith(_PSD) and (kind := _psd_kind(data)):  # which Pillow would take with false colours, or not at all
             return _unusual(data, kind, pixel_limit)
@@ -121,14 +128,11 @@ def _psd_kind(data: bytes) -> str | None:
 def _decode(data: bytes, pixel_limit: int) -> Picture:
     with translated():
         admit(pixel_limit)
+        for size in headers.icon_sizes(data):  # icons are decoded when they are opened
+            bounds.check_size(size, pixel_limit)
         image = open_header(data, _FORMATS)
-        sizes: list[tuple[int, int]] = [
-            (image.width, image.height),
-            *(headers.icon_sizes(data) if image.format == "ICO" else ()),
-        ]
-        if math.prod(largest := max(sizes, key=math.prod)) > pixel_limit:
-            raise ImageTooLarge(largest[0], largest[1], pixel_limit)
-        beyond = _beyond(image, data, frames := _frames(image))
+        bounds.check_size(image.size, pixel_limit)
+        beyond = _beyond(image, data, frames := _frames(image, data))
         deep = samples_of(image, data, pixel_limit) if beyond == _SIXTEEN_BITS else None
         beyond = None if deep is not None else beyond
         elsewhere = beyond in (SIGNED, _PALETTE) or (image.format in _DEEP_ELSEWHERE and _sample_bits(image, data) > 8)
@@ -143,6 +147,7 @@ def _decode(data: bytes, pixel_limit: int) -> Picture:
         _scale_grey_key(image)
         if deep is None or format_name == "PNG":
             image.load()
+            bounds.check_size(image.size, pixel_limit)  # an icon's is what is in it
         exif = exif or _exif_block(info)  # after loading: a PNG may have its metadata behind its pixels
         xmp = xmp or info.get("xmp")
         icc = headers.jpeg2000_profile(data) if format_name == "JPEG2000" else info.get("icc_profile")
@@ -227,10 +232,12 @@ def _beyond(image: ImageFile.ImageFile, data: bytes, frames: int) -> str | None:
     return None if image.mode in _SUPPORTED_MODES else f"it is {_MODE_NAMES.get(image.mode, image.mode)}"
 
 
-def _frames(image: ImageFile.ImageFile) -> int:
+def _frames(image: ImageFile.ImageFile, data: bytes) -> int:
     """Return how many frames, pages or sizes a file has; further pictures of a JPEG are none, but parts of its file."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return len(headers.tiff_pages(data))
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        return int(getattr(image, "n_frames", 2))
+        return min(int(getattr(image, "n_frames", 2)), len(data))  # a header may tell of 2^31
     return max(1, len(image.info.get("sizes", ())))
 
 

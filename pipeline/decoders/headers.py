@@ -7,9 +7,13 @@ from fractions import Fraction
 
 from pipeline.containers import avif, jpeg2000
 from pipeline.containers.boxes import boxes
+from pipeline.containers.parts import MOST_PARTS
+from pipeline.containers.tiff import Directory
 from pipeline.core.errors import UndecodableImage, UnsupportedImage
 
 _SIZ = b"\xff\x4f\xff\x51"
+_ICO, _ICNS = b"\0\0\1\0", b"icns"
+_PNG, _JP2, _DIB = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cjP  \r\n\x87\n", b"\x28\0\0\0"
 
 
 def avif_bits(data: bytes) -> int:
@@ -49,11 +53,52 @@ def jpeg2000_bits(data: bytes) -> int:
     return max(16 if depth & 0x80 else depth + 1 for depth, _, _ in components)
 
 
+def tiff_pages(data: bytes) -> list[int]:
+    """Return where the directories begin that follow one another, up to one that is not there, was before, or is one too many.
+
+    Raises struct.error, ValueError where there is none.
+    """
+    first = Directory(data)
+    width, count, step, pointer = (8, "Q", 20, "Q") if first.big else (2, "H", 12, "I")
+    found, start = dict[int, None](), first.start
+    while start and start not in found and start + width <= len(data) and len(found) < MOST_PARTS:
+        found[start] = None
+        end = start + width + step * struct.unpack_from(first.order + count, data, start)[0]
+        if end + struct.calcsize(pointer) > len(data):
+            break
+        (start,) = struct.unpack_from(first.order + pointer, data, end)
+    return list(found)
+
+
 def icon_sizes(data: bytes) -> list[tuple[int, int]]:
-    """Return width and height of the PNGs inside an ICO, whose directory may tell others; Microsoft, ICONDIRENTRY."""
-    (count,) = struct.unpack_from("<H", data, 4)
-    starts = (struct.unpack_from("<I", data, 6 + 16 * index + 12)[0] for index in range(count))
-    return [struct.unpack_from(">II", data, at + 16) for at in starts if data[at + 1 : at + 4] == b"PNG"]
+    """Return width and height of the pictures inside an ICO or ICNS, whose directory may tell others, and none of other files.
+
+    Source: Microsoft, ICONDIRENTRY and BITMAPINFOHEADER (of colours and mask, one above the other); Apple, icns.
+    """
+    if data.startswith(_ICO):
+        (count,) = struct.unpack_from("<H", data, 4)
+        starts = [struct.unpack_from("<I", data, 6 + 16 * index + 12)[0] for index in range(count)]
+    elif data.startswith(_ICNS):
+        starts, at = [], 8
+        while at + 8 <= len(data):
+            starts.append(at + 8)
+            at += max(8, struct.unpack_from(">I", data, at + 4)[0])
+    else:
+        return []
+    return [size for at in starts if (size := _inner_size(data, at))]
+
+
+def _inner_size(data: bytes, at: int) -> tuple[int, int] | None:
+    if data[at : at + 8] == _PNG:
+        width, height = struct.unpack_from(">II", data, at + 16)
+    elif data[at : at + 12] == _JP2 or data[at : at + 4] == _SIZ:
+        width, height = struct.unpack_from(">II", data, data.index(_SIZ, at) + 8)
+    elif data[at : at + 4] == _DIB:
+        width, height = struct.unpack_from("<ii", data, at + 4)
+        width, height = abs(width), abs(height) // 2
+    else:
+        return None
+    return width, height
 
 
 def palette_depths(data: bytes) -> list[int]:

@@ -75,7 +75,7 @@ def _planes(data: bytes, start: int, coding: int, shape: tuple[int, int, int, in
     ends = start + told.nbytes + np.cumsum(lengths)
     rows = np.empty((count * height, line), np.uint8)
     for number, (end, length) in enumerate(zip(ends[: count * height], lengths, strict=False)):
-        row = codecs.unpack_bits(data[end - length : end])
+        row = codecs.unpack_bits(data[end - length : end][: 2 * line + 2])  # a byte of it takes two at most
         if len(row) < line:
             raise UndecodableImage("PSD: a line is too short")
         rows[number] = np.frombuffer(row, np.uint8, line)

@@ -21,8 +21,9 @@ from PIL import Image
 from pipeline.containers import avif, jpeg, jxl
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import SIGNATURES, Directory
-from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
+from pipeline.core.errors import UndecodableImage, UnsupportedImage
 from pipeline.decoders import headers, psd, raw
+from pipeline.decoders.bounds import check_size
 from pipeline.decoders.eight_bits import of_samples
 from pipeline.pictures import codecs, colour
 from pipeline.pictures.orientation import JPEG_PREFIX, orientation_of
@@ -32,7 +33,7 @@ _JPEG, _PNG, _PSD = b"\xff\xd8\xff", b"\x89PNG", b"8BPS"
 _JPEG2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PROFILE = 256, 257, 258, 262, 274, 34675
 _MIN_SAMPLE, _MAX_SAMPLE, _FLOATS = 340, 341, {11: "f", 12: "d"}
-_SAMPLES, _EXTRA = 277, 338
+_SAMPLES, _EXTRA, _DEPTH = 277, 338, 32997
 _WHITE_IS_ZERO, _SEPARATED = 0, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3, _SEPARATED: 4}
 _ASSOCIATED, _ALPHA = 1, 2
@@ -100,7 +101,7 @@ def decode(data: bytes, kind: str, pixel_limit: int) -> Unusual:
 
 
 def _jxl(data: bytes, kind: str, pixel_limit: int) -> Unusual:
-    _check(jxl.size(data), pixel_limit)
+    check_size(jxl.size(data), pixel_limit)
     samples = codecs.decode_samples("jpegxl", data)
     return Unusual(image=Image.fromarray(of_samples(samples, bits=jxl.bits(data))), format="JXL", beyond=kind)
 
@@ -112,7 +113,7 @@ def _heif(data: bytes, kind: str, pixel_limit: int) -> Unusual:
         raise UnsupportedImage(f"{kind}, for which iarn[heif] is to be installed") from None
     try:
         file = pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=True)
-        _check(file.size, pixel_limit)
+        check_size(file.size, pixel_limit)
         image = file.to_pillow()
     except (ValueError, OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise UndecodableImage(f"HEIC: {' '.join(str(error).split())[:200]}") from error
@@ -141,7 +142,7 @@ def _rare_jpeg(data: bytes, kind: str, pixel_limit: int) -> Unusual:
         raise UndecodableImage("JPEG: it has no frame")
     for at in frames:
         bits, height, width = struct.unpack_from(">BHH", data, at + 4)
-        _check((width, height), pixel_limit)
+        check_size((width, height), pixel_limit)
     found = {"EXIF": b"", "ICC": b""}
     for part in islice(jpeg.walk(data), MOST_PARTS):
         if part.name in found:
@@ -155,10 +156,20 @@ def _rare_jpeg(data: bytes, kind: str, pixel_limit: int) -> Unusual:
 def tiff_samples(data: bytes, pixel_limit: int) -> tuple[Directory, NDArray[Any]]:
     """Return the directory of a TIFF and its samples, (H, W) or (H, W, C), of any type; raises what ``decode`` does."""
     directory = Directory(data)
-    if any(sum(tag.number == number for tag in directory.tags) != 1 for number in (_WIDTH, _LENGTH)):
-        raise UndecodableImage("TIFF: its size is told twice, or not at all")
+    if directory.numbers(_DEPTH) not in ([], [1]):
+        raise UnsupportedImage("it is a TIFF of a body, not of a picture")
+    for number in (
+        _WIDTH,
+        _LENGTH,
+        _BITS,
+        _SAMPLES,
+        _DEPTH,
+    ):  # what is read here otherwise than libtiff does is no bound of what it takes
+        told = sum(tag.number == number for tag in directory.tags)
+        if told > 1 or (told == 0 and number in (_WIDTH, _LENGTH)) or (told and not directory.numbers(number)):
+            raise UndecodableImage(f"TIFF: tag {number} is told twice, or not in numbers")
     (width, *_), (height, *_) = directory.numbers(_WIDTH) or [0], directory.numbers(_LENGTH) or [0]
-    _check((width, height), pixel_limit)
+    check_size((width, height), pixel_limit)
     bits, channels = max(directory.numbers(_BITS) or [1]), (directory.numbers(_SAMPLES) or [1])[0]
     photometric = (directory.numbers(_PHOTOMETRIC) or [1])[0]
     if photometric not in _COLOURS or channels < _COLOURS[photometric] or channels * bits > _MOST_BITS:
@@ -203,7 +214,7 @@ def _stated_range(directory: Directory) -> tuple[float, float] | None:
 def jpeg2000_samples(data: bytes, pixel_limit: int) -> NDArray[Any]:
     """Return the samples of a JPEG 2000, (H, W) or (H, W, C), in the colours that its file has; raises what ``decode`` does."""
     size, components = headers.jpeg2000_frame(data)
-    _check(size, pixel_limit)
+    check_size(size, pixel_limit)
     if len(components) > _MOST_COMPONENTS:
         raise UnsupportedImage(f"it is JPEG 2000 of {len(components)} components")
     if headers.jpeg2000_profile(data):  # which would be applied: so it is called a number that stands for no colours
@@ -222,13 +233,13 @@ def _rare_jpeg2000(data: bytes, kind: str, pixel_limit: int) -> Unusual:
 
 
 def _rare_png(data: bytes, kind: str, pixel_limit: int) -> Unusual:
-    _check(struct.unpack_from(">II", data, 16), pixel_limit)
+    check_size(struct.unpack_from(">II", data, 16), pixel_limit)
     return Unusual(image=Image.fromarray(of_samples(codecs.decode_samples("png", data))), format="PNG", beyond=kind)
 
 
 def _layered(data: bytes, kind: str, pixel_limit: int) -> Unusual:
     height, width = struct.unpack_from(">II", data, 14)
-    _check((width, height), pixel_limit)
+    check_size((width, height), pixel_limit)
     return Unusual(image=psd.merged(data), format="PSD", beyond=kind, icc=psd.profile(data))
 
 
@@ -242,11 +253,3 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str, int], Unusu
     (lambda data: data.startswith(_JPEG2000), _rare_jpeg2000),
     (lambda data: data.startswith(_PSD), _layered),
 )
-
-
-def _check(size: tuple[Any, ...], pixel_limit: int) -> None:
-    width, height = size
-    if min(width, height) < 1:
-        raise UndecodableImage("its header tells no size")
-    if width * height > pixel_limit:
-        raise ImageTooLarge(width, height, pixel_limit)

@@ -7,7 +7,7 @@ Source: ITU-T H.273 (code points, as PNG's cICP and AVIF's nclx have them); W3C 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -48,7 +48,13 @@ _PQ, _HLG = 16, 18
 
 def profile_of(parts: Sequence[Carried]) -> bytes | None:
     """Return a profile of the colours that carried parts of a PNG or AVIF tell; None where they are sRGB's, or are not told."""
-    told = {part.name: part.data for part in parts}
+    try:
+        return _told_by({part.name: part.data for part in parts})
+    except struct.error:  # a part that is cut off tells nothing
+        return None
+
+
+def _told_by(told: Mapping[str, bytes]) -> bytes | None:
     if "cICP" in told:
         return of_code_points(*struct.unpack_from("BB", told["cICP"], 8))
     if "nclx" in told:
@@ -69,7 +75,7 @@ def of_code_points(primaries: int, transfer: int) -> bytes | None:
     Where they are of more light than a screen's white (PQ, HLG), what is brighter is rolled off.
     """
     curve = _curve_of(transfer)
-    if curve is None or (primaries == 1 and transfer == 13):
+    if curve is None or primaries > 255 or (primaries == 1 and transfer == 13):
         return None
     return _profile(*_PRIMARIES.get(primaries, _PRIMARIES[1]), curve, bytes((primaries, transfer, 0, 1)))
 
@@ -82,7 +88,8 @@ def _of_gamma(gamma: int, chromaticities: tuple[int, ...]) -> bytes | None:
         return None
     try:
         curve = _parametric(_SRGB_CURVE if 45000 <= gamma <= 46000 else (100_000 / gamma,))
-        return _profile(tuple(primaries), (white_x, white_y), curve)
+        with np.errstate(invalid="raise", divide="raise", over="raise"):
+            return _profile(tuple(primaries), (white_x, white_y), curve)
     except (np.linalg.LinAlgError, struct.error, ArithmeticError):  # primaries on one line or at 0, a curve beyond numbers
         return None
 

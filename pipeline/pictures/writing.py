@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image, PngImagePlugin
 
-from pipeline.containers import jpeg2000, plain, png, tiff
+from pipeline.containers import jpeg2000, png, tiff
 from pipeline.containers.account import put_back
 from pipeline.core.errors import UnwritableImage
 from pipeline.core.records import Pixels
@@ -132,7 +133,7 @@ def lacking(picture: Picture, format: str) -> tuple[str, ...]:
 def _saved_deep(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes:
     """Return a file of 16 bits: of Pillow, which writes few of them, it has what stands beside the samples."""
     if format == "PPM":
-        return plain.pnm(array)
+        return _pnm(array)
     if format == "JPEG2000":
         coded = codecs.encode_jpeg2000(array)
         return jpeg2000.with_alpha(coded) if array.ndim == 3 and array.shape[2] % 2 == 0 else coded
@@ -143,6 +144,13 @@ def _saved_deep(format: str, array: Pixels, options: Mapping[str, Any]) -> bytes
         return tiff.with_samples(shell, array)
     except OverflowError as error:
         raise UnwritableImage(format, str(error)) from None
+
+
+def _pnm(samples: Pixels) -> bytes:
+    """Return a binary PGM of grey samples (H, W), or a PPM of RGB ones (H, W, 3), of 16 bits: see ppm(5)."""
+    height, width = samples.shape[:2]
+    head = b"%s\n%d %d\n65535\n" % (b"P5" if samples.ndim == 2 else b"P6", width, height)
+    return b"".join((head, np.ascontiguousarray(samples, ">u2").data))
 
 
 def _canonical(format: str) -> str:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from pipeline.containers.account import UNKNOWN, WALKERS, account, put_back
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.core.errors import UndecodableImage, UnwritableImage
+from pipeline.core.records import Carried
 from pipeline.decoders import decoding
 from pipeline.pictures import writing
+from pipeline.pictures.colour import profile_of
 from tests.support import containers, pictures
 from tests.support.containers import CARRIED, FILM, LOST, PLAIN, chunk, jpeg, png, segment
 from tests.support.pictures import photo, srgb_profile
@@ -99,6 +101,65 @@ def test_colours_beyond_numbers_are_carried_and_no_profile(body: bytes) -> None:
     picture = decoded(png(body))
     assert picture.profile is None
     assert [part.data for part in picture.parts] == [body]
+
+
+@pytest.mark.parametrize("name", ["cHRM", "gAMA", "cICP", "nclx"])
+def test_colours_that_are_cut_off_are_told_by_none(name: str) -> None:
+    """Protects a shard from a PNG or AVIF that ends within what would tell its colours."""
+    assert profile_of([Carried(name=name, data=bytes(9)[: 3 if name == "nclx" else 9])]) is None
+
+
+def test_code_points_beyond_a_byte_are_no_profile() -> None:
+    """Protects a shard from an AVIF of code points that an ICC profile has no room for."""
+    assert decoded(containers.avif(code_points=(65535, 16))).profile is None
+
+
+def tiff_of(*tags: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
+    """Return a TIFF of tags by number, kind, count and value alone."""
+    told = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + told + bytes(4) + behind
+
+
+BIG = struct.pack("<H", 10_000) + struct.pack("<HHII", 40965, 4, 1, 8) * 10_000 + bytes(4)
+ENDLESS = {
+    "tags that share all bytes": tiff_of(*((number, 7, 2**20, 0) for number in range(1000, 3000)), behind=bytes(2**20)),
+    "tags of strips, each of 200,000": tiff_of(*[(273, 4, 200_000, 0), (279, 4, 200_000, 0)] * 5_000, behind=bytes(800_000)),
+    "strips that are no numbers": tiff_of(*[(273, 1, 1, 0)] * 10_000),
+    "tags of samples": tiff_of(*[(277, 3, 1, 1)] * 10_000),
+    "directories of directories": tiff_of((34665, 4, 1, 26), behind=BIG),
+    "a directory of a directory, over and over": tiff_of(
+        (34665, 4, 190_000, 38), (40965, 4, 1, 38), behind=struct.pack("<I", 38) * 190_000
+    ),
+    "tags of unknown kinds": tiff_of(*((number, 99, 0, 0) for number in range(1000, 1100))),
+    "a BigTIFF of countless tags": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1) + bytes(1000),
+    "packets of XMP": png(*[chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0")] * 10_000),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_parts_that_repeat_one_another_end(what: str) -> None:
+    """Protects time from files whose parts tell of the same bytes over and over: they are gone through once, or not at all."""
+    found = account(ENDLESS[what], "PNG" if what.startswith("packets") else "TIFF")
+    assert sum(len(part.data) for part in found.carried) <= len(ENDLESS[what])
+
+
+def test_tags_that_share_bytes_take_no_memory() -> None:
+    """Protects memory from two thousand tags of the same megabyte."""
+    tracemalloc.start()
+    try:
+        assert account(ENDLESS["tags that share all bytes"], "TIFF").lost == (UNKNOWN,)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 20 * 2**20
+
+
+def test_names_are_words_that_can_be_shown() -> None:
+    """Protects terminals and counts: a chunk's name is told without control characters, and a thousand names are not told."""
+    assert decoded(png(last=chunk(b"\x1b[2J", b""))).lost == ("_[2J",)
+    assert account(containers.webp((b"\n\0x ", b"")), "WEBP").lost == ("__x",)
+    names = [chunk(b"A%c%cB" % (65 + index % 26, 65 + index // 26), b"") for index in range(300)]
+    assert decoded(png(*names)).lost == (UNKNOWN,)
 
 
 def test_offsets_beyond_numbers_are_damage() -> None:
