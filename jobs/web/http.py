@@ -24,6 +24,8 @@ from jobs.web.http_answers import add_route, file_answer, image_answer, problem
 from jobs.web.http_guard import App, Guard
 from jobs.web.http_service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
 from jobs.web.http_shapes import IMAGES, Archives, Asset, Assets, status_of
+from jobs.web.iiif.cross_origin import PREFIX, CrossOrigin
+from jobs.web.iiif.routes import add_iiif_routes, iiif_status
 from jobs.web.negotiation import form_for
 from jobs.web.on_demand import Backend
 from pipeline.core.errors import PipelineError
@@ -51,9 +53,10 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
     _add_stored_routes(app, service)
     _add_image_route(app, service)
     _add_entry_route(app, service)  # the last: a key may have any form
+    add_iiif_routes(app, service)
     if GALLERY.is_dir():
         app.mount("/gallery", _GalleryFiles(directory=GALLERY, html=True), name="gallery")
-    return Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
+    return CrossOrigin(Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts))
 
 
 class _GalleryFiles(StaticFiles):
@@ -208,16 +211,24 @@ def _links(asset: Mapping[str, Any], base: str, *, ambiguous: bool) -> dict[str,
     return {"lr": lr, "image": f"{base}/image{shard}", "original": f"{base}/original{shard}" if asset["has_original"] else None}
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
     """Answer with an error as a sentence, under the status that it means."""
+    status, kind, message, headers = _told(error)
+    if request.scope["path"].startswith(f"{PREFIX}/"):
+        status = iiif_status(status, kind)
+    return problem(status, kind, message, headers)
+
+
+def _told(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]:
+    """Return the status, the kind, the sentence and the headers that an error is answered with."""
     if isinstance(error, PipelineError):
         status, kind = status_of(error)
         retry = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, ServiceError) or status == 503 else {}
-        return problem(status, kind, str(error), retry)
+        return status, kind, str(error), retry
     if isinstance(error, RequestValidationError):
         found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
-        return problem(422, "invalid-option", "; ".join(found))
+        return 422, "invalid-option", "; ".join(found), None
     assert isinstance(error, HTTPException)
     kinds = {404: "not-found", 405: "method-not-allowed"}
     message = error.detail if error.status_code != 404 or error.detail != "Not Found" else "There is nothing at this address."
-    return problem(error.status_code, kinds.get(error.status_code, "refused"), message, error.headers)
+    return error.status_code, kinds.get(error.status_code, "refused"), message, error.headers

@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -26,7 +26,7 @@ from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
-from pipeline.pictures.picture import size_of
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.keys import KeyIndex
@@ -47,9 +47,9 @@ _MAKERS = ("torch", "pillow", "imagecodecs")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """Which image of an entry: at most one of ``max_side``, ``scale`` (of the original size: 0.5 is half) and ``size``.
+    """Which image of an entry: a ``region`` of it (x, y, width, height), or all; at most one of ``max_side``, ``scale``, ``size``.
 
-    Raises InvalidOption.
+    ``scale`` is of the original size: 0.5 is half. Raises InvalidOption.
     """
 
     form: str = "png"
@@ -57,6 +57,7 @@ class ImageRequest:
     max_side: int | None = None
     scale: float | None = None
     size: Size | None = None
+    region: tuple[int, int, int, int] | None = None
     use_latent: bool = True
 
     def __post_init__(self) -> None:
@@ -88,6 +89,19 @@ class ImageRequest:
             most = f"{limits.largest_side} pixels a side and {limits.most_pixels} in all"
             raise InvalidOption("size", f"{wanted[1]}x{wanted[0]}", f"the service gives {most}; ask for less by max_side.")
         return check_restored_size(original, wanted, pixel_limit)
+
+    def written(self, picture: Picture) -> tuple[bytes, str]:
+        """Return the file of the picture that was asked for, and the format that it is in."""
+        return encode_restored(picture, output_format(self.form, picture), self.quality)
+
+
+def rendered(whole: Picture, region: tuple[int, int, int, int] | None, size: Size) -> Picture:
+    """Return a region of a whole picture, or all of it, at a size: as long as no engine restores regions by themselves."""
+    if region is not None:
+        x, y, width, height = region
+        window = slice(y, y + height), slice(x, x + width)
+        whole = replace(whole, pixels=whole.pixels[window], alpha=None if whole.alpha is None else whole.alpha[window])
+    return resized(whole, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +272,8 @@ class Restorer:
         most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
         picture = restore_entry(entry, self._batcher(reader).restore, use_latent=request.use_latent, pixel_limit=most)
         own = size_of(picture.pixels)
-        picture = resized(picture, request.size_for(own, self._limits, limit))
-        data, form = encode_restored(picture, output_format(request.form, picture), request.quality)
+        picture = rendered(picture, request.region, request.size_for(own, self._limits, limit))
+        data, form = request.written(picture)
         return Restored(data=data, form=form, pixels=own[0] * own[1], seconds=time.monotonic() - began)
 
     def attempt(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:

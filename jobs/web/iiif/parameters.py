@@ -26,7 +26,9 @@ _NUMBER = r"(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})"  # 4.7
 _PIXELS = re.compile(r"(\d{1,20}),(\d{1,20}),(\d{1,20}),(\d{1,20})", re.ASCII)
 _PERCENT = re.compile(rf"pct:({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER})", re.ASCII)
 _SCALED = re.compile(rf"pct:({_NUMBER})", re.ASCII)
-_SIDES = re.compile(r"(!?)(\d{0,9}),(\d{0,9})", re.ASCII)
+_WIDTH = re.compile(r"(\d{1,9}),", re.ASCII)
+_HEIGHT = re.compile(r",(\d{1,9})", re.ASCII)
+_BOX = re.compile(r"(!?)(\d{1,9}),(\d{1,9})", re.ASCII)
 _TURN = re.compile(rf"(!?)({_NUMBER})", re.ASCII)
 
 
@@ -121,22 +123,19 @@ def size_of(text: str, own: Size, bounds: Bounds) -> Size:
     Raises InvalidOption above the bounds, below one pixel, and where it would enlarge and has no ``^`` that says so. A box
     ``!w,h`` that the region would have to grow for is such a case to the IIIF's validator, and so here.
     """
-    form, upscale, share = text.removeprefix("^"), text.startswith("^"), Fraction(1)
+    form, upscale = text.removeprefix("^"), text.startswith("^")
     if form == "max":
         return most_of(own, bounds, upscale=upscale)
-    if (match := _SCALED.fullmatch(form)) is not None:
-        share = Fraction(match[1]) / 100
-        wanted = _rounded(own[0] * share), _rounded(own[1] * share)
-    elif (match := _SIDES.fullmatch(form)) is not None and (match[2] or match[3]):
-        wanted = _by_sides(text, match, own, bounds)
-    else:
-        raise InvalidOption("size", _short(text), "give max, w, or ,h or w,h or !w,h or pct:n, behind a ^ to enlarge.")
-    shown = f"{wanted[1]}x{wanted[0]}"
+    wanted, share = _asked_for(form, own)
     if min(wanted) < 1:
         raise InvalidOption("size", _short(text), "that is less than a pixel.")
     if not upscale and (wanted[0] > own[0] or wanted[1] > own[1] or share > 1):
         raise InvalidOption("size", _short(text), f"the region has {own[1]} x {own[0]} pixels; a ^ before it enlarges.")
+    if form.startswith("!"):
+        most = most_of(own, bounds, upscale=upscale)
+        wanted = fitted(own, (min(wanted[0], most[0]), min(wanted[1], most[1])))
     if max(wanted) > bounds.side or wanted[0] * wanted[1] > bounds.area:
+        shown = f"{wanted[1]}x{wanted[0]}"
         raise InvalidOption("size", shown, f"the service gives {bounds.side} pixels a side and {bounds.area} in all.")
     return wanted
 
@@ -169,20 +168,21 @@ def fitted(own: Size, box: Size) -> Size:
     return box[0], min(box[1], max(1, _rounded(Fraction(width * box[0], height))))
 
 
-def _by_sides(text: str, match: re.Match[str], own: Size, bounds: Bounds) -> Size:
-    """Return the size for ``w,``, ``,h``, ``w,h`` or ``!w,h``; a side that is left out follows the region's shape."""
-    width, height = (int(side) if side else None for side in (match[2], match[3]))
-    if match[1]:
-        if not width or not height:
-            raise InvalidOption("size", _short(text), "a box has a width and a height, from one pixel.")
-        largest = most_of(own, bounds, upscale=True)
-        return fitted(own, (min(height, largest[0]), min(width, largest[1])))
-    if height is None:
-        assert width is not None
-        return max(1, _rounded(Fraction(own[0] * width, own[1]))), width
-    if width is None:
-        return height, max(1, _rounded(Fraction(own[1] * height, own[0])))
-    return height, width
+def _asked_for(form: str, own: Size) -> tuple[Size, Fraction]:
+    """Return the size that a form without its ``^`` asks for, whatever is given, and its share of the region for ``pct:n``."""
+    if (match := _SCALED.fullmatch(form)) is not None:
+        share = Fraction(match[1]) / 100
+        return (_rounded(own[0] * share), _rounded(own[1] * share)), share
+    if (match := _BOX.fullmatch(form)) is not None:
+        size = int(match[3]), int(match[2])
+        return fitted(own, size) if match[1] else size, Fraction(0)
+    if (match := _WIDTH.fullmatch(form)) is not None:
+        width = int(match[1])
+        return (max(1, _rounded(Fraction(own[0] * width, own[1]))), width), Fraction(0)
+    if (match := _HEIGHT.fullmatch(form)) is not None:
+        height = int(match[1])
+        return (height, max(1, _rounded(Fraction(own[1] * height, own[0])))), Fraction(0)
+    raise InvalidOption("size", _short(form), "give max, w, or ,h or w,h or !w,h or pct:n, behind a ^ to enlarge.")
 
 
 def _canonical_size(size: Size, own: Size, bounds: Bounds) -> str:

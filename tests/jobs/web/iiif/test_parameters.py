@@ -104,9 +104,10 @@ def test_sizes(size: str, bounds: Bounds, expected: tuple[int, int]) -> None:
 )  # fmt: skip
 def test_sizes_that_are_none(size: str) -> None:
     """Protects 4.2: no enlarging without ^, nothing below a pixel, nothing above the limits, and nothing else."""
-    with pytest.raises(InvalidOption) as caught:
-        size_of(size, OWN, WIDE)
-    sentence(str(caught.value))
+    for bounds in (WIDE, NARROW):
+        with pytest.raises(InvalidOption) as caught:
+            size_of(size, OWN, bounds)
+        sentence(str(caught.value))
 
 
 def test_turns() -> None:
