@@ -51,13 +51,13 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageParameters:
-    """One image request for one image: the rectangle, its size before it is turned, the turn, the quality, the format.
+    """One image request for one image: the region (None: all of it), its size before it is turned, the turn, and so on.
 
     ``size`` is (height, width), ``degrees`` are clockwise, after mirroring left and right. ``canonical`` is the request as 4.8
     writes it.
     """
 
-    rectangle: Rectangle
+    region: Rectangle | None
     size: Size
     degrees: int
     mirrored: bool
@@ -81,7 +81,7 @@ def understand(
     part = "full" if own == of else ",".join(map(str, rectangle))
     turn = f"{'!' * mirrored}{degrees}"
     return ImageParameters(
-        rectangle=rectangle,
+        region=None if own == of else rectangle,
         size=wanted,
         degrees=degrees,
         mirrored=mirrored,

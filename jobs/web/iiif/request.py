@@ -42,7 +42,7 @@ class TurnedRequest(ImageRequest):
             form=FORMATS[wanted.format],
             quality=LOSSLESS_QUALITY if wanted.quality == "bitonal" else CODING_QUALITY,
             size=wanted.size,
-            region=wanted.rectangle,
+            region=wanted.region,
             degrees=wanted.degrees,
             mirrored=wanted.mirrored,
             tone=wanted.quality,
