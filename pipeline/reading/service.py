@@ -26,6 +26,7 @@ from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
+from pipeline.pictures.captions import Caption, caption_of
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
@@ -47,9 +48,9 @@ _MAKERS = ("torch", "pillow", "imagecodecs")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """Which image of an entry: a ``region`` of it (x, y, width, height), or all; at most one of ``max_side``, ``scale``, ``size``.
+    """Which image of an entry: a ``region`` of it, or all; at most one of ``max_side``, ``scale`` (0.5 is half) and ``size``.
 
-    ``scale`` is of the original size: 0.5 is half. Raises InvalidOption.
+    The region is (x, y, width, height) in pixels of the upright image. Raises InvalidOption.
     """
 
     form: str = "png"
@@ -183,6 +184,11 @@ class Shelf:
             found = _entry(self.reader.archive, place, ())
             self._figures.put(name, found, _FIGURES_BYTES_EACH)
         return found
+
+    def caption(self, place: EntryPlace) -> Caption:
+        """Return what the source's file said of itself in words; reads its row group. Raises DamagedObject."""
+        entry = _entry(self.reader.archive, place, ("exif", "xmp"))
+        return caption_of(entry.exif, entry.xmp)
 
     def asset(self, place: EntryPlace) -> dict[str, Any]:
         """Return all that is known of an entry, as plain values; reads its row group."""

@@ -13,6 +13,7 @@ from typing import Any
 from jobs.web.iiif.parameters import QUALITIES, Bounds, most_of
 from pipeline.core.options import Limits
 from pipeline.core.records import Entry, Size
+from pipeline.pictures.captions import Caption
 
 IMAGE_CONTEXT = "http://iiif.io/api/image/3/context.json"
 PRESENTATION_CONTEXT = "http://iiif.io/api/presentation/3/context.json"
@@ -50,7 +51,7 @@ class ImageFigures:
         return Bounds(side=limits.largest_side, area=area)
 
 
-def info(base: str, figures: ImageFigures, bounds: Bounds) -> dict[str, Any]:
+def info(base: str, figures: ImageFigures, bounds: Bounds, caption: Caption) -> dict[str, Any]:
     """Return an image's info.json (5.2 to 5.7)."""
     (height, width), tile = figures.size, min(TILE_SIDE, bounds.side, math.isqrt(bounds.area))
     return {
@@ -69,6 +70,7 @@ def info(base: str, figures: ImageFigures, bounds: Bounds) -> dict[str, Any]:
         "extraFormats": ["webp", "avif"],
         "extraQualities": [name for name in QUALITIES[1:] if not (figures.grey and name == "color")],
         "extraFeatures": list(EXTRA_FEATURES),
+        **_rights(caption),
     }
 
 
@@ -86,10 +88,13 @@ def thumbnail_size(figures: ImageFigures, bounds: Bounds) -> Size:
     return next((size for size in sizes if max(size) >= THUMBNAIL_SIDE), sizes[-1])
 
 
-def manifest(base: str, key: str, figures: ImageFigures, bounds: Bounds, *, collection: str, entry: str) -> dict[str, Any]:
+def manifest(
+    base: str, key: str, figures: ImageFigures, bounds: Bounds, caption: Caption, *, collection: str, entry: str
+) -> dict[str, Any]:
     """Return the manifest of one entry: a canvas of the image's size, painted with it (Presentation API 3.0, 5.2 to 5.6).
 
-    ``collection`` is the address of the archive's, ``entry`` that of all that is known of the entry.
+    Its label is the title that the source's file has, or the key's last part. ``collection`` is the address of the archive's,
+    ``entry`` that of all that is known of the entry.
     """
     canvas, (height, width) = f"{base}/canvas", figures.size
     most = most_of(figures.size, bounds, upscale=False)
@@ -97,8 +102,10 @@ def manifest(base: str, key: str, figures: ImageFigures, bounds: Bounds, *, coll
         "@context": PRESENTATION_CONTEXT,
         "id": f"{base}/manifest.json",
         "type": "Manifest",
-        "label": _label(key.rpartition("/")[2] or key),
+        "label": _label(caption.title or key.rpartition("/")[2] or key),
         "summary": _label(key),
+        **_rights(caption),
+        **_required(caption),
         "thumbnail": [_image(base, figures, bounds, thumbnail_size(figures, bounds))],
         "seeAlso": [{"id": entry, "type": "Dataset", "label": {"en": ["What is known of it"]}, "format": "application/json"}],
         "partOf": [{"id": collection, "type": "Collection"}],
@@ -167,6 +174,17 @@ def _sizes(figures: ImageFigures, bounds: Bounds) -> list[dict[str, int]]:
     found |= {figures.lr_size} if figures.lr_size is not None else set()
     within = (size for size in found if max(size) <= bounds.side and size[0] * size[1] <= bounds.area)
     return [{"width": size[1], "height": size[0]} for size in sorted(within)]
+
+
+def _rights(caption: Caption) -> dict[str, str]:
+    """Return the licence (Image API 3.0, 5.6), where the source's file names one that the IIIF knows."""
+    return {} if caption.licence is None else {"rights": caption.licence}
+
+
+def _required(caption: Caption) -> dict[str, Any]:
+    """Return what a viewer has to show of who made the picture and whose it is (Presentation API 3.0, 3.1)."""
+    words = [text for text in (caption.artist, caption.copyright) if text is not None]
+    return {"requiredStatement": {"label": {"en": ["Attribution"]}, "value": {"none": words}}} if words else {}
 
 
 def _label(text: str) -> dict[str, list[str]]:

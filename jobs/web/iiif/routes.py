@@ -101,7 +101,9 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
-        return _document(request, documents.info(_base_of(request, shelf, place), figures, bounds), IMAGE_CONTEXT, shelf)
+        caption = await service.read(shelf.caption, place)
+        found = documents.info(_base_of(request, shelf, place), figures, bounds, caption)
+        return _document(request, found, IMAGE_CONTEXT, shelf)
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
         """Give an entry as a manifest of the IIIF Presentation API 3.0."""
@@ -115,6 +117,7 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
             place.key,
             figures,
             bounds,
+            await service.read(shelf.caption, place),
             collection=f"{root}{PREFIX}/{name}",
             entry=f"{root}/archives/{name}/assets/{quote(place.key, safe='')}",
         )

@@ -7,14 +7,16 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.core.records import Tier
 from pipeline.pictures.codecs import encode_png
 from tests.support.http_site import Site
-from tests.support.pictures import exif, photo, saved, srgb_profile, with_metadata
+from tests.support.pictures import photo, saved, srgb_profile
 from tests.support.workshop import Rescaled, Sample, as_tar, rescale
 
 TURNED = "é ü/100%/#?&+.jpg"
+LICENCE = "http://creativecommons.org/licenses/by/4.0/"
 KEYS = ("alpha.png", "deep.png", "grey.png", "tiles.png", TURNED)
 
 
@@ -22,6 +24,8 @@ KEYS = ("alpha.png", "deep.png", "grey.png", "tiles.png", TURNED)
 def images(tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
     """The archive."""
     folder = tmp_path_factory.mktemp("iiif")
+    tags, xmp = Image.Exif(), f'<cc:license rdf:resource="{LICENCE}"/>'.encode()
+    tags[0x0112], tags[0x010E], tags[0x8298] = 6, "A turned view", "somebody"
     deep = photo(40, 50, 3, 2).astype(np.uint16) * 257
     files = [
         Sample(key="alpha.png", data=saved(photo(26, 33, 4, 1), "PNG")),
@@ -29,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
         Sample(key="grey.png", data=saved(photo(30, 44, 1, 5), "PNG")),
         Sample(key="page.html.jpg", data=b"<script>alert(1)</script>"),
         Sample(key="tiles.png", data=saved(photo(100, 540, 3, 3), "PNG")),
-        Sample(key=TURNED, data=with_metadata(photo(24, 36, 3, 4), "JPEG", exif=exif(6), icc=srgb_profile(), xmp=None)),
+        Sample(key=TURNED, data=saved(photo(24, 36, 3, 4), "JPEG", exif=tags, icc_profile=srgb_profile(), xmp=xmp)),
     ]
     return rescale(as_tar(folder / "source", files), folder / "archive", tier=Tier.BALANCED)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.web.iiif import routes
 from pipeline.core.options import Limits
 from pipeline.reading.service import ImageRequest
-from tests.jobs.web.iiif.conftest import KEYS, TURNED
+from tests.jobs.web.iiif.conftest import KEYS, LICENCE, TURNED
 from tests.support.http_site import TOKEN, Site, told
 from tests.support.workshop import Rescaled
 
@@ -65,6 +65,7 @@ def test_what_is_told_of_an_image(zoom: Site) -> None:
         assert (info["width"], info["height"]) == (asset["width"], asset["height"])
         assert {"width": asset["lr_width"], "height": asset["lr_height"]} in info["sizes"]
         assert ("color" in info["extraQualities"]) == (key != "grey.png")
+        assert info.get("rights") == (LICENCE if key == TURNED else None)
         for size in info["sizes"]:
             image = opened(zoom.get(f"{at(key)}/full/{size['width']},{size['height']}/0/default.webp"))
             assert image.size == (size["width"], size["height"])
@@ -278,7 +279,8 @@ def test_a_manifest_leads_to_the_image(zoom: Site) -> None:
         manifest = answer.json()
         assert (answer.headers["content-type"], manifest["type"]) == (PRESENTATION_LD, "Manifest")
         assert manifest["id"] == f"{HERE}{at(key)}/manifest.json"
-        assert manifest["label"] == {"none": [key.rpartition("/")[2]]}
+        assert manifest["label"] == {"none": ["A turned view" if key == TURNED else key]}
+        assert ("requiredStatement" in manifest, "rights" in manifest) == (key == TURNED, key == TURNED)
         (canvas,) = manifest["items"]
         ((annotation,),) = [page["items"] for page in canvas["items"]]
         assert (annotation["motivation"], annotation["target"]) == ("painting", canvas["id"])
