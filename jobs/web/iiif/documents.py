@@ -103,7 +103,7 @@ def manifest(
         "id": f"{base}/manifest.json",
         "type": "Manifest",
         "label": _label(caption.title or key.rpartition("/")[2] or key),
-        "summary": _label(key),
+        "summary": _label(_plain(key)),
         **_rights(caption),
         **_required(caption),
         "thumbnail": [_image(base, figures, bounds, thumbnail_size(figures, bounds))],
@@ -184,8 +184,13 @@ def _rights(caption: Caption) -> dict[str, str]:
 def _required(caption: Caption) -> dict[str, Any]:
     """Return what a viewer has to show of who made the picture and whose it is (Presentation API 3.0, 3.1)."""
     words = [text for text in (caption.artist, caption.copyright) if text is not None]
-    return {"requiredStatement": {"label": {"en": ["Attribution"]}, "value": {"none": words}}} if words else {}
+    return {"requiredStatement": {"label": {"en": ["Attribution"]}, "value": {"none": [*map(_plain, words)]}}} if words else {}
 
 
 def _label(text: str) -> dict[str, list[str]]:
     return {"none": [text]}
+
+
+def _plain(text: str) -> str:
+    """Return a text that no viewer takes for HTML, which begins with ``<`` and ends with ``>`` (Presentation API 3.0, 4.5)."""
+    return f" {text}" if text.startswith("<") else text
