@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pipeline.archives.entries import check_lr, source_bytes
 from pipeline.assets.names import with_extension
 from pipeline.core.errors import DamagedEntry, DamagedLatent, ImageError, SizeNotReachable, UndecodableImage, UnwritableImage
 from pipeline.core.options import SOURCE_FORMAT
 from pipeline.core.reasons import reason_class
-from pipeline.core.records import Entry, EntryKind, Pixels, Settings, Size
+from pipeline.core.records import Entry, EntryKind, Pixels, Settings, Size, Stored
 from pipeline.decoders import decoding
-from pipeline.engines.lr import decode_lr
+from pipeline.engines.lr import LrToRestore, decode_lr
 from pipeline.latents import latent
 from pipeline.pictures import clean_lr, lr_codec, originals, writing
+from pipeline.pictures.depth import LEVEL, in_16_bits
 from pipeline.pictures.picture import Picture, resize_with_alpha, size_of
+from pipeline.pictures.region import Region
 
 _NOT_SHOWN = {"decoder-died", "other-file"}
 """Why a file was kept that no decoder is shown again."""
+
+
+ENOUGH = 1.1
+"""How many times the LR's own size a view may have, per axis, to be made of the LR alone: the network adds nothing to see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is asked of an entry's picture: a ``region`` of it (None: all), at the size that ``size_for`` says for that one's.
+
+    Sizes are (height, width), coordinates those of the upright picture. The latent is left out unless ``use_latent``.
+    """
+
+    size_for: Callable[[Size], Size]
+    region: Region | None = None
+    use_latent: bool = True
+
+    def region_of(self, size: Size) -> Region:
+        """Return the region that is seen of a picture of ``size``; raises InvalidOption where it does not hold it."""
+        return Region.whole(size) if self.region is None else self.region.within(size)
+
+    def of(self, picture: Picture) -> Picture:
+        """Return the view of a whole picture."""
+        if self.region is not None:
+            window = self.region.within(size_of(picture.pixels)).window
+            alpha = None if picture.alpha is None else picture.alpha[window].copy()
+            picture = replace(picture, pixels=picture.pixels[window].copy(), alpha=alpha)
+        return self.resized(picture)
+
+    def resized(self, picture: Picture) -> Picture:
+        """Return the view of a picture that is the region already, by antialiased bicubic filtering of colours as shown."""
+        size = size_of(picture.pixels)
+        wanted = self.size_for(size)
+        if wanted == size:
+            return picture
+        pixels, alpha = resize_with_alpha(picture.pixels, picture.alpha, wanted)
+        return replace(picture, pixels=pixels, alpha=alpha)
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:
@@ -26,24 +68,70 @@ def from_original(entry: Entry, use_latent: bool) -> bool:
     return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and use_latent)
 
 
-def restore_entry(
-    entry: Entry, network: Callable[[Entry, Pixels], Pixels], *, use_latent: bool = True, pixel_limit: int
-) -> Picture:
-    """Return the whole picture of one entry, upright, at its original size: what ``iarn restore`` writes, before it is written.
+def from_lr(entry: Entry, view: View) -> bool:
+    """Return whether a view of an entry's LR shows as much as one of its restore: it is smaller, and no network is asked.
 
-    ``network`` is asked for what :func:`restore_lr` gives, where the image comes from the LR. An entry kept as an original is
-    decoded. Raises DamagedEntry, and ImageError for an original that cannot be decoded.
+    At the original size it is the restore, whatever the LR's. Raises DamagedEntry, InvalidOption.
     """
-    if not from_original(entry, use_latent):
+    size, lr_size = image_size(entry), (entry.lr_height or 0, entry.lr_width or 0)
+    own = view.region_of(size).size
+    wanted = view.size_for(own)
+    axes = zip(wanted, own, size, lr_size, strict=True)
+    return wanted != own and all(seen * length < ENOUGH * part * lr for seen, part, length, lr in axes)
+
+
+def pixels_to_restore(entry: Entry, view: View) -> int:
+    """Return how many pixels are decoded or restored for a view, told by the entry's figures; raises as :func:`from_lr`.
+
+    A region costs what it has, at least the LR; where the picture or the file is kept, all of it is decoded.
+    """
+    size, lr_pixels = image_size(entry), (entry.lr_height or 0) * (entry.lr_width or 0)
+    if entry.kind is EntryKind.ORIGINAL or (entry.stored in (Stored.PIXELS, Stored.FILE) and view.use_latent):
+        return math.prod(size)
+    return lr_pixels if from_lr(entry, view) else max(lr_pixels, math.prod(view.region_of(size).size))
+
+
+def image_size(entry: Entry) -> Size:
+    """Return the height and width of the image that an entry's LR stands for; raises DamagedEntry where it has none."""
+    if not entry.height or not entry.width or entry.height < 1 or entry.width < 1:
+        raise DamagedEntry(entry.key, "size", f"it is {entry.width} x {entry.height} pixels")
+    return entry.height, entry.width
+
+
+def restore_entry(entry: Entry, network: Callable[[LrToRestore], Pixels], view: View, *, pixel_limit: int) -> Picture:
+    """Return a view of one entry's picture, upright: what ``iarn restore`` writes, before it is written.
+
+    ``network`` is asked for what :func:`restore_lr` gives, where the view comes from the LR and is no smaller. An entry kept as
+    an original is decoded. Raises DamagedEntry, InvalidOption, and ImageError for an original that cannot be decoded.
+    """
+    if not from_original(entry, view.use_latent):
         check_lr(entry)
-        restored = network(entry, decode_lr(entry))
-    elif (source := source_bytes(entry)) is not None:
-        return decoding.decode(source, pixel_limit=pixel_limit)
-    elif entry.original is None:  # a sample that never had an image
+        if from_lr(entry, view):
+            return lr_view(entry, view)
+        asked = to_restore(entry, view)
+        return view.resized(finish_picture(entry, network(asked), use_latent=view.use_latent, region=asked.region))
+    if (source := source_bytes(entry)) is not None:
+        return view.of(decoding.decode(source, pixel_limit=pixel_limit))
+    if entry.original is None:  # a sample that never had an image
         raise UndecodableImage("the file is empty")
-    else:
-        restored = original_pixels(entry)
-    return finish_picture(entry, restored, use_latent=use_latent)
+    return view.of(finish_picture(entry, original_pixels(entry), use_latent=view.use_latent))
+
+
+def to_restore(entry: Entry, view: View) -> LrToRestore:
+    """Return an entry's LR, decoded, with the region that the network has to restore; raises DamagedEntry, InvalidOption."""
+    region = None if view.region is None else view.region_of(image_size(entry))
+    return LrToRestore(entry, decode_lr(entry)[0], region)
+
+
+def lr_view(entry: Entry, view: View) -> Picture:
+    """Return a view that is made of an entry's LR alone; raises DamagedEntry, InvalidOption."""
+    (pixels, alpha), size = decode_lr(entry), image_size(entry)
+    if entry.bits == 16:
+        pixels, alpha = in_16_bits(pixels, clean=bool(entry.clean)), None if alpha is None else alpha * np.uint16(LEVEL)
+    region, (height, width) = view.region_of(size), size_of(pixels)
+    left, right = (x * width / size[1] for x in (region.x, region.x + region.width))
+    top, bottom = (y * height / size[0] for y in (region.y, region.y + region.height))
+    return _picture(entry, *resize_with_alpha(pixels, alpha, view.size_for(region.size), (left, top, right, bottom)))
 
 
 def lr_file(entry: Entry, settings: Settings) -> tuple[bytes, str]:
@@ -80,20 +168,25 @@ def original_pixels(entry: Entry) -> Pixels:
         raise DamagedEntry(entry.key, "original", error.detail) from None
 
 
-def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> Picture:
-    """Add an entry's latent, alpha and metadata to the restored pixels; raises DamagedEntry."""
-    part = "latent"
+def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool, region: Region | None = None) -> Picture:
+    """Add an entry's latent, alpha and metadata to the restored pixels, or to those of a region; raises DamagedEntry."""
+    part, window = "latent", None if region is None else region.window
     try:
         if entry.latent is not None and use_latent:
-            restored = latent.apply(entry.latent, restored)
+            restored = latent.apply(entry.latent, restored, window)
         part = "alpha"
         alpha = None if entry.alpha is None else lr_codec.decode_plane(entry.alpha, bits=entry.bits or 8)
-        if alpha is not None and alpha.shape != restored.shape[:2]:
+        if alpha is not None and alpha.shape != (restored.shape[:2] if region is None else (entry.height, entry.width)):
             raise ValueError(f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
     except (DamagedLatent, ImageError, ValueError) as error:
         raise DamagedEntry(entry.key, part, str(error)) from None
+    return _picture(entry, restored, alpha if alpha is None or window is None else alpha[window].copy())
+
+
+def _picture(entry: Entry, pixels: Pixels, alpha: Pixels | None) -> Picture:
+    """Return pixels with what else is known of an entry's picture."""
     return Picture(
-        pixels=restored,
+        pixels=pixels,
         alpha=alpha,
         grey=bool(entry.grey),
         orientation=entry.orientation or 1,
@@ -105,14 +198,6 @@ def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool) -> Pictu
         parts=entry.parts,
         lost=entry.lost,
     )
-
-
-def resized(picture: Picture, size: Size) -> Picture:
-    """Return ``picture`` at ``size``, by antialiased bicubic filtering of colours as they are shown."""
-    if size == picture.pixels.shape[:2]:
-        return picture
-    pixels, alpha = resize_with_alpha(picture.pixels, picture.alpha, size)
-    return replace(picture, pixels=pixels, alpha=alpha)
 
 
 def output_format(wanted: str, picture: Picture) -> str:

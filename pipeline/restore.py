@@ -24,27 +24,31 @@ from pipeline.core.options import SOURCE_FORMAT, RestoreOptions
 from pipeline.core.overlap import LEAST_WEIGHT, WINDOW_PIXELS, OneThread, ahead, halved, singly, together
 from pipeline.core.progress import Progress
 from pipeline.core.reasons import reason_class
-from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardKind, ShardReport, SourceShard
+from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixels, ShardKind, ShardReport, Size, SourceShard
 from pipeline.core.tally import Tally
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
+from pipeline.engines.lr import LrToRestore, restore_lrs
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import (
+    View,
     check_restored_size,
     encode_restored,
     finish_picture,
+    from_lr,
     from_original,
     lr_file,
+    lr_view,
     original_pixels,
     output_format,
-    resized,
+    to_restore,
 )
 from pipeline.outputs.changed_names import ChangedNames
 from pipeline.outputs.names import ShardNames, root_name
 from pipeline.outputs.outputs import Output, has_own_stems, open_output, restore_state
 from pipeline.pictures import writing
-from pipeline.pictures.picture import Picture, size_of
+from pipeline.pictures.picture import Picture
+from pipeline.pictures.region import Region
 from pipeline.stores.base import Stamp
 from pipeline.stores.spool import spool
 from pipeline.stores.store import Access, open_store
@@ -52,12 +56,16 @@ from pipeline.stores.store import Access, open_store
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
-    """An entry with its source's bytes, or with its LR or pixels decoded, as is asked for; or with what is wrong with it."""
+    """An entry with its source's bytes, its LR or pixels decoded, or its picture, as is asked for; or with what is wrong.
+
+    ``restored`` are the pixels that are kept, or what the network made of ``lr``.
+    """
 
     entry: Entry
     source: bytes | None = None
-    lr: Pixels | None = None
+    lr: LrToRestore | None = None
     restored: Pixels | None = None
+    picture: Picture | None = None
     error: PipelineError | None = None
 
 
@@ -93,6 +101,11 @@ class RestoreWorker:
     ) -> None:
         self.archive = Archive.open(open_store(archive, access=archive_access))
         self.options = options
+        self._view = View(
+            size_for=self._size_for,
+            region=None if options.region is None else Region.of(options.region),
+            use_latent=options.use_latent,
+        )
         self.destination = open_store(destination, create=True)
         self.digest = options.digest(self.archive.digest)
         self.state = restore_state(destination, self.digest)
@@ -176,6 +189,9 @@ class RestoreWorker:
         restored = singly(self._one.over(self._restore, together(opened, limit=limit, weigh=_opened_weight)))
         return ahead(threads, encode, restored, limit=window, weigh=_opened_weight, queue=progress.queue("encode"))
 
+    def _size_for(self, size: Size) -> Size:
+        return check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
+
     def _as_it_was(self, entry: Entry) -> bool:
         """Whether what was kept of the source is written as it is: always for an entry that has nothing else."""
         same_form = self.options.format == SOURCE_FORMAT and not self.options.resized
@@ -190,17 +206,19 @@ class RestoreWorker:
                 pixels = original_pixels(entry) if source is None and entry.original is not None else None
                 return _Opened(entry=entry, source=source, restored=pixels)
             check_lr(entry)
-            return _Opened(entry=entry, lr=decode_lr(entry))
-        except DamagedEntry as error:
+            if from_lr(entry, self._view):
+                return _Opened(entry=entry, picture=lr_view(entry, self._view))
+            return _Opened(entry=entry, lr=to_restore(entry, self._view))
+        except PipelineError as error:
             return _Opened(entry=entry, error=error)
 
     def _restore(self, batch: Sequence[_Opened]) -> list[_Opened]:
         """Have the network restore the LRs of a batch."""
-        to_restore = [LrToRestore(opened.entry, opened.lr) for opened in batch if opened.lr is not None]
-        if self.engine is None or not to_restore:
+        lrs = [opened.lr for opened in batch if opened.lr is not None]
+        if self.engine is None or not lrs:
             return list(batch)
         with self.progress.engine(), self.progress.stage("network"):
-            restored = iter(restore_lrs(self.engine, to_restore))
+            restored = iter(restore_lrs(self.engine, lrs))
         return [opened if opened.lr is None else _restored(opened, next(restored)) for opened in batch]
 
     def _write(self, opened: _Opened) -> _Written:
@@ -218,9 +236,7 @@ class RestoreWorker:
             exactly = entry.original_coding is OriginalCoding.PIXELS and self._as_it_was(entry)
             if exactly:
                 form, quality = writing.lossless_format(form), 100
-            size = size_of(picture.pixels)
-            wanted = check_restored_size(size, self.options.size_for(size), self.archive.plan.settings.pixel_limit)
-            data, form = encode_restored(resized(picture, wanted), form, quality)
+            data, form = encode_restored(picture, form, quality)
             # In the source's own format it has the source's own name, even one that tells another format.
             own = form == entry.format or writing.names_format(entry.key.rpartition(".")[2], form)
             return _Written(
@@ -256,10 +272,18 @@ class RestoreWorker:
         return _Written(entry=entry, data=data, extension=None if own else extension)
 
     def _picture(self, opened: _Opened) -> Picture:
+        """Return the view of an entry that is asked for."""
+        entry, view = opened.entry, self._view
+        if opened.picture is not None:
+            return opened.picture
+        if opened.lr is not None:
+            assert opened.restored is not None
+            region = opened.lr.region
+            return view.resized(finish_picture(entry, opened.restored, use_latent=view.use_latent, region=region))
         if opened.restored is not None:
-            return finish_picture(opened.entry, opened.restored, use_latent=self.options.use_latent)
+            return view.of(finish_picture(entry, opened.restored, use_latent=view.use_latent))
         assert opened.source is not None
-        return decoding.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit)
+        return view.of(decoding.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit))
 
 
 def _restored(opened: _Opened, result: Pixels | DamagedEntry) -> _Opened:

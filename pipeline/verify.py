@@ -38,7 +38,7 @@ from pipeline.core.records import (
 from pipeline.core.tally import Tally
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import decode_lr, restore_lr
+from pipeline.engines.lr import LrToRestore, decode_lr, restore_lr
 from pipeline.engines.measure import measure
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import finish_picture, original_pixels
@@ -131,9 +131,9 @@ class VerifyWorker:
     def _restored(self, entry: Entry) -> Pixels:
         if entry.original_coding is OriginalCoding.PIXELS:
             return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
-        lr = decode_lr(entry)
+        lr, _ = decode_lr(entry)
         with self._turn, self.progress.engine(), self.progress.stage("network"):
-            restored = restore_lr(self.engine, entry, lr)
+            restored = restore_lr(self.engine, LrToRestore(entry, lr))
         return finish_picture(entry, restored, use_latent=True).pixels
 
     def _compare(self, shard: SourceShard, keys: frozenset[str]) -> Iterator[tuple[str, str | None]]:

@@ -13,6 +13,7 @@ from jobs.requests import RestoreJob
 from pipeline.cluster.options import PoolOptions
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import OutputKind, RestoreOptions
+from pipeline.pictures.region import Region
 from pipeline.stores.base import Access
 
 
@@ -34,6 +35,9 @@ def restore(
     max_side: Annotated[
         int | None, typer.Option(help="Longest side of what is written, in pixels.", rich_help_panel=SIZE)
     ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="x,y,width,height: a part of the upright image, in its pixels.", rich_help_panel=SIZE)
+    ] = None,
     lr: Annotated[
         bool,
         typer.Option("--lr", help="The stored LRs, bytes untouched, instead of restored images.", rich_help_panel=OUTPUT),
@@ -53,12 +57,15 @@ def restore(
     """Restore images from an archive: all, or a selection. The same command again resumes it."""
     if output not in list(OutputKind):
         raise InvalidOption("--to", output, f"give one of {', '.join(OutputKind)}.")
+    if region is not None and lr:
+        raise InvalidOption("--region", region, "give it without --lr; LRs are written as they are stored.")
     options = RestoreOptions(
         output=OutputKind(output),
         format=image_format,
         quality=quality,
         scale=scale,
         max_side=max_side,
+        region=None if region is None else Region.parse(region, option="--region"),
         lr=lr,
         use_latent=latent,
         keys=read_keys(keys) if keys is not None else None,

@@ -31,6 +31,7 @@ from jobs.web.on_demand import Backend
 from pipeline.core.errors import PipelineError
 from pipeline.core.records import EntryKind, Tier
 from pipeline.entry_picture import renamed
+from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import ServiceError
 from pipeline.reading.service import FORMS, EntryPlace, ImageRequest, Shelf
@@ -180,11 +181,12 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         max_side: Annotated[int | None, Query(ge=1, le=1_000_000, description="Longest side, in pixels.")] = None,
         scale: Annotated[float | None, Query(gt=0, le=4, allow_inf_nan=False, description="Of the original size.")] = None,
         size: Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,6}x[1-9][0-9]{0,6}$", description="640x480.")] = None,
+        region: Annotated[str | None, Query(max_length=60, description="Of the upright image: x,y,width,height.")] = None,
         format: Annotated[str | None, Query(pattern=f"^({'|'.join(FORMS)})$", description="Wins over Accept.")] = None,
         quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG, WebP and AVIF.")] = 95,
         latent: Annotated[int, Query(ge=0, le=1, description="0: from the LR alone.")] = 1,
     ) -> Response:
-        """Give a restored image, at the original size or another: the bytes that `iarn restore` writes."""
+        """Give a restored image or a region of it, at the original size or another: the bytes that `iarn restore` writes."""
         shelf, place, part = await service.find(archive, key, "image", shard)
         if not part:
             return await _all_known(service, shelf, place, shard)
@@ -195,6 +197,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
             max_side=max_side,
             scale=scale,
             size=(int(height), int(width)) if size else None,
+            region=None if region is None else Region.parse(region),
             use_latent=latent == 1,
         )
         vary = {} if format else {"Vary": "Accept"}

@@ -50,7 +50,7 @@ async def image_answer(
     digest = await service.read(shelf.image_digest, place, wanted, service.images.device)
     if unchanged(request.headers, f'"{digest}"'):
         return not_modified(service, f'"{digest}"', headers)
-    await service.read(shelf.check_size, place, wanted, service.options.limits)
+    await service.read(shelf.check, place, wanted, service.options.limits)
     found = await service.images.get(digest, place, wanted)
     return file_answer(service, request, found, key=renamed(place.key, found.form), headers=headers)
 

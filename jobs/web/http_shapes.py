@@ -119,10 +119,13 @@ _STATUSES: tuple[tuple[type[PipelineError], int, str], ...] = (
 
 def status_of(error: PipelineError) -> tuple[int, str]:
     """Return the status and the kind that stand for an error: whose fault it is, and whether asking again may help."""
+    if isinstance(error, InvalidOption) and error.option == "region":
+        return 400, "invalid-region"
     return next(((status, kind) for cls, status, kind in _STATUSES if isinstance(error, cls)), (502, "failed"))
 
 
 _ABOUT = {
+    400: "The region is none of the image.",
     401: "The token is missing or wrong.",
     404: "There is no such archive or entry, or the entry does not keep what was asked for.",
     409: "Several shards have an entry of this key; say which.",

@@ -27,8 +27,8 @@ class OutputKind(StrEnum):
 class RestoreOptions:
     """What a restore writes; with the archive it decides every byte.
 
-    ``scale`` divides the original size, ``max_side`` bounds it; at most one is set. ``keys`` and ``pattern`` (a glob) select
-    entries, ``shards`` source shards by id; None selects all. ``lr`` writes the stored LRs instead of restored images.
+    ``scale`` divides the original size, of all or of a ``region`` (x, y, width, height), ``max_side`` bounds it; at most one is
+    set. ``keys`` and ``pattern`` (a glob) select entries, ``shards`` shards by id; None selects all. ``lr`` writes stored LRs.
     """
 
     output: OutputKind = OutputKind.FILES
@@ -36,6 +36,7 @@ class RestoreOptions:
     quality: int = 95
     scale: float | None = None
     max_side: int | None = None
+    region: tuple[int, int, int, int] | None = None
     lr: bool = False
     use_latent: bool = True
     keys: frozenset[str] | None = None
@@ -56,8 +57,8 @@ class RestoreOptions:
 
     @property
     def resized(self) -> bool:
-        """Whether images come back at another size than the original."""
-        return self.scale is not None or self.max_side is not None
+        """Whether images come back at another size than the original, or a region of them."""
+        return any(value is not None for value in (self.scale, self.max_side, self.region))
 
     @property
     def wanted(self) -> frozenset[str] | str | None:
@@ -69,16 +70,14 @@ class RestoreOptions:
 
     def size_for(self, original: Size) -> Size:
         """Return the size to write for an image of ``original`` size, (height, width) both."""
-        factor = 1.0
-        if self.scale is not None:
-            factor = 1 / self.scale
-        elif self.max_side is not None:
-            factor = min(1.0, self.max_side / max(original))
+        longest = max(original)
+        factor = 1 / self.scale if self.scale is not None else min(1.0, (self.max_side or longest) / longest)
         return max(1, round(original[0] * factor)), max(1, round(original[1] * factor))
 
     def digest(self, archive: str) -> str:
         """Return what names this restore of the archive whose plan has the digest ``archive``."""
         values = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(self).items()}
+        values = values if self.region is not None else {name: values[name] for name in values if name != "region"}
         return hashlib.sha256(json.dumps([archive, values], sort_keys=True).encode()).hexdigest()
 
 

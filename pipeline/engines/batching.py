@@ -13,7 +13,7 @@ from concurrent.futures import Future
 
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.overlap import OneThread
-from pipeline.core.records import Entry, Pixels
+from pipeline.core.records import Pixels
 from pipeline.engines.engine import Engine
 from pipeline.engines.lr import LrToRestore, restore_lrs
 
@@ -33,10 +33,10 @@ class Batcher:
         self._most = self._engine.batch_pixels if most is None else most
         self._waiting: deque[tuple[LrToRestore, Future[Pixels]]] = deque()
 
-    def restore(self, entry: Entry, lr: Pixels) -> Pixels:
+    def restore(self, asked: LrToRestore) -> Pixels:
         """Return what the network makes of an entry's LR, at the original size; raises DamagedEntry."""
         mine: Future[Pixels] = Future()
-        self._waiting.append((LrToRestore(entry, lr), mine))
+        self._waiting.append((asked, mine))
         self._thread.submit(self._restore_next)
         return mine.result()
 

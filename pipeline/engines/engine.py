@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -22,8 +24,10 @@ from pipeline.core.target import MOST_SCALE
 from pipeline.engines.effort import DESCENT_POINTS, Sought
 from pipeline.engines.memory import give_back
 from pipeline.engines.pieces import Piece, filled_up, framed
-from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles
+from pipeline.engines.tiles import TILE_POINTS, Tile, image_tiles, lr_tiles, seen_region
 from pipeline.pictures.depth import peak
+from pipeline.pictures.picture import size_of
+from pipeline.pictures.region import Region
 
 FRAMES = (8, 4, 2)
 """Fixed shapes are squares of these parts of the largest tile's side; a batch of them has its area."""
@@ -83,13 +87,15 @@ class Downscale:
 class Restore:
     """An LR (h, w, 3), and the size of the image that it stands for, which has its type: uint8 or uint16.
 
-    A ``clean`` LR is a bicubic one; others are those of a downscale, which hide detail.
+    A ``clean`` LR is a bicubic one; others are those of a downscale, which hide detail. Of the image a ``region`` is wanted, or
+    all of it.
     """
 
     lr: Pixels
     size: Size
     grey: bool = False
     clean: bool = False
+    region: Region | None = None
 
 
 Request = TypeVar("Request", Downscale, Restore, Sought)
@@ -163,12 +169,15 @@ class Engine:
         """
         return self.downscale_many([Downscale(pixels=pixels, lr_size=lr_size, grey=grey, effort=effort)])[0]
 
-    def restore(self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False) -> Pixels:
+    def restore(
+        self, lr: Pixels, size: Size, *, grey: bool = False, clean: bool = False, region: Region | None = None
+    ) -> Pixels:
         """Return the image (H, W, 3) of ``size`` that ``lr`` (h, w, 3) stands for, both uint8 or both uint16, without a latent.
 
-        A ``clean`` LR is a bicubic one; others are those of :meth:`downscale`, which hide detail.
+        A ``clean`` LR is a bicubic one; others are those of :meth:`downscale`, which hide detail. A ``region`` of the image
+        costs what the region does.
         """
-        return self.restore_many([Restore(lr=lr, size=size, grey=grey, clean=clean)])[0]
+        return self.restore_many([Restore(lr=lr, size=size, grey=grey, clean=clean, region=region)])[0]
 
     def downscale_many(self, requests: Sequence[Downscale]) -> list[Pixels]:
         """Return the LR of each request, uint8."""
@@ -188,21 +197,45 @@ class Engine:
     def restore_many(self, requests: Sequence[Restore]) -> list[Pixels]:
         """Return the image of each request; at scales that the network does not reach, step by step (iarn.cascade)."""
         found = [request.lr for request in requests]
-        ways = [deque(cascade(request.size, request.lr.shape[:2], self.largest_scale)) for request in requests]
+        ways = [deque(self._way(request)) for request in requests]
         while any(ways):
             under_way = [number for number, way in enumerate(ways) if way]
-            steps = [replace(requests[number], lr=found[number], size=ways[number].popleft()) for number in under_way]
+            steps = [replace(ways[number].popleft(), lr=found[number]) for number in under_way]
             for number, restored in zip(under_way, self._restore_step(steps), strict=True):
                 found[number] = restored
-        return found
+        return [
+            image if request.region is None else image[request.region.window].copy()
+            for request, image in zip(requests, found, strict=True)
+        ]
+
+    def regions(self, size: Size, lr_size: Size, region: Region) -> list[Region]:
+        """Return what a ``region`` of an image of ``size`` comes from: a region of the LR, one of each step between, itself."""
+        sizes, found = [lr_size, *cascade(size, lr_size, self.largest_scale)], [region]
+        for before, step in reversed(list(pairwise(sizes))):
+            axes = self._network.axes(step, before)
+            found.append(seen_region(axes, self._network.halo(axes), found[-1]))
+        return found[::-1]
+
+    def _way(self, request: Restore) -> list[Restore]:
+        """Return the steps to an image, whose LRs are still to come but for the first."""
+        lr_size = size_of(request.lr)
+        sizes = cascade(request.size, lr_size, self.largest_scale)
+        if request.region is None:
+            return [replace(request, size=size) for size in sizes]
+        regions = self.regions(request.size, lr_size, request.region)[1:]
+        return [replace(request, size=size, region=region) for size, region in zip(sizes, regions, strict=True)]
 
     def _restore_step(self, requests: Sequence[Restore]) -> list[Pixels]:
+        """Return the images of one step, as large as they are, of which only the regions asked for are computed.
+
+        The others are never touched, so that they take no memory.
+        """
         results = [np.empty((*request.size, 3), request.lr.dtype) for request in requests]
         pieces = []
         for request, result in zip(requests, results, strict=True):
             budget = budget_of(CLEAN_STEP if request.clean else None)
             place = Place(axes=self._network.axes(request.size, request.lr.shape[:2]), budget=budget)
-            pieces += self._pieces(request, place, image_tiles, result)
+            pieces += self._pieces(request, place, partial(image_tiles, region=request.region), result)
         self._run(pieces, self._restored)
         return results
 

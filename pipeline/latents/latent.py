@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
 from pipeline.latents import coder
-from pipeline.latents.coefficients import DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
+from pipeline.latents.coefficients import BLOCK, DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
 
 TILE = 1024
 """Pixels along a tile's side."""
@@ -69,6 +69,9 @@ _SHIFTS = 3  # of values 1, 2 and larger
 _SHIFT_UNIT = 256
 
 Difference = NDArray[np.int16] | NDArray[np.int32]
+
+Window = tuple[slice, slice]
+"""Rows and columns of an image, or of a tile."""
 
 
 def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE) -> bytes:
@@ -154,23 +157,31 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float,
     return None if reached is None else round(2 ** reached[0])
 
 
-def apply(latent: bytes, restored: Pixels) -> Pixels:
+def apply(latent: bytes, restored: Pixels, window: Window | None = None) -> Pixels:
     """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
-    Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size or depth.
+    Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are decoded. Raises
+    DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size or depth.
     """
     _check_shape(restored, "restore")
-    version, (height, width), tile, step, tiles = _parse(latent)
+    version, size, tile, step, tiles = _parse(latent)
     if version != _VERSIONS[restored.dtype]:
         raise ValueError(f"the latent, of version {version}, is of another depth than the restore, which is {restored.dtype}")
-    if restored.shape[:2] != (height, width):
+    rows, columns = window or (slice(0, size[0]), slice(0, size[1]))
+    own = rows.stop - rows.start, columns.stop - columns.start
+    if restored.shape[:2] != own or rows.stop > size[0] or columns.stop > size[1]:
         raise ValueError(
-            f"the latent is of {width} x {height} pixels, the restore has {restored.shape[1]} x {restored.shape[0]}; "
+            f"the latent is of {size[1]} x {size[0]} pixels, the restore has {restored.shape[1]} x {restored.shape[0]}; "
             "restore at the original size to use it"
         )
-    image = np.empty_like(restored, order="C")
-    for window, payload in zip(_windows((height, width), tile), tiles, strict=True):
-        image[window] = _decode_tile(bytes(payload), restored[window], step) if payload else restored[window]
+    image = restored.copy()
+    for (down, across), payload in zip(_windows(size, tile), tiles, strict=True):
+        shared = _shared(rows, down), _shared(columns, across)
+        if payload and all(part.start < part.stop for part in shared):
+            shifts, values = _decode_tile(bytes(payload), (down.stop - down.start, across.stop - across.start))
+            place = _from(shared[0], rows.start), _from(shared[1], columns.start)
+            of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
+            image[place] = _add(restored[place], values, step, shifts, of_tile)
     return image
 
 
@@ -199,7 +210,7 @@ def _parse(latent: bytes) -> tuple[int, Size, int, int, list[memoryview]]:
     return version, (height, width), tile, step, tiles
 
 
-def _windows(size: Size, tile: int) -> Iterator[tuple[slice, slice]]:
+def _windows(size: Size, tile: int) -> Iterator[Window]:
     """Yield the tiles of an image of ``size``, row by row; those at the far edges are smaller."""
     for top in range(0, size[0], tile):
         for left in range(0, size[1], tile):
@@ -263,21 +274,28 @@ def _best_shifts(coefficients: NDArray[np.float32], values: coder.Values, step: 
     return bytes(shifts)
 
 
-def _decode_tile(payload: bytes, restored: Pixels, step: int) -> Pixels:
+def _decode_tile(payload: bytes, size: Size) -> tuple[bytes, coder.Values]:
+    """Return the shifts and the values of a tile of ``size``, (height, width)."""
     shifts, coded = payload[: 2 * _SHIFTS], payload[2 * _SHIFTS :]
     try:
         reader = coder.Reader(coded, coder.shipped())
-        values = coder.walk(block_grid(*restored.shape[:2]), lambda contexts, _: reader.get(contexts), coder.shipped())
+        values = coder.walk(block_grid(*size), lambda contexts, _: reader.get(contexts), coder.shipped())
         whole = reader.at_end()
     except ValueError as error:
         raise DamagedLatent(f"a tile cannot be decoded: {error}") from None
     if len(shifts) < 2 * _SHIFTS or not whole:
-        raise DamagedLatent(f"a tile of {len(payload)} bytes is not of {restored.shape[1]} x {restored.shape[0]} pixels")
-    return _add(restored, values, step, shifts)
+        raise DamagedLatent(f"a tile of {len(payload)} bytes is not of {size[1]} x {size[0]} pixels")
+    return shifts, values
 
 
-def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes) -> Pixels:
-    """Return ``restored`` with what the values stand for; in whole numbers, so that every machine finds the same pixels."""
+def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes, window: Window | None = None) -> Pixels:
+    """Return ``restored`` with what the values stand for; in whole numbers, so that every machine finds the same pixels.
+
+    The values are of a tile, of which ``restored`` is a ``window``, or all.
+    """
+    rows, columns = window or (slice(0, restored.shape[0]), slice(0, restored.shape[1]))
+    top, left = rows.start // BLOCK, columns.start // BLOCK
+    values = values[..., top : block_grid(rows.stop, 1)[0], left : block_grid(1, columns.stop)[1]]
     coefficients = values.astype(np.int64)
     coefficients *= step
     for colours, own in ((slice(0, 1), shifts[:_SHIFTS]), (slice(1, None), shifts[_SHIFTS:])):
@@ -285,9 +303,20 @@ def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes) -> Pi
         table = np.array([*nearer[::-1], 0, *(-each for each in nearer)], np.int64)  # for -3 and less, -2, ... 3 and more
         coefficients[colours] += table[np.clip(values[colours], -_SHIFTS, _SHIFTS) + _SHIFTS]
     np.clip(coefficients, -LARGEST, LARGEST, out=coefficients)
-    total = to_difference(coefficients, restored.shape[0], restored.shape[1], levels=_levels(restored))
+    down, across = _from(rows, top * BLOCK), _from(columns, left * BLOCK)
+    total = to_difference(coefficients, down.stop, across.stop, levels=_levels(restored))[down, across]
     total += restored
     return np.clip(total, 0, np.iinfo(restored.dtype).max, out=total).astype(restored.dtype)
+
+
+def _shared(one: slice, other: slice) -> slice:
+    """Return what is in both, empty or the wrong way round where nothing is."""
+    return slice(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _from(part: slice, origin: int) -> slice:
+    """Return ``part`` as it is counted from ``origin``."""
+    return slice(part.start - origin, part.stop - origin)
 
 
 def _difference(image: Pixels, other: Pixels) -> Difference:

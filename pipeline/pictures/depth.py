@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.records import Pixels
+from pipeline.pictures.region import Region
 
 LEVEL = 257
 """What a level of 8 bits is in 16: 255 of these are 65535."""
@@ -35,17 +36,19 @@ def in_8_bits(pixels: Pixels) -> Pixels:
     return found.astype(np.uint8)
 
 
-def in_16_bits(lr: Pixels, *, clean: bool) -> Pixels:
+def in_16_bits(lr: Pixels, *, clean: bool, region: Region | None = None) -> Pixels:
     """Return an LR (h, w, 3), uint8, as uint16, for a restore of that depth.
 
     Where means of what is around a value are near it, they stand for it: flat steps become the ramp that they were, and what is
     not smooth stays. Near is half a level, which rounding may have taken, and one level in a ``clean`` LR, whose coding may err
     as well. Computed in whole numbers: every machine finds the same. Measured at x2: restores of two ramps gain 1 to 9 dB,
     those of three photographs lose 0.07 dB at most.
+    Where a ``region`` is given, only its values are those; none is computed far away from it.
     """
     found = np.empty(lr.shape, np.uint16)
+    around = (Region.whole(lr.shape[:2]) if region is None else region.grown(sum(RADII), lr.shape[:2])).window
     for channel in range(lr.shape[2]):
-        found[..., channel] = _between_levels(lr[..., channel], LEVEL if clean else LEVEL // 2)
+        found[*around, channel] = _between_levels(lr[*around, channel], LEVEL if clean else LEVEL // 2)
     return found
 
 

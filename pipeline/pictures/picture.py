@@ -13,6 +13,9 @@ from pipeline.core.records import Carried, Pixels, Size
 from pipeline.pictures import colour
 from pipeline.pictures.depth import is_deep, peak
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and lower edge of a part of a picture, between its pixels as well."""
+
 _UNWEIGHTED = 2.0
 """Alpha, of 255, by which colours count unweighted: what is hardly shown keeps smooth colours, which code well."""
 
@@ -65,32 +68,35 @@ def size_of(pixels: Pixels) -> Size:
     return pixels.shape[0], pixels.shape[1]
 
 
-def resize(pixels: Pixels, size: Size) -> Pixels:
-    """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5)."""
+def resize(pixels: Pixels, size: Size, box: Box | None = None) -> Pixels:
+    """Return pixels (H, W, 3), or a plane (H, W), at ``size`` (height, width) in pixels, by antialiased bicubic (a = -0.5).
+
+    Of ``box`` alone where it is given; what is beside it reaches its edges, as in the whole.
+    """
     if not is_deep(pixels):
-        return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC, box))
     found = np.empty((*size, *pixels.shape[2:]), pixels.dtype)
     for channel in np.ndindex(pixels.shape[2:]):
-        found[..., *channel] = _rounded(_resize_plane(pixels[..., *channel], size), pixels.dtype)
+        found[..., *channel] = _rounded(_resize_plane(pixels[..., *channel], size, box=box), pixels.dtype)
     return found
 
 
-def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size) -> tuple[Pixels, Pixels | None]:
+def resize_with_alpha(pixels: Pixels, alpha: Pixels | None, size: Size, box: Box | None = None) -> tuple[Pixels, Pixels | None]:
     """Return pixels and alpha as ``resize`` does, colours weighted by alpha, so that hidden ones do not reach the edges.
 
     Where nothing is shown the colours are those of ``resize``.
     """
-    plain = resize(pixels, size)
+    plain = resize(pixels, size, box)
     most = peak(pixels)
     if alpha is None or alpha.min() == most:
-        return plain, None if alpha is None else resize(alpha, size)
+        return plain, None if alpha is None else resize(alpha, size, box)
     weights = alpha.astype(np.float32)
-    shown, unweighted = np.maximum(_resize_plane(weights, size), 0), _UNWEIGHTED * most / 255
+    shown, unweighted = np.maximum(_resize_plane(weights, size, box=box), 0), _UNWEIGHTED * most / 255
     for channel in range(3):
-        weighted = _resize_plane(pixels[..., channel] * weights, size)
+        weighted = _resize_plane(pixels[..., channel] * weights, size, box=box)
         colour = (weighted + unweighted * plain[..., channel]) / (shown + unweighted)
         plain[..., channel] = _rounded(colour, plain.dtype)
-    return plain, resize(alpha, size)
+    return plain, resize(alpha, size, box)
 
 
 def bled(pixels: Pixels, alpha: Pixels | None, reach: int) -> Pixels:
@@ -118,8 +124,10 @@ def _rounded(values: NDArray[Any], kind: np.dtype[Any]) -> Pixels:
     return found
 
 
-def _resize_plane(plane: NDArray[Any], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(plane.astype(np.float32, copy=False)).resize((size[1], size[0]), by), np.float32)
+def _resize_plane(
+    plane: NDArray[Any], size: Size, by: Image.Resampling = Image.Resampling.BICUBIC, box: Box | None = None
+) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(plane.astype(np.float32, copy=False)).resize((size[1], size[0]), by, box), np.float32)
 
 
 def label(pixels: Pixels, text: str, *, left: int, top: int, size: int = 14, grey: int = 0) -> Pixels:

@@ -25,10 +25,11 @@ from pipeline.core.errors import DamagedEntry, ImageError, InvalidOption, Undeco
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Stored, Tier
 from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread
-from pipeline.engines.lr import restore_lr
-from pipeline.entry_picture import check_restored_size, lr_file, resized, restore_entry
+from pipeline.engines.lr import LrToRestore, restore_lr
+from pipeline.entry_picture import View, check_restored_size, lr_file, restore_entry
 from pipeline.pictures import lr_codec
-from pipeline.pictures.picture import Picture, size_of
+from pipeline.pictures.picture import Picture
+from pipeline.pictures.region import Region
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.reading.keys import KeyIndex
 from pipeline.stores.store import Access, open_store
@@ -176,15 +177,15 @@ class ArchiveReader:
             self._opened = _Opened(archive, self._device, self._opened)
         return self._opened
 
-    def _restore(self, entry: Entry, latent: bool) -> Picture:
+    def _restore(self, entry: Entry, view: View) -> Picture:
         here = self._here
 
-        def network(entry: Entry, lr: Pixels) -> Pixels:
+        def network(asked: LrToRestore) -> Pixels:
             engine = here.engine
             with here.turn:  # the network has one image at a time
-                return restore_lr(engine, entry, lr)
+                return restore_lr(engine, asked)
 
-        return restore_entry(entry, network, use_latent=latent, pixel_limit=self.plan.settings.pixel_limit)
+        return restore_entry(entry, network, view, pixel_limit=self.plan.settings.pixel_limit)
 
 
 class _Opened:
@@ -307,29 +308,45 @@ class EntryReader:
         return source_bytes(self.record)
 
     def picture(
-        self, *, max_side: int | None = None, scale: float | None = None, size: Size | None = None, latent: bool = True
+        self,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        max_side: int | None = None,
+        scale: float | None = None,
+        size: Size | None = None,
+        latent: bool = True,
     ) -> Picture:
         """Return what :meth:`restore` does with alpha apart and the source's metadata, ready for ``writing.encode``."""
         if size is not None and (max_side is not None or scale is not None or min(size) < 1):
             raise InvalidOption("size", str(size), "give (height, width) in pixels from 1, and neither max_side nor scale.")
-        options = RestoreOptions(max_side=max_side, scale=scale)
+        options, limit = RestoreOptions(max_side=max_side, scale=scale), self._archive.plan.settings.pixel_limit
+        view = View(
+            size_for=lambda own: check_restored_size(own, size or options.size_for(own), limit),
+            region=None if region is None else Region.of(region),
+            use_latent=latent,
+        )
         self._need(*_PIXEL_PARTS)
-        picture = self._archive._restore(self.record, latent)
-        own = size_of(picture.pixels)
-        wanted = check_restored_size(own, size or options.size_for(own), self._archive.plan.settings.pixel_limit)
-        return resized(picture, wanted)
+        return self._archive._restore(self.record, view)
 
     def restore(
-        self, *, max_side: int | None = None, scale: float | None = None, size: Size | None = None, latent: bool = True
+        self,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        max_side: int | None = None,
+        scale: float | None = None,
+        size: Size | None = None,
+        latent: bool = True,
     ) -> Pixels:
         """Return the restored image, upright: (H, W, 3), or (H, W, 4) with alpha; uint8, or uint16 of a source with 16 bits.
 
-        At the original size, or with its longer side at most ``max_side``, or divided by ``scale`` (2 is half of it), or at
-        exactly ``size``, (height, width); without the latent where ``latent`` is false. These are the pixels that `iarn
-        restore --format png` writes; an entry kept as an original is decoded (that command writes its bytes). Raises
-        InvalidOption, NotRead, SizeNotReachable, DamagedEntry, and ImageError for an original that cannot be decoded.
+        All of it or a ``region``, (x, y, width, height) in pixels of the upright image, at the cost of that; at the original
+        size, or with its longer side at most ``max_side``, or divided by ``scale`` (2 is half of it), or at exactly ``size``,
+        (height, width); without the latent where ``latent`` is false. What is smaller than the image, and no more than a tenth
+        larger than the LR, is made of the LR alone. These are the pixels that `iarn restore --format png` writes; an entry kept
+        as an original is decoded (that command writes its bytes). Raises InvalidOption, NotRead, SizeNotReachable,
+        DamagedEntry, and ImageError for an original that cannot be decoded.
         """
-        picture = self.picture(max_side=max_side, scale=scale, size=size, latent=latent)
+        picture = self.picture(region=region, max_side=max_side, scale=scale, size=size, latent=latent)
         return _with_alpha(picture.pixels, picture.alpha)
 
     def _need(self, *parts: str) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -25,9 +26,10 @@ from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.entry_picture import check_restored_size, encode_restored, output_format, resized, restore_entry
+from pipeline.entry_picture import View, check_restored_size, encode_restored, output_format, pixels_to_restore, restore_entry
 from pipeline.pictures.captions import Caption, caption_of
 from pipeline.pictures.picture import Picture, size_of
+from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.keys import KeyIndex
@@ -58,7 +60,7 @@ class ImageRequest:
     max_side: int | None = None
     scale: float | None = None
     size: Size | None = None
-    region: tuple[int, int, int, int] | None = None
+    region: Region | None = None
     use_latent: bool = True
 
     def __post_init__(self) -> None:
@@ -79,30 +81,34 @@ class ImageRequest:
             format=self.form, quality=self.quality, scale=scale, max_side=self.max_side, use_latent=self.use_latent
         )
 
-    def size_for(self, original: Size, limits: Limits, pixel_limit: int) -> Size:
-        """Return the size of the image, (height, width); raises InvalidOption above the limits, SizeNotReachable."""
-        if original[0] * original[1] > limits.most_pixels:  # it is restored as it was, and then made smaller
-            raise InvalidOption(
-                "image", f"{original[1]}x{original[0]}", f"the service restores {limits.most_pixels} pixels at most."
-            )
-        wanted = self.size or self.options().size_for(original)
-        if max(wanted) > limits.largest_side or wanted[0] * wanted[1] > limits.most_pixels:
-            most = f"{limits.largest_side} pixels a side and {limits.most_pixels} in all"
-            raise InvalidOption("size", f"{wanted[1]}x{wanted[0]}", f"the service gives {most}; ask for less by max_side.")
-        return check_restored_size(original, wanted, pixel_limit)
+    def view(self, limits: Limits, pixel_limit: int) -> View:
+        """Return what is asked of an entry's picture; its size raises InvalidOption above the limits, SizeNotReachable."""
+
+        def size_for(own: Size) -> Size:
+            wanted = self.size or self.options().size_for(own)
+            if max(wanted) > limits.largest_side or wanted[0] * wanted[1] > limits.most_pixels:
+                most = f"{limits.largest_side} pixels a side and {limits.most_pixels} in all"
+                raise InvalidOption("size", f"{wanted[1]}x{wanted[0]}", f"the service gives {most}; ask for less by max_side.")
+            return check_restored_size(own, wanted, pixel_limit)
+
+        return View(size_for=size_for, region=self.region, use_latent=self.use_latent)
+
+    def check(self, entry: Entry, limits: Limits, pixel_limit: int) -> int:
+        """Return how many pixels are restored or decoded, 0 where an original tells that only when it is decoded.
+
+        Raises InvalidOption above the limits and for a region that is not in the image, SizeNotReachable, DamagedEntry.
+        """
+        if entry.height is None or entry.width is None:
+            return 0
+        pixels = pixels_to_restore(entry, self.view(limits, pixel_limit))
+        if pixels > limits.most_pixels:
+            advice = f"the service restores {limits.most_pixels} pixels at most."
+            raise InvalidOption("image", f"{entry.width}x{entry.height}", advice)
+        return pixels
 
     def written(self, picture: Picture) -> tuple[bytes, str]:
         """Return the file of the picture that was asked for, and the format that it is in."""
         return encode_restored(picture, output_format(self.form, picture), self.quality)
-
-
-def rendered(whole: Picture, region: tuple[int, int, int, int] | None, size: Size) -> Picture:
-    """Return a region of a whole picture, or all of it, at a size: as long as no engine restores regions by themselves."""
-    if region is not None:
-        x, y, width, height = region
-        window = slice(y, y + height), slice(x, x + width)
-        whole = replace(whole, pixels=whole.pixels[window], alpha=None if whole.alpha is None else whole.alpha[window])
-    return resized(whole, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +243,9 @@ class Shelf:
         made_of = [self.reader.digest, self.reader.plan.model, place.shard, entry.key, entry.sha256, entry.lr_sha256]
         return hashlib.sha256(json.dumps([*made_of, asdict(request), device, self._maker]).encode()).hexdigest()
 
-    def check_size(self, place: EntryPlace, request: ImageRequest, limits: Limits) -> None:
-        """Raise where an image would be too large, before anything is restored; an original tells its size only then."""
-        entry = self.figures(place)
-        if entry.height is not None and entry.width is not None:
-            request.size_for((entry.height, entry.width), limits, self.reader.plan.settings.pixel_limit)
+    def check(self, place: EntryPlace, request: ImageRequest, limits: Limits) -> None:
+        """Raise what :meth:`ImageRequest.check` does, before anything is restored."""
+        request.check(self.figures(place), limits, self.reader.plan.settings.pixel_limit)
 
     def close(self) -> None:
         """Stop reading."""
@@ -273,14 +277,13 @@ class Restorer:
         reader = self._readers[place.archive]
         entry = _entry(reader.archive, place, _RESTORED_PARTS)
         limit = reader.plan.settings.pixel_limit
-        if entry.height is not None and entry.width is not None:
-            request.size_for((entry.height, entry.width), self._limits, limit)
+        pixels = request.check(entry, self._limits, limit)
         most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
-        picture = restore_entry(entry, self._batcher(reader).restore, use_latent=request.use_latent, pixel_limit=most)
-        own = size_of(picture.pixels)
-        picture = rendered(picture, request.region, request.size_for(own, self._limits, limit))
+        view = request.view(self._limits, limit)
+        picture = restore_entry(entry, self._batcher(reader).restore, view, pixel_limit=most)
         data, form = request.written(picture)
-        return Restored(data=data, form=form, pixels=own[0] * own[1], seconds=time.monotonic() - began)
+        pixels = pixels or math.prod(size_of(picture.pixels))
+        return Restored(data=data, form=form, pixels=pixels, seconds=time.monotonic() - began)
 
     def attempt(self, place: EntryPlace, request: ImageRequest) -> Restored | PipelineError:
         """Return what :meth:`restore` does, or the error that it raises, for callers in another process."""

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import Size
+from pipeline.pictures.region import Region
 
 FORMATS: Mapping[str, str] = {"jpg": "jpeg", "png": "png", "webp": "webp", "avif": "avif"}
 """Formats by the extension that asks for them (4.5); jpg and png are those of level 2."""
@@ -30,15 +30,6 @@ _WIDTH = re.compile(r"(\d{1,9}),", re.ASCII)
 _HEIGHT = re.compile(r",(\d{1,9})", re.ASCII)
 _BOX = re.compile(r"(!?)(\d{1,9}),(\d{1,9})", re.ASCII)
 _TURN = re.compile(rf"(!?)({_NUMBER})", re.ASCII)
-
-
-class Rectangle(NamedTuple):
-    """A part of an upright image, in its pixels: ``x`` from the left, ``y`` from the top."""
-
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +48,7 @@ class ImageParameters:
     writes it.
     """
 
-    region: Rectangle | None
+    region: Region | None
     size: Size
     degrees: int
     mirrored: bool
@@ -91,17 +82,17 @@ def understand(
     )
 
 
-def rectangle_of(text: str, image: Size) -> Rectangle:
+def rectangle_of(text: str, image: Size) -> Region:
     """Return the rectangle that a region (4.1) is of an image, cut off at its edges; of percentages, every pixel they touch.
 
     Raises InvalidOption where it is empty or beside the image.
     """
     height, width = image
     if text == "full":
-        return Rectangle(0, 0, width, height)
+        return Region(0, 0, width, height)
     if text == "square":
         side = min(image)
-        return Rectangle((width - side) // 2, (height - side) // 2, side, side)
+        return Region((width - side) // 2, (height - side) // 2, side, side)
     if (match := _PIXELS.fullmatch(text)) is not None:
         x, y, w, h = map(int, match.groups())
         left, top, right, bottom = x, y, x + w, y + h
@@ -114,7 +105,7 @@ def rectangle_of(text: str, image: Size) -> Rectangle:
     right, bottom = min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
         raise InvalidOption("region", _short(text), f"nothing of the image, {width} x {height} pixels, is in it.")
-    return Rectangle(left, top, right - left, bottom - top)
+    return Region(left, top, right - left, bottom - top)
 
 
 def size_of(text: str, own: Size, bounds: Bounds) -> Size:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.web.http_shapes import status_of
+from pipeline.pictures.region import Region
 from pipeline.reading.errors import Overloaded, ServiceError
 from pipeline.reading.service import ImageRequest
 from tests.pipeline.core.test_errors import LEAVES, example_of
@@ -63,11 +64,25 @@ def test_bytes_are_those_of_the_service(site: Site) -> None:
         "max_side=20": {"max_side": 20},
         "scale=0.5&latent=0": {"scale": 0.5, "use_latent": False},
         "size=9x7": {"size": (7, 9)},
+        "region=2,3,14,9": {"region": Region(2, 3, 14, 9)},
+        "region=2,3,14,9&max_side=5": {"region": Region(2, 3, 14, 9), "max_side": 5},
     }
     for query, options in asked.items():
         image = site.get(f"{ENTRY}/image?{query}&format=webp&quality=70")
         expected = site.backend.restorer.restore(place, ImageRequest(form="webp", quality=70, **options))  # type: ignore[arg-type]
         assert (image.content, image.headers["content-type"]) == (expected.data, "image/webp")
+
+
+def test_a_region_is_an_image_of_its_own(site: Site) -> None:
+    """Protects caches and clients: each region has an ETag of its own, and one that is none of the image is 400, told why."""
+    tags = {site.get(f"{ENTRY}/image{query}").headers["etag"] for query in ("", "?region=0,0,9,9", "?region=0,1,9,9")}
+    assert len(tags) == 3
+    (tag,) = {site.get(f"{ENTRY}/image?region=0,1,9,9").headers["etag"]} & tags
+    assert site.get(f"{ENTRY}/image?region=0,1,9,9", if_none_match=tag).status_code == 304
+    for text in ("", "1,2,3", "0,0,0,1", "-1,0,2,2", "0,0,5000,1", "999999999,0,1,1", "a,b,c,d", "0,0,1,1,"):
+        answer = site.get(f"{ENTRY}/image?region={text}")
+        assert (answer.status_code, told(answer)) == (400, "invalid-region")
+    assert "region" in str(site.get("/openapi.json").json()["paths"]["/archives/{archive}/assets/{key}/image"])
 
 
 def test_damage_is_said_to_be_damage(tmp_path: Path) -> None:

@@ -46,16 +46,16 @@ def test_what_waits_for_an_engine_is_one_batch(engine: Engine) -> None:
 
     batcher, inputs = Batcher(lambda: engine, run, most=BATCH_PIXELS), [entry_of(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(batcher.restore, *inputs[0])
+        first = threads.submit(batcher.restore, LrToRestore(*inputs[0]))
         assert begun.wait(GUARD)
-        others = [threads.submit(batcher.restore, *each) for each in inputs[1:]]
+        others = [threads.submit(batcher.restore, LrToRestore(*each)) for each in inputs[1:]]
         while len(batcher._waiting) < 7:
             threading.Event().wait(0.005)
         go_on.set()
         found = [future.result(GUARD) for future in (first, *others)]
     assert sizes == [1, 7]
     for (entry, lr), pixels in zip(inputs, found, strict=True):
-        np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(entry, lr))
+        np.testing.assert_array_equal(pixels, Batcher(lambda: engine).restore(LrToRestore(entry, lr)))
 
 
 def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
@@ -69,7 +69,7 @@ def test_a_batch_is_bounded_and_damage_is_one_entry_s(engine: Engine) -> None:
 
     batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
     with ThreadPoolExecutor(16) as threads:
-        futures = [threads.submit(batcher.restore, *entry_of(seed, side=side)) for seed in range(16)]
+        futures = [threads.submit(batcher.restore, LrToRestore(*entry_of(seed, side=side))) for seed in range(16)]
         faults = [future.exception(GUARD) for future in futures]
     assert [type(fault) for fault in faults] == [DamagedEntry if seed == 3 else type(None) for seed in range(16)]
     assert max(sizes) <= BATCH_PIXELS
@@ -83,7 +83,7 @@ def test_an_engine_that_fails_fails_all_of_a_batch(engine: Engine) -> None:
 
     batcher = Batcher(lambda: engine, run, most=BATCH_PIXELS)
     with ThreadPoolExecutor(4) as threads:
-        futures = [threads.submit(batcher.restore, *entry_of(seed)) for seed in range(4)]
+        futures = [threads.submit(batcher.restore, LrToRestore(*entry_of(seed))) for seed in range(4)]
         for future in futures:
             with pytest.raises(RuntimeError, match="the device is gone"):
                 future.result(GUARD)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.core.errors import DamagedLatent
-from pipeline.core.records import Pixels
+from pipeline.core.records import Pixels, Size
 from pipeline.latents import latent
 from pipeline.latents.coefficients import FRACTION
 from tests.support.pictures import photo
@@ -84,6 +84,37 @@ def test_noise_of_any_strength_is_never_made_worse(spread: int, seed: int) -> No
     noise = rng.integers(-spread, spread + 1, image.shape)
     restored = np.clip(image + noise, 0, 255).astype(np.uint8)
     assert error(image, latent.apply(encode(image, restored), restored)) <= error(image, restored)
+
+
+@pytest.mark.slow
+@given(
+    tile=st.sampled_from([8, 33, 64, 1024]), edges=st.lists(st.integers(0, 70), min_size=4, max_size=4), seed=st.integers(0, 9)
+)
+def test_a_window_is_that_part_of_the_whole(tile: int, edges: list[int], seed: int) -> None:
+    """Protects regions: applied to a part of the restore, a latent gives what it gives there on the whole."""
+    (top, bottom), (left, right) = sorted(edges[:2]), sorted(edges[2:])
+    image = photo(71, 75, seed=seed)
+    restored = blurred(image)
+    stream = encode(image, restored, tile=tile)
+    window = slice(top, bottom + 1), slice(left, right + 1)
+    assert (latent.apply(stream, restored[window], window) == latent.apply(stream, restored)[window]).all()
+
+
+def test_a_window_decodes_the_tiles_that_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the cost of regions: tiles elsewhere are not decoded, and a window that is not in the image is refused."""
+    image = np.random.default_rng(0).integers(0, 256, (100, 130, 3), np.uint8)  # no tile of it is left out
+    restored = blurred(image)
+    stream = encode(image, restored, tile=32)
+    decoded: list[Size] = []
+    decode = latent._decode_tile
+    monkeypatch.setattr(latent, "_decode_tile", lambda payload, size: decoded.append(size) or decode(payload, size))
+    for window, count in {(32, 64, 64, 96): 1, (31, 64, 64, 97): 4, (99, 100, 0, 130): 5, (0, 100, 0, 130): 20}.items():
+        decoded.clear()
+        rows, columns = slice(*window[:2]), slice(*window[2:])
+        latent.apply(stream, restored[rows, columns], (rows, columns))
+        assert len(decoded) == count
+    with pytest.raises(ValueError, match="130 x 100"):
+        latent.apply(stream, restored[:50], (slice(51, 101), slice(0, 130)))
 
 
 def test_a_perfect_restore_needs_no_bytes() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ArchiveError, InvalidOption, SizeNotReachable, UndecodableImage
-from pipeline.core.records import Entry, EntryKind, OriginalCoding, Tier
+from pipeline.core.records import Entry, EntryKind, OriginalCoding, Stored, Tier
 from pipeline.pictures import writing
+from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
@@ -87,6 +88,8 @@ ASKED = [
     ({"scale": 1.7}, {"scale": 1 / 1.7}),
     ({"use_latent": False}, {"use_latent": False}),
     ({"use_latent": False, "max_side": 20}, {"use_latent": False, "max_side": 20}),
+    ({"region": Region(3, 5, 20, 14)}, {"region": (3, 5, 20, 14)}),
+    ({"region": Region(3, 5, 20, 14), "max_side": 9}, {"region": (3, 5, 20, 14), "max_side": 9}),
 ]
 
 
@@ -217,16 +220,34 @@ def test_no_image_is_larger_than_the_limits(odd: Served, asked: dict[str, Any], 
     """Protects memory: a size above the limits is refused before anything is restored, by the shelf and by the restorer."""
     place, request = odd.shelf.place("wide.webp"), ImageRequest(**asked)
     with pytest.raises(InvalidOption) as caught:
-        odd.shelf.check_size(place, request, limits)
+        odd.shelf.check(place, request, limits)
     sentence(str(caught.value))
     with pytest.raises(InvalidOption):
         Restorer([odd.rescaled.uri], device="cpu", limits=limits).restore(place, request)
 
 
+def test_a_region_is_counted_by_itself(odd: Served) -> None:
+    """Protects large pictures: of one above the limits a part is given, and a thumbnail, but where all would be decoded."""
+    limits, place = Limits(most_pixels=300), odd.shelf.place("wide.webp")  # 820 pixels, its LR 210
+    whole = odd.shelf.figures(place).stored in (Stored.PIXELS, Stored.FILE)
+    restorer = Restorer([odd.rescaled.uri], device="cpu", limits=limits)
+    for asked in ({"region": Region(0, 0, 17, 17)}, {"max_side": 20}, {"region": Region(1, 2, 40, 18), "max_side": 20}):
+        request = ImageRequest(**asked)
+        if whole:
+            with pytest.raises(InvalidOption, match="restores 300 pixels at most"):
+                odd.shelf.check(place, request, limits)
+            continue
+        odd.shelf.check(place, request, limits)
+        assert restorer.restore(place, request).pixels == (289 if "max_side" not in asked else 210)
+    for asked in ({"region": Region(0, 0, 21, 20)}, {"region": Region(40, 0, 2, 2)}):
+        with pytest.raises(InvalidOption):
+            odd.shelf.check(place, ImageRequest(**asked), limits)
+
+
 def test_an_archive_has_a_limit_of_its_own(odd: Served) -> None:
     """Protects memory: more pixels than the archive let in do not come out, whatever the service would allow."""
     with pytest.raises(SizeNotReachable):
-        odd.shelf.check_size(odd.shelf.place("wide.webp"), ImageRequest(size=(5000, 5000)), Limits())
+        odd.shelf.check(odd.shelf.place("wide.webp"), ImageRequest(size=(5000, 5000)), Limits())
 
 
 def test_a_key_leads_to_its_entry(many: Shelf) -> None:

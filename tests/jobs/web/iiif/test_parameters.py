@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from jobs.web.iiif.parameters import (
     Bounds,
     ImageParameters,
-    Rectangle,
     fitted,
     most_of,
     rectangle_of,
@@ -20,6 +19,7 @@ from jobs.web.iiif.parameters import (
     understand,
 )
 from pipeline.core.errors import InvalidOption
+from pipeline.pictures.region import Region
 from tests.support.workshop import sentence
 
 OWN = (200, 300)
@@ -50,7 +50,7 @@ def asked(path: str, *, of: tuple[int, int] = OWN, bounds: Bounds = WIDE) -> Ima
 )
 def test_regions(region: str, rectangle: tuple[int, ...]) -> None:
     """Protects 4.1: every form, cut off at the edges of the image."""
-    assert rectangle_of(region, OWN) == Rectangle(*rectangle)
+    assert rectangle_of(region, OWN) == Region(*rectangle)
 
 
 @pytest.mark.parametrize(

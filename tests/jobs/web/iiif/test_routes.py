@@ -243,6 +243,8 @@ def test_limits_are_told_and_kept(images: Rescaled) -> None:
         info = site.get(f"{TILES}/info.json").json()  # of more pixels than are restored: there is its LR
         assert info["maxArea"] == 270 * 50
         assert max(size["width"] for size in info["sizes"]) == 270
+        assert opened(site.get(f"{TILES}/full/max/0/default.jpg")).size == (270, 50)
+        assert opened(site.get(f"{TILES}/100,0,64,64/max/0/default.jpg")).size == (64, 64)
 
 
 def test_other_sites_may_ask(images: Rescaled) -> None:
