@@ -67,13 +67,28 @@ def byte_range_of(headers: Mapping[str, str], tag: str, size: int) -> ByteRange 
 
 def form_for(accept: str) -> str:
     """Return the format that an Accept header likes best, PNG where it does not say or likes none; of equals the first here."""
-    best, liking = "png", 0.0
-    ranges = [(name.strip().lower(), weight) for name, weight in re.findall(r"([\w.+*/-]+)((?:\s*;[^,;]*)*)", accept)]
+    best, liking, ranges = "png", 0.0, _ranges(accept)
     for form in FORMS:
-        weights = [_weight(parameters) for name, parameters in ranges if name == MEDIA_TYPES[form]]
-        if weights and max(weights) > liking:
-            best, liking = form, max(weights)
+        weight = ranges.get(MEDIA_TYPES[form], 0.0)
+        if weight > liking:
+            best, liking = form, weight
     return best
+
+
+def prefers_json(accept: str | None) -> bool:
+    """Return whether an Accept header likes plain JSON better than JSON-LD; what it does not name it may like by a wildcard."""
+    ranges = _ranges(accept or "")
+    names = ("application/json", "application/ld+json")
+    plain, linked = (next((ranges[each] for each in (name, "application/*", "*/*") if each in ranges), 0.0) for name in names)
+    return plain > linked
+
+
+def _ranges(accept: str) -> dict[str, float]:
+    """Return the weight of each media range of an Accept header, the larger where one stands there twice."""
+    found: dict[str, float] = {}
+    for name, parameters in re.findall(r"([\w.+*/-]+)((?:\s*;[^,;]*)*)", accept):
+        found[name.lower()] = max(_weight(parameters), found.get(name.lower(), 0.0))
+    return found
 
 
 def _weight(parameters: str) -> float:

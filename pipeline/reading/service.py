@@ -27,7 +27,8 @@ from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import View, check_restored_size, encode_restored, output_format, pixels_to_restore, restore_entry
-from pipeline.pictures.picture import size_of
+from pipeline.pictures.captions import Caption, caption_of
+from pipeline.pictures.picture import Picture, size_of
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
@@ -51,7 +52,7 @@ _MAKERS = ("torch", "pillow", "imagecodecs")
 class ImageRequest:
     """Which image of an entry: a ``region`` of it, or all; at most one of ``max_side``, ``scale`` (0.5 is half) and ``size``.
 
-    Raises InvalidOption.
+    The region is (x, y, width, height) in pixels of the upright image. Raises InvalidOption.
     """
 
     form: str = "png"
@@ -104,6 +105,10 @@ class ImageRequest:
             advice = f"the service restores {limits.most_pixels} pixels at most."
             raise InvalidOption("image", f"{entry.width}x{entry.height}", advice)
         return pixels
+
+    def written(self, picture: Picture) -> tuple[bytes, str]:
+        """Return the file of the picture that was asked for, and the format that it is in."""
+        return encode_restored(picture, output_format(self.form, picture), self.quality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +190,11 @@ class Shelf:
             found = _entry(self.reader.archive, place, ())
             self._figures.put(name, found, _FIGURES_BYTES_EACH)
         return found
+
+    def caption(self, place: EntryPlace) -> Caption:
+        """Return what the source's file said of itself in words; reads its row group. Raises DamagedObject."""
+        entry = _entry(self.reader.archive, place, ("exif", "xmp"))
+        return caption_of(entry.exif, entry.xmp)
 
     def asset(self, place: EntryPlace) -> dict[str, Any]:
         """Return all that is known of an entry, as plain values; reads its row group."""
@@ -271,7 +281,7 @@ class Restorer:
         most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
         view = request.view(self._limits, limit)
         picture = restore_entry(entry, self._batcher(reader).restore, view, pixel_limit=most)
-        data, form = encode_restored(picture, output_format(request.form, picture), request.quality)
+        data, form = request.written(picture)
         pixels = pixels or math.prod(size_of(picture.pixels))
         return Restored(data=data, form=form, pixels=pixels, seconds=time.monotonic() - began)
 

@@ -60,9 +60,9 @@ HOMES = {
     "typer": {"jobs/cli.py", "jobs/commands/"},
     "jinja2": {"jobs/reports/archive_report.py"},
     "structlog": {"jobs/console.py"},
-    "fastapi": {"jobs/web/http.py"},
-    "starlette": {"jobs/web/http.py"},  # what fastapi is made of
-    "anyio": {"jobs/web/http.py"},  # the threads that fastapi runs on
+    "fastapi": {"jobs/web/http.py", "jobs/web/http_answers.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},
+    "starlette": {"jobs/web/http.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},  # what fastapi is made of
+    "anyio": {"jobs/web/http.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},  # the threads that fastapi runs on
     "pydantic": {"jobs/web/http_shapes.py"},
     "uvicorn": {"jobs/web/http_server.py"},
     "prometheus_client": {"jobs/web/service_metrics.py"},

@@ -148,8 +148,10 @@ def test_the_description_knows_no_path_of_its_own(tricky: Rescaled) -> None:
     described = site.get("/openapi.json").json()
     assert described["servers"] == [{"url": "./"}], "where the description is"
     paths = described["paths"]
+    image = "/{region}/{size}/{rotation}/{quality}.{format}"
     assert {path for path in paths if "{key}" in path} == {
-        f"/archives/{{archive}}/assets/{{key}}{part}" for part in ("", "/lr", "/image", "/original")
+        *(f"/archives/{{archive}}/assets/{{key}}{part}" for part in ("", "/lr", "/image", "/original")),
+        *(f"/iiif/3/{{archive}}/{{key}}{part}" for part in ("", "/info.json", "/manifest.json", image)),
     }
     site.get("/archives/demo/assets/d/e%20f/g.png/image")
     assert 'route="/archives/{archive}/assets/{key}/image",status="200"' in site.get("/metrics").text

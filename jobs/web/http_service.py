@@ -1,0 +1,102 @@
+"""What the service's routes work with: archives by name, threads that read them, images on demand, and whom a path means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Path as Segment
+from fastapi import Query
+from starlette.exceptions import HTTPException
+
+from jobs.web.http_guard import LOOPBACK_HOSTS
+from jobs.web.on_demand import Backend, Images
+from jobs.web.service_metrics import ServiceMetrics
+from pipeline.core.byte_cache import ByteCache
+from pipeline.core.errors import InvalidOption
+from pipeline.core.options import Limits
+from pipeline.reading.errors import NoSuchEntry, RanOutOfTime
+from pipeline.reading.service import EntryPlace, File, Shelf
+
+READERS = 16
+LISTERS = 4
+LIST_SECONDS = 1.0
+"""How long a request for a list waits for one that is still being made."""
+
+Result = TypeVar("Result")
+Name = Annotated[str, Segment(max_length=1024, description="The archive's name.")]
+Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded: best as a whole, a slash as %2F.")]
+Shard = Annotated[str | None, Query(max_length=300, description="The shard's id, where several have the key.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpOptions:
+    """How a service answers: its token (None for none), the hosts it answers as without one, bounds of each answer."""
+
+    token: str | None = None
+    hosts: frozenset[str] = LOOPBACK_HOSTS
+    cache_bytes: int = 256 * 2**20
+    limits: Limits = field(default_factory=Limits)
+    seconds: float = 60.0
+    most_restores: int = 64
+
+
+class Service:
+    """What the routes work with."""
+
+    def __init__(self, shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> None:
+        self.shelves = {shelf.name: shelf for shelf in shelves}
+        self.options = options
+        self.metrics = ServiceMetrics()
+        self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
+        self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
+        self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
+
+    def shelf(self, name: str) -> Shelf:
+        """Return the archive of a name, as it stands in a path."""
+        shelf = self.shelves.get(text_of(name))
+        if shelf is None:
+            raise HTTPException(404, f"No archive here has this name; there are {', '.join(self.shelves)}.")
+        return shelf
+
+    async def find(self, name: str, key: str, part: str, shard: str | None) -> tuple[Shelf, EntryPlace, str]:
+        """Return the archive, the place of an entry, and what of it an address means: ``part``, or "" for all that is known."""
+        shelf, missing = self.shelf(name), dict[str, NoSuchEntry]()
+        for own, wanted in _meanings(key, part):
+            try:
+                return shelf, await self.read(shelf.place, text_of(own), shard), wanted
+            except NoSuchEntry as error:
+                missing[wanted] = error
+        raise missing[part]
+
+    async def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run what reads an archive in a thread, within the seconds of a request; there are READERS of them."""
+        try:
+            async with asyncio.timeout(self.options.seconds):
+                return await run_sync(function, *arguments, limiter=self.readers, abandon_on_cancel=True)
+        except TimeoutError:
+            raise RanOutOfTime("the entry", round(self.options.seconds)) from None
+
+
+def text_of(segment: str) -> str:
+    """Return what a segment of a path, as it came, stands for; raises InvalidOption where that is no text."""
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise InvalidOption("path", segment[:100], "percent-encode it as UTF-8.") from None
+
+
+def _meanings(key: str, part: str) -> Iterator[tuple[str, str]]:
+    """Yield what an address ``key/part`` may mean, a key and which part of it, in the order in which it is looked for.
+
+    A key that is encoded whole is one segment. One with slashes may end as a part is called, so the longest comes first. A
+    segment with an encoded slash is a whole key whatever stands before it: a link, followed from an address with slashes.
+    """
+    whole = [segment for segment in key.split("/") if "%2f" in segment.lower()]
+    readings = [(key, part), (f"{key}/{part}", "")] if part and not whole else [((whole or [key])[-1], part)]
+    yield from reversed(readings) if "/" in key else readings

@@ -1,0 +1,196 @@
+"""The routes below /iiif/3/: images, info.json, manifests and collections of the archives that are served.
+
+    /iiif/3/ARCHIVE                                       a collection, a page at a time
+    /iiif/3/ARCHIVE/KEY                                   leads to info.json
+    /iiif/3/ARCHIVE/KEY/info.json, …/manifest.json
+    /iiif/3/ARCHIVE/KEY/REGION/SIZE/ROTATION/QUALITY.FORMAT
+
+What a path with slashes in its key means is decided as for all other addresses of entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Query, Request
+from fastapi import Path as Segment
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from jobs.web.http_answers import add_route, image_answer
+from jobs.web.http_service import LIST_SECONDS, Key, Name, Service, text_of
+from jobs.web.http_shapes import IMAGES, Problem
+from jobs.web.iiif import documents
+from jobs.web.iiif.cross_origin import PREFIX
+from jobs.web.iiif.documents import IMAGE_CONTEXT, PRESENTATION_CONTEXT, PROFILE, ImageFigures
+from jobs.web.iiif.parameters import Bounds, understand
+from jobs.web.iiif.request import TurnedRequest
+from jobs.web.negotiation import prefers_json, unchanged
+from pipeline.reading.catalogue import Filter
+from pipeline.reading.errors import NotKept
+from pipeline.reading.service import EntryPlace, Shelf
+
+IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
+PAGE = 500
+"""Entries in a page of a collection."""
+
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", re.ASCII)
+_JSON_LD = {"schema": {"type": "object"}}
+_DOCUMENT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/ld+json": _JSON_LD, "application/json": _JSON_LD}, "description": "The document."},
+    304: {"description": "The client has it."},
+    400: {"model": Problem, "description": "The request is none of the specification's, or beyond the limits."},
+}
+_REDIRECT: dict[int | str, dict[str, Any]] = {
+    303: {"description": "The address of info.json."},
+    400: _DOCUMENT[400],
+}
+
+Part = Annotated[str, Segment(max_length=200)]
+
+
+def iiif_status(status: int, kind: str) -> int:
+    """Return the status that the specification has for what the service calls ``status`` (4.1 to 4.5, 7.3)."""
+    if kind == "no-image":
+        return 404
+    return 400 if status == 422 else status
+
+
+def add_iiif_routes(app: FastAPI, service: Service) -> None:
+    """Add all routes below ``PREFIX``, the more special ones first."""
+    _add_collection_route(app, service)
+    _add_document_routes(app, service)
+    _add_image_route(app, service)
+    _add_base_route(app, service)  # the last: a key may have any form
+
+
+def _add_collection_route(app: FastAPI, service: Service) -> None:
+    async def collection(
+        request: Request,
+        archive: Name,
+        after: Annotated[str, Query(max_length=8192, description="Keys behind this one.")] = "",
+    ) -> Response:
+        """Give an archive as a collection of the IIIF Presentation API 3.0: manifests, a page at a time."""
+        shelf = service.shelf(archive)
+        listed = await run_sync(
+            lambda: shelf.list(Filter(), after=after, limit=PAGE, seconds=LIST_SECONDS), limiter=service.listers
+        )
+        address = f"{_root_of(request)}{PREFIX}/{quote(shelf.name, safe='')}"
+        page = [
+            (each["key"], f"{address}/{quote(each['key'], safe='')}/manifest.json")
+            for each in listed["assets"]
+            if each["width"] is not None and each["holders"] == 1
+        ]
+        following = listed["next"] and f"{address}?after={quote(listed['next'], safe='')}"
+        own = f"{address}?after={quote(after, safe='')}" if after else address
+        return _document(request, documents.collection(own, shelf.name, page, following), PRESENTATION_CONTEXT, shelf)
+
+    add_route(app, f"{PREFIX}/{{archive}}", collection, response_class=Response, responses=_DOCUMENT)
+
+
+def _add_document_routes(app: FastAPI, service: Service) -> None:
+    async def info(request: Request, archive: Name, key: Key) -> Response:
+        """Give what the IIIF Image API 3.0 tells of an image: its sizes, its tiles, what may be asked for."""
+        shelf, place, part = await service.find(archive, key, "info.json", None)
+        if not part:
+            return _to_info(request)
+        figures, bounds = await _image_of(service, shelf, place)
+        caption = await service.read(shelf.caption, place)
+        found = documents.info(_base_of(request, shelf, place), figures, bounds, caption)
+        return _document(request, found, IMAGE_CONTEXT, shelf)
+
+    async def manifest(request: Request, archive: Name, key: Key) -> Response:
+        """Give an entry as a manifest of the IIIF Presentation API 3.0."""
+        shelf, place, part = await service.find(archive, key, "manifest.json", None)
+        if not part:
+            return _to_info(request)
+        figures, bounds = await _image_of(service, shelf, place)
+        root, name = _root_of(request), quote(shelf.name, safe="")
+        found = documents.manifest(
+            _base_of(request, shelf, place),
+            place.key,
+            figures,
+            bounds,
+            await service.read(shelf.caption, place),
+            collection=f"{root}{PREFIX}/{name}",
+            entry=f"{root}/archives/{name}/assets/{quote(place.key, safe='')}",
+        )
+        return _document(request, found, PRESENTATION_CONTEXT, shelf)
+
+    responses = {**_DOCUMENT, **_REDIRECT}
+    add_route(app, f"{IMAGE}/info.json", info, response_class=Response, responses=responses)
+    add_route(app, f"{IMAGE}/manifest.json", manifest, response_class=Response, responses=responses)
+
+
+def _add_image_route(app: FastAPI, service: Service) -> None:
+    async def iiif_image(
+        request: Request, archive: Name, key: Key, region: Part, size: Part, rotation: Part, quality: Part, format: Part
+    ) -> Response:
+        """Give an image by the IIIF Image API 3.0: `full/max/0/default.jpg` is all of it."""
+        asked = [text_of(each) for each in (region, size, rotation, quality, format)]
+        shelf, place, part = await service.find(archive, key, f"{region}/{size}/{rotation}/{quality}.{format}", None)
+        if not part:
+            return _to_info(request)
+        figures, bounds = await _image_of(service, shelf, place)
+        wanted = understand(*asked, of=figures.size, bounds=bounds)
+        canonical = f"{_base_of(request, shelf, place)}/{wanted.canonical}"
+        links = {"Link": f'<{canonical}>;rel="canonical", <{PROFILE}>;rel="profile"'}
+        return await image_answer(service, request, shelf, place, TurnedRequest.of(wanted), headers=links)
+
+    path = f"{IMAGE}/{{region}}/{{size}}/{{rotation}}/{{quality}}.{{format}}"
+    add_route(app, path, iiif_image, response_class=Response, responses={**IMAGES, **_REDIRECT})
+
+
+def _add_base_route(app: FastAPI, service: Service) -> None:
+    async def base(request: Request, archive: Name, key: Key) -> Response:
+        """Lead from an image's own address to its info.json."""
+        await service.find(archive, key, "", None)
+        return _to_info(request)
+
+    add_route(app, IMAGE, base, response_class=Response, status_code=303, responses=_REDIRECT)
+
+
+async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[ImageFigures, Bounds]:
+    """Return the figures of an entry's image, and what is given of it; raises NotKept for an entry that is none."""
+    figures = ImageFigures.of(await service.read(shelf.figures, place))
+    if figures is None:
+        raise NotKept(place.key, "image", "no size is known of it; its original has its bytes")
+    return figures, figures.bounds(service.options.limits, shelf.reader.plan.settings.pixel_limit)
+
+
+def _root_of(request: Request) -> str:
+    """Return the address that the service is asked at, without a slash at its end, as the request tells it."""
+    host = request.headers.get("host", "")
+    if _HOST.fullmatch(host) is None:
+        raise HTTPException(400, "The request's Host is no name and no address.")
+    return f"{request.url.scheme}://{host}{quote(request.scope.get('root_path', ''), safe='/%')}"
+
+
+def _base_of(request: Request, shelf: Shelf, place: EntryPlace) -> str:
+    return f"{_root_of(request)}{PREFIX}/{quote(shelf.name, safe='')}/{quote(place.key, safe='')}"
+
+
+def _to_info(request: Request) -> Response:
+    """Lead from the address as it was written, below whatever path a proxy has it at."""
+    return RedirectResponse(f"./{request.scope['path'].rpartition('/')[2]}/info.json", 303)
+
+
+def _document(request: Request, content: Mapping[str, Any], context: str, shelf: Shelf) -> Response:
+    """Answer with a document, as JSON-LD unless plain JSON is liked better (Image API 3.0, 5.1)."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    media_type = (
+        "application/json" if prefers_json(request.headers.get("accept")) else f'application/ld+json;profile="{context}"'
+    )
+    tag = f'"{hashlib.sha256(shelf.reader.digest.encode() + media_type.encode() + body).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
+    if context == IMAGE_CONTEXT:
+        headers["Link"] = f'<{PROFILE}>;rel="profile"'
+    if unchanged(request.headers, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers={**headers, "Content-Type": media_type})
