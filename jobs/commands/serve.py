@@ -26,6 +26,13 @@ def serve(
         Path | None,
         typer.Option(help="Where the token is; IARN_TOKEN of the environment else.", rich_help_panel=NETWORK),
     ] = None,
+    allow_origin: Annotated[
+        str | None,
+        typer.Option(
+            help="Site whose pages may show /iiif/3/, or *: any; unless given any with a token, none without.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     archive_access: ArchiveAccess = Access.SIGNED,
     queue: Annotated[
         int, typer.Option(help="Restores that may wait; those beyond are refused with 503.", rich_help_panel=LIMITS)
@@ -57,6 +64,7 @@ def serve(
         host=host,
         port=port,
         token=read_token(token_file, os.environ),
+        allow_origin=allow_origin,
         archive_access=archive_access,
         address=address,
         device=device,

@@ -57,7 +57,8 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
     add_iiif_routes(app, service)
     if GALLERY.is_dir():
         app.mount("/gallery", _GalleryFiles(directory=GALLERY, html=True), name="gallery")
-    return CrossOrigin(Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts))
+    guarded = Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
+    return guarded if options.origin is None else CrossOrigin(guarded, options.origin)
 
 
 class _GalleryFiles(StaticFiles):

@@ -36,9 +36,13 @@ Shard = Annotated[str | None, Query(max_length=300, description="The shard's id,
 
 @dataclass(frozen=True, kw_only=True)
 class HttpOptions:
-    """How a service answers: its token (None for none), the hosts it answers as without one, bounds of each answer."""
+    """How a service answers: its token (None for none), the hosts it answers as without one, bounds of each answer.
+
+    ``origin`` is whose pages, of other sites, may read what is below ``/iiif/3/``: ``*`` for all, None for none.
+    """
 
     token: str | None = None
+    origin: str | None = None
     hosts: frozenset[str] = LOOPBACK_HOSTS
     cache_bytes: int = 256 * 2**20
     limits: Limits = field(default_factory=Limits)

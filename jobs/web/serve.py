@@ -54,6 +54,7 @@ def serve(job: ServeJob) -> int:
         backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
         options = HttpOptions(
             token=job.token,
+            origin=job.origin,
             hosts=LOOPBACK_HOSTS | {f"[{job.host}]" if ":" in job.host else job.host},
             cache_bytes=job.cache_mb * 2**20,
             limits=limits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.stores.base import Access
 TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
 
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeJob:
@@ -23,6 +26,7 @@ class ServeJob:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = field(default=None, repr=False)
+    allow_origin: str | None = None
     archive_access: Access = Access.SIGNED
     address: str | None = None
     device: str = "auto"
@@ -46,8 +50,15 @@ class ServeJob:
             raise InvalidOption("--seconds", f"{self.seconds:g}", "give seconds above 0, an hour at most.")
         if self.cache_mb < 0:
             raise InvalidOption("--cache-mb", str(self.cache_mb), "give megabytes from 0.")
+        if self.allow_origin is not None and not _ORIGIN.fullmatch(self.allow_origin):
+            raise InvalidOption("--allow-origin", self.allow_origin, "give an origin, as in https://viewer.example, or *.")
         if self.token is None and not is_loopback(self.host):
             raise InvalidOption("--host", self.host, f"others can reach it: set {TOKEN_VARIABLE}, or give a --token-file.")
+
+    @property
+    def origin(self) -> str | None:
+        """Whose pages may read images: any page's with a token, which it has to know, none without, unless one is named."""
+        return self.allow_origin or (None if self.token is None else "*")
 
 
 def names_of(archives: Sequence[str]) -> dict[str, str]:

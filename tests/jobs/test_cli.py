@@ -57,7 +57,16 @@ SURFACE = {
     "report": ["archive", "--archive-access", "--device", "--json", "--out", "--sample", "--source-access", "--worst"],
     "serve": [
         "--archive-access",
-        *["archives", "--address", "--cache-mb", "--cpus-per-replica", "--device", "--gpus-per-replica", "--host"],
+        *[
+            "archives",
+            "--address",
+            "--allow-origin",
+            "--cache-mb",
+            "--cpus-per-replica",
+            "--device",
+            "--gpus-per-replica",
+            "--host",
+        ],
         *["--largest-side", "--max-pixels", "--max-replicas", "--port", "--queue", "--replicas", "--seconds", "--token-file"],
     ],
     "verify": ["archive", *POOL, "--archive-access", "--sample", "--seed", "--source-access"],

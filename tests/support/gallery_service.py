@@ -60,12 +60,14 @@ class LongListing:
 
 
 @contextmanager
-def served(uris: Mapping[str, str], *, token: str | None = None, count: int | None = None) -> Iterator[str]:
+def served(
+    uris: Mapping[str, str], *, token: str | None = None, origin: str | None = None, count: int | None = None
+) -> Iterator[str]:
     """Serve archives by their names on loopback, with ``count`` entries in their lists where given; yield the address."""
     shelves = [Shelf(name, uri, number=number) for number, (name, uri) in enumerate(uris.items())]
     for shelf in shelves:
         shelf.catalogue.begin()
-    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token))
+    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token, origin=origin))
     if count is not None:
         shelf = shelves[0]
         like = {**shelf.asset(shelf.place(key := next(shelf.reader.keys("trips/")))), "links": _links(shelf.name, key)}

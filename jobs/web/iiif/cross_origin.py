@@ -10,7 +10,6 @@ from jobs.web.http_guard import App, Receive, Scope, Send
 PREFIX = "/iiif/3"
 
 _OPEN = [
-    (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Content-Range, ETag, Link, Retry-After"),
     (b"cross-origin-resource-policy", b"cross-origin"),
 ]
@@ -23,10 +22,13 @@ _PREFLIGHT = [
 
 
 class CrossOrigin:
-    """Answers OPTIONS below ``PREFIX``, where a token is not to be sent yet, and opens all other answers there."""
+    """Answers OPTIONS below ``PREFIX``, where a token is not to be sent yet, and opens all other answers there.
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    ``origin`` is whose pages may read them, ``*`` for all.
+    """
+
+    def __init__(self, app: App, origin: str) -> None:
+        self._app, self._open = app, [(b"access-control-allow-origin", origin.encode()), *_OPEN]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -34,14 +36,14 @@ class CrossOrigin:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": [*_OPEN, *_PREFLIGHT]})
+            await send({"type": "http.response.start", "status": 204, "headers": [*self._open, *_PREFLIGHT]})
             await send({"type": "http.response.body", "body": b""})
             return
-        names = {name for name, _ in _OPEN}
+        names = {name for name, _ in self._open}
 
         async def opened(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*(each for each in message["headers"] if each[0].lower() not in names), *_OPEN]
+                message["headers"] = [*(each for each in message["headers"] if each[0].lower() not in names), *self._open]
             await send(message)
 
         await self._app(scope, receive, opened)

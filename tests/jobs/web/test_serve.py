@@ -162,6 +162,7 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
     assert "IARN_TOKEN" in refused(2, "serve", archive.uri, "--host", "0.0.0.0")
     for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--queue", 0), ("--max-replicas", 0)):
         assert option in refused(2, "serve", archive.uri, option, value)
+    assert "as in https://viewer.example" in refused(2, "serve", archive.uri, "--allow-origin", "viewer.example/page")
     refused(3, "serve", str(Path(archive.uri).parent))
 
 

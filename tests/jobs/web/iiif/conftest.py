@@ -41,6 +41,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Rescaled:
 @pytest.fixture(scope="session")
 def zoom(images: Rescaled) -> Iterator[Site]:
     """The service."""
-    made = Site(images)
+    made = Site(images, origin="*")
     with closing(made.shelf):
         yield made

@@ -249,7 +249,7 @@ def test_limits_are_told_and_kept(images: Rescaled) -> None:
 
 def test_other_sites_may_ask(images: Rescaled) -> None:
     """Protects viewers elsewhere, and the token: preflights need none and name the header for it; refusals can be read."""
-    site = Site(images, token=TOKEN)
+    site = Site(images, token=TOKEN, origin="*")
     with closing(site.shelf):
         asked = {"origin": "https://viewer.example", "access-control-request-method": "GET",
                  "access-control-request-headers": "authorization"}  # fmt: skip
@@ -265,6 +265,18 @@ def test_other_sites_may_ask(images: Rescaled) -> None:
             answer = site.get(path, authorization=f"Bearer {TOKEN}")
             assert "access-control-allow-origin" not in answer.headers
             assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_no_other_site_may_ask_unless_it_is_named(images: Rescaled) -> None:
+    """Protects archives on one's own machine: a page that is visited reads nothing; where an origin is named, it is told."""
+    for origin in (None, "https://viewer.example"):
+        site = Site(images, origin=origin)
+        with closing(site.shelf):
+            answer = site.get(f"{TILES}/info.json", origin="https://viewer.example")
+            assert answer.status_code == 200
+            assert answer.headers.get("access-control-allow-origin") == origin
+            assert answer.headers["cross-origin-resource-policy"] == ("cross-origin" if origin else "same-origin")
+            assert site.client.options(f"{TILES}/info.json").status_code == (204 if origin else 405)
 
 
 def test_addresses_are_those_asked_at(zoom: Site) -> None:

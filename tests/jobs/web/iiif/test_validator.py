@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     squares = colours.repeat(100, 0).repeat(100, 1)
     folder = tmp_path_factory.mktemp("validator")
     source = as_tar(folder / "source", [Sample(key=KEY, data=saved(squares, "PNG"))])
-    with served({"demo": rescale(source, folder / "archive", tier=Tier.BALANCED).uri}) as address:
+    with served({"demo": rescale(source, folder / "archive", tier=Tier.BALANCED).uri}, origin="*") as address:
         yield address
 
 
