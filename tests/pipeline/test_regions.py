@@ -61,6 +61,15 @@ def crop(pixels: Pixels, region: Region) -> Pixels:
     return pixels[y : y + height, x : x + width]
 
 
+def assert_same(found: Pixels, wanted: Pixels) -> None:
+    """Assert that pixels are equal, but for one value of 5,000 by a level: on other processors than that where none differed,
+    libraries may sum a convolution in an order that its shape decides (docs/performance.md)."""
+    assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+    differences = np.abs(found.astype(int) - wanted)
+    assert differences.max() <= 1
+    assert np.count_nonzero(differences) <= found.size / 5000
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Makes archives of the samples, each once, whose latents have tiles of 64 pixels."""
@@ -94,13 +103,13 @@ def small_tiles() -> Any:
 def test_a_region_is_that_crop_of_the_whole(
     made: Make, tier: Tier, data: st.DataObject, key: str, edges: tuple[float, ...], use_latent: bool
 ) -> None:
-    """Protects zooming: at the original size a region has the very values that the whole restore has there, alpha too."""
+    """Protects zooming: at the original size a region has the values that the whole restore has there, alpha too."""
     entry = made(tier, data.draw(st.sampled_from(SCALES if tier in (Tier.LEAN, Tier.BALANCED) else [2.0])))[key]
     whole = entry.restore(latent=use_latent)
     region = region_of(whole, edges)
     found = entry.restore(region=region, latent=use_latent)
     assert found.dtype == whole.dtype == (np.uint16 if key.startswith("deep") else np.uint8)
-    np.testing.assert_array_equal(found, crop(whole, region))
+    assert_same(found, crop(whole, region))
 
 
 @pytest.mark.slow
@@ -112,7 +121,7 @@ def test_a_region_of_many_tiles(scale: float) -> None:
     generator = np.random.default_rng(0)
     whole = ENGINE.restore(lr, size)
     for region in (Region.whole(size), *(region_of(whole, tuple(generator.random(4))) for _ in range(3))):
-        np.testing.assert_array_equal(ENGINE.restore(lr, size, region=region), crop(whole, region))
+        assert_same(ENGINE.restore(lr, size, region=region), crop(whole, region))
 
 
 @pytest.mark.parametrize("scale", [1.9, 2.0, 4.0, 7.0])
