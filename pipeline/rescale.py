@@ -169,9 +169,12 @@ class RescaleWorker:
         with self.progress.engine():
             with self.progress.stage("network"):
                 lrs = _where_asked(self.engine.downscale_many, [decoded.downscale for decoded in batch])
-            hiding = [lr if lr is None else Draft(lr=lr) for lr in lrs]
-            with self.progress.stage("verify" if self.settings.tier is Tier.LEAN else "network"):
-                hiding = [*map(self._with_quality, batch, self._restored(batch, hiding))]
+            restoring = "verify" if self.settings.tier is Tier.LEAN else "network"
+            with self.progress.stage(restoring):
+                hiding = self._restored(batch, [lr if lr is None else Draft(lr=lr) for lr in lrs])
+            with self.progress.stage("verify"):
+                hiding = [*map(self._with_quality, batch, hiding)]
+            with self.progress.stage(restoring):
                 clean = self._restored(batch, [each.clean for each in batch])
         made = []
         for decoded, *drafts in zip(batch, hiding, clean, strict=True):
