@@ -16,8 +16,8 @@ FILE_KEPT = "its file is kept"
 """How the reason begins of an entry that keeps its source's file, beside its LR or without one, though its tier need not."""
 
 _OPTIONS = (
-    "AWS configuration|access|archive|argument|columns|command|destination|format|images?|object|path|region|scale|size|source"
-    "|store|target size|token"
+    "AWS configuration|access|archive|argument|columns|command|destination|format|images?|object|path|quality|region|rotation"
+    "|scale|size|source|store|target size|token"
 )
 """What InvalidOption tells of beside options of the command line."""
 
