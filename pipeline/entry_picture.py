@@ -83,12 +83,15 @@ def from_lr(entry: Entry, view: View) -> bool:
 def pixels_to_restore(entry: Entry, view: View) -> int:
     """Return how many pixels are decoded or restored for a view, told by the entry's figures; raises as :func:`from_lr`.
 
-    A region costs what it has, at least the LR; where the picture or the file is kept, all of it is decoded.
+    A region costs what it has, at least the LR; where the picture or the file is kept, all of it is decoded. Whatever is kept,
+    the view's own size and region are looked at first.
     """
     size, lr_pixels = image_size(entry), (entry.lr_height or 0) * (entry.lr_width or 0)
+    region = view.region_of(size)
+    view.size_for(region.size)
     if entry.kind is EntryKind.ORIGINAL or (entry.stored in (Stored.PIXELS, Stored.FILE) and view.use_latent):
         return math.prod(size)
-    return lr_pixels if from_lr(entry, view) else max(lr_pixels, math.prod(view.region_of(size).size))
+    return lr_pixels if from_lr(entry, view) else max(lr_pixels, math.prod(region.size))
 
 
 def image_size(entry: Entry) -> Size:
