@@ -42,12 +42,11 @@ def unpack(data: bytes) -> Rescaler:
 
     Raises WeightsError where the file is not safetensors, its digest does not match, or its tensors do not fit its config.
     """
-    metadata = read_metadata(data)
+    metadata, config = read_metadata(data), read_config(data)
     try:
         tensors = load_tensors(data)
-        config = {"thirds": [], "light": 0} | json.loads(metadata["config"])  # older weights have no word of these
-        network = Rescaler(NetworkConfig(**config | {name: tuple(config[name]) for name in ("blocks", "thirds")}))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        network = Rescaler(config)
+    except (SafetensorError, TypeError, ValueError) as error:
         raise WeightsError(f"it is no weights file of this project ({error})") from error
     found = _digest(metadata["config"], tensors)
     if found != metadata.get("digest"):
@@ -57,6 +56,16 @@ def unpack(data: bytes) -> Rescaler:
     except RuntimeError as error:
         raise WeightsError(f"its tensors do not fit its config ({str(error).splitlines()[-1].strip()})") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def read_config(data: bytes) -> NetworkConfig:
+    """Return what a weights file's header says of its network; WeightsError where that is none."""
+    metadata = read_metadata(data)
+    try:
+        config = {"thirds": [], "light": 0} | json.loads(metadata["config"])  # older weights have no word of these
+        return NetworkConfig(**config | {name: tuple(config[name]) for name in ("blocks", "thirds")})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"it is no weights file of this project ({error})") from error
 
 
 def read_metadata(data: bytes) -> dict[str, str]:

@@ -19,8 +19,11 @@ from pipeline.engines.lr import LrToRestore, decode_lr
 from pipeline.latents import latent
 from pipeline.pictures import clean_lr, lr_codec, originals, writing
 from pipeline.pictures.depth import LEVEL, in_16_bits
-from pipeline.pictures.picture import Picture, resize_with_alpha, size_of
+from pipeline.pictures.picture import Box, Picture, resize, resize_with_alpha, size_of
 from pipeline.pictures.region import Region
+
+Span = Callable[[Size, Size], Size]
+"""What an LR's pixels span, by the sizes of the image and of the LR: that of the network that the archive has (Engine.span)."""
 
 _NOT_SHOWN = {"decoder-died", "other-file"}
 """Why a file was kept that no decoder is shown again."""
@@ -71,24 +74,27 @@ def from_original(entry: Entry, use_latent: bool) -> bool:
 def from_lr(entry: Entry, view: View) -> bool:
     """Return whether a view of an entry's LR shows as much as one of its restore: it is smaller, and no network is asked.
 
-    At the original size it is the restore, whatever the LR's. Raises DamagedEntry, InvalidOption.
+    At the original size, or larger on an axis, it is the restore, whatever the LR's. Raises DamagedEntry, InvalidOption.
     """
     size, lr_size = image_size(entry), (entry.lr_height or 0, entry.lr_width or 0)
     own = view.region_of(size).size
     wanted = view.size_for(own)
     axes = zip(wanted, own, size, lr_size, strict=True)
-    return wanted != own and all(seen * length < ENOUGH * part * lr for seen, part, length, lr in axes)
+    return wanted != own and all(seen <= part and seen * length < ENOUGH * part * lr for seen, part, length, lr in axes)
 
 
 def pixels_to_restore(entry: Entry, view: View) -> int:
     """Return how many pixels are decoded or restored for a view, told by the entry's figures; raises as :func:`from_lr`.
 
-    A region costs what it has, at least the LR; where the picture or the file is kept, all of it is decoded.
+    A region costs what it has, at least the LR; where the picture or the file is kept, all of it is decoded. Whatever is kept,
+    the view's own size and region are looked at first.
     """
     size, lr_pixels = image_size(entry), (entry.lr_height or 0) * (entry.lr_width or 0)
+    region = view.region_of(size)
+    view.size_for(region.size)
     if entry.kind is EntryKind.ORIGINAL or (entry.stored in (Stored.PIXELS, Stored.FILE) and view.use_latent):
         return math.prod(size)
-    return lr_pixels if from_lr(entry, view) else max(lr_pixels, math.prod(view.region_of(size).size))
+    return lr_pixels if from_lr(entry, view) else max(lr_pixels, math.prod(region.size))
 
 
 def image_size(entry: Entry) -> Size:
@@ -98,16 +104,19 @@ def image_size(entry: Entry) -> Size:
     return entry.height, entry.width
 
 
-def restore_entry(entry: Entry, network: Callable[[LrToRestore], Pixels], view: View, *, pixel_limit: int) -> Picture:
+def restore_entry(
+    entry: Entry, network: Callable[[LrToRestore], Pixels], view: View, *, span: Span, pixel_limit: int
+) -> Picture:
     """Return a view of one entry's picture, upright: what ``iarn restore`` writes, before it is written.
 
-    ``network`` is asked for what :func:`restore_lr` gives, where the view comes from the LR and is no smaller. An entry kept as
-    an original is decoded. Raises DamagedEntry, InvalidOption, and ImageError for an original that cannot be decoded.
+    ``network`` is asked for what :func:`restore_lr` gives, where the view comes from the LR and is no smaller, and ``span``
+    where it is made of the LR alone. An entry kept as an original is decoded. Raises DamagedEntry, InvalidOption, and
+    ImageError for an original that cannot be decoded.
     """
     if not from_original(entry, view.use_latent):
         check_lr(entry)
         if from_lr(entry, view):
-            return lr_view(entry, view)
+            return lr_view(entry, view, span)
         asked = to_restore(entry, view)
         return view.resized(finish_picture(entry, network(asked), use_latent=view.use_latent, region=asked.region))
     if (source := source_bytes(entry)) is not None:
@@ -123,15 +132,26 @@ def to_restore(entry: Entry, view: View) -> LrToRestore:
     return LrToRestore(entry, decode_lr(entry)[0], region)
 
 
-def lr_view(entry: Entry, view: View) -> Picture:
+def lr_view(entry: Entry, view: View, span: Span) -> Picture:
     """Return a view that is made of an entry's LR alone; raises DamagedEntry, InvalidOption."""
     (pixels, alpha), size = decode_lr(entry), image_size(entry)
+    lr_size = size_of(pixels)
+    if any(lr > length for lr, length in zip(lr_size, size, strict=True)):
+        raise DamagedEntry(entry.key, "size", f"it is {size[1]} x {size[0]} pixels, fewer than its LR's")
     if entry.bits == 16:
         pixels, alpha = in_16_bits(pixels, clean=bool(entry.clean)), None if alpha is None else alpha * np.uint16(LEVEL)
-    region, (height, width) = view.region_of(size), size_of(pixels)
-    left, right = (x * width / size[1] for x in (region.x, region.x + region.width))
-    top, bottom = (y * height / size[0] for y in (region.y, region.y + region.height))
-    return _picture(entry, *resize_with_alpha(pixels, alpha, view.size_for(region.size), (left, top, right, bottom)))
+    region = view.region_of(size)
+    wanted = view.size_for(region.size)
+    found = resize_with_alpha(pixels, alpha, wanted, _box(region, lr_size, span(size, lr_size)))[0]
+    # The alpha of an LR is that of the picture at its size, without lines that repeat.
+    return _picture(entry, found, None if alpha is None else resize(alpha, wanted, _box(region, lr_size, size)))
+
+
+def _box(region: Region, lr_size: Size, span: Size) -> Box:
+    """Return where a region of an image is in its LR, whose pixels are over ``span`` of it."""
+    rows, columns = lr_size[0] / span[0], lr_size[1] / span[1]
+    right, bottom = (region.x + region.width) * columns, (region.y + region.height) * rows
+    return region.x * columns, region.y * rows, min(right, lr_size[1]), min(bottom, lr_size[0])
 
 
 def lr_file(entry: Entry, settings: Settings) -> tuple[bytes, str]:

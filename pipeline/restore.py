@@ -207,7 +207,8 @@ class RestoreWorker:
                 return _Opened(entry=entry, source=source, restored=pixels)
             check_lr(entry)
             if from_lr(entry, self._view):
-                return _Opened(entry=entry, picture=lr_view(entry, self._view))
+                assert self.engine is not None
+                return _Opened(entry=entry, picture=lr_view(entry, self._view, self.engine.span))
             return _Opened(entry=entry, lr=to_restore(entry, self._view))
         except PipelineError as error:
             return _Opened(entry=entry, error=error)

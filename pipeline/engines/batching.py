@@ -13,7 +13,7 @@ from concurrent.futures import Future
 
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.overlap import OneThread
-from pipeline.core.records import Pixels
+from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine
 from pipeline.engines.lr import LrToRestore, restore_lrs
 
@@ -39,6 +39,10 @@ class Batcher:
         self._waiting.append((asked, mine))
         self._thread.submit(self._restore_next)
         return mine.result()
+
+    def span(self, size: Size, lr_size: Size) -> Size:
+        """Return the engine's own ``span``, which waits for nobody."""
+        return self._engine.span(size, lr_size)
 
     def _restore_next(self) -> None:
         if not self._waiting:  # an earlier batch had it

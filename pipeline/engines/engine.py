@@ -17,7 +17,7 @@ from torch import Tensor
 from iarn.cascade import cascade, spanned
 from iarn.encoding import CLEAN_STEP, Place, budget_of
 from iarn.lattice import Axis
-from iarn.weights import WeightsError, read_metadata, unpack
+from iarn.weights import WeightsError, read_config, read_metadata, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
 from pipeline.core.target import MOST_SCALE
@@ -68,6 +68,14 @@ def check_weights(data: bytes, uri: str) -> None:
         unpack(data)
     except WeightsError as error:
         raise InvalidWeights(uri, str(error)) from None
+
+
+def span_of(weights: bytes) -> Callable[[Size, Size], Size]:
+    """Return the :meth:`Engine.span` of a weights file's network, of which no tensor is read; raises InvalidWeights."""
+    try:
+        return partial(spanned, strides=read_config(weights).strides)
+    except WeightsError as error:
+        raise InvalidWeights("of the archive", str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)

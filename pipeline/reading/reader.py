@@ -24,9 +24,9 @@ from pipeline.archives.errors import NothingSelected
 from pipeline.core.errors import DamagedEntry, ImageError, InvalidOption, UndecodableImage
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Stored, Tier
-from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread
+from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread, span_of
 from pipeline.engines.lr import LrToRestore, restore_lr
-from pipeline.entry_picture import View, check_restored_size, lr_file, restore_entry
+from pipeline.entry_picture import Span, View, check_restored_size, lr_file, restore_entry
 from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import Picture
 from pipeline.pictures.region import Region
@@ -185,7 +185,7 @@ class ArchiveReader:
             with here.turn:  # the network has one image at a time
                 return restore_lr(engine, asked)
 
-        return restore_entry(entry, network, view, pixel_limit=self.plan.settings.pixel_limit)
+        return restore_entry(entry, network, view, span=here.span, pixel_limit=self.plan.settings.pixel_limit)
 
 
 class _Opened:
@@ -215,6 +215,15 @@ class _Opened:
     def engine(self) -> Engine:
         with self._once:
             return self._engine
+
+    def span(self, size: Size, lr_size: Size) -> Size:
+        """Return what ``engine.span`` does, without a network being loaded for it."""
+        with self._once:
+            return self._span(size, lr_size)
+
+    @cached_property
+    def _span(self) -> Span:
+        return span_of(self.archive.model_bytes())
 
     @cached_property
     def _index(self) -> KeyIndex:

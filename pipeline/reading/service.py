@@ -280,7 +280,8 @@ class Restorer:
         pixels = request.check(entry, self._limits, limit)
         most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
         view = request.view(self._limits, limit)
-        picture = restore_entry(entry, self._batcher(reader).restore, view, pixel_limit=most)
+        batcher = self._batcher(reader)
+        picture = restore_entry(entry, batcher.restore, view, span=batcher.span, pixel_limit=most)
         data, form = request.written(picture)
         pixels = pixels or math.prod(size_of(picture.pixels))
         return Restored(data=data, form=form, pixels=pixels, seconds=time.monotonic() - began)

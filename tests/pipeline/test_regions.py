@@ -147,20 +147,23 @@ def test_a_region_costs_what_it_has(scale: float, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("tier", [Tier.LEAN, Tier.BALANCED], ids=str)
 def test_what_the_lr_shows_needs_no_network(made: Make, tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects thumbnails: what is no larger than its part of the LR, or a little, is that, resized; more asks the network."""
-    archive = made(tier, 4.0)
+    archive, unaligned, at_one = made(tier, 4.0), made(tier, 2.5), made(tier, 1.0)["wide.webp"]
     entries = [archive[key] for key in KEYS]
     whole = [entry.restore() for entry in entries]
+    plain = at_one.restore()
 
     def none(*_: Any) -> Any:
         raise AssertionError("the network was asked")
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "restore_many", none)
+        for entry in (unaligned[key] for key in KEYS):  # no line is repeated there: at its own size it is the LR itself
+            found = entry.restore(size=entry.lr_size)
+            levels = 257 if found.dtype == np.uint16 else 1
+            assert np.abs(found / levels - entry.lr()).max() <= (1 if levels > 1 else 0)
         for entry, pixels in zip(entries, whole, strict=True):
             levels = 257 if pixels.dtype == np.uint16 else 1
-            found = entry.restore(size=entry.lr_size)
-            assert found.dtype == pixels.dtype
-            assert np.abs(found / levels - entry.lr()).max() <= (1 if levels > 1 else 0)
+            assert entry.restore(size=entry.lr_size).dtype == pixels.dtype
             height, width = pixels.shape[:2]
             region = Region(width // 4, height // 2, width // 2, height // 3)
             for asked, part in (({"max_side": 9}, pixels), ({"region": region, "max_side": 7}, crop(pixels, region))):
@@ -172,8 +175,37 @@ def test_what_the_lr_shows_needs_no_network(made: Make, tier: Tier, monkeypatch:
             entries[0].restore(max_side=40)
         with pytest.raises(AssertionError, match="the network was asked"):
             entries[0].restore(region=(0, 0, 20, 20))
-    at_one = made(tier, 1.0)["wide.webp"]
-    np.testing.assert_array_equal(at_one.restore(region=(3, 4, 50, 40)), crop(at_one.restore(), Region(3, 4, 50, 40)))
+        for asked in ({"size": (51, 142)}, {"size": (49, 142)}, {"region": (3, 4, 50, 40), "size": (42, 52)}):
+            with pytest.raises(AssertionError, match="the network was asked"):  # it is larger than the picture
+                at_one.restore(**asked)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(at_one.restore(region=(3, 4, 50, 40)), crop(plain, Region(3, 4, 50, 40)))
+    np.testing.assert_array_equal(at_one.restore(size=(51, 142)), resize(plain, (51, 142)))
+
+
+def waves(height: int, width: int) -> Pixels:
+    """Return a grey picture of waves 23 pixels long and 29 high: moved by one pixel, values are other ones by some 10."""
+    rows, columns = np.sin(np.arange(height) * math.tau / 29), np.sin(np.arange(width) * math.tau / 23)
+    values = np.rint(127.5 + 60 * (rows[:, None] + columns))
+    return np.repeat(values[..., None], 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tier", [Tier.LEAN, Tier.BALANCED], ids=str)
+def test_the_lr_lies_where_the_picture_does(tier: Tier, tmp_path: Path) -> None:
+    """Protects geometry: with lines repeated for the LR's sake a view of it is as wide as the restore, to the last column."""
+    source = workshop.as_tar(tmp_path / "source", [Sample(key="waves.png", data=saved(waves(101, 201), "PNG"))])
+    target = TargetSize(scale=(4.0, 4.0))
+    archive = open_archive(workshop.rescale(source, tmp_path / "archive", tier=tier, target=target).uri, device="cpu")
+    entry = archive["waves.png"]
+    assert entry.lr_size == (26, 51)  # over 104 x 204
+    tiles = [Region(x, y, 50, 50) for y in (0, 51) for x in (1, 51, 101, 151)]
+    found = [entry.restore(size=entry.lr_size), *(entry.restore(region=tile, size=(12, 12)) for tile in tiles)]
+    assert "_engine" not in vars(archive._here)  # no network was loaded for that
+    whole = entry.restore()
+    for pixels, region in zip(found, (Region.whole((101, 201)), *tiles), strict=True):
+        differences = np.abs(pixels - resize(crop(whole, region), pixels.shape[:2]).astype(float))
+        right, bottom = -(-pixels.shape[1] // 3), -(-pixels.shape[0] // 3)
+        assert differences[:, -right:].mean() < 5, region
+        assert differences[-bottom:].mean() < 5, region
 
 
 NONE = [(0, 0, 0, 5), (0, 0, 5, 0), (-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, -5, 5), (1, 2, 3), (1.5, 0, 2, 2), "abcd"]

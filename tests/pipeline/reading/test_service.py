@@ -226,6 +226,32 @@ def test_no_image_is_larger_than_the_limits(odd: Served, asked: dict[str, Any], 
         Restorer([odd.rescaled.uri], device="cpu", limits=limits).restore(place, request)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"size": (1, 16385)}, {"size": (4, 8)}, {"scale": 4}, {"region": Region(40, 0, 2, 2)}, {"region": Region(0, 20, 1, 1)}],
+    ids=str,
+)
+@pytest.mark.parametrize("use_latent", [True, False])
+def test_what_is_not_given_is_not_made(
+    odd: Served, asked: dict[str, Any], use_latent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects replicas: a size or a region that is refused is refused by the entry's figures, in every tier, whatever is kept;
+    nothing is decoded and no network asked for it."""
+
+    def none(*_: Any, **__: Any) -> Any:
+        raise AssertionError("an image was made")
+
+    monkeypatch.setattr("pipeline.reading.service.restore_entry", none)
+    limits = Limits(most_pixels=2000) if asked != {"size": (4, 8)} else Limits(largest_side=7)
+    place, request = odd.shelf.place("wide.webp"), ImageRequest(**asked, use_latent=use_latent)
+    with pytest.raises(InvalidOption) as caught:
+        odd.shelf.check(place, request, limits)
+    sentence(str(caught.value))
+    monkeypatch.setattr(odd.restorer, "_limits", limits)
+    with pytest.raises(InvalidOption):
+        odd.restorer.restore(place, request)
+
+
 def test_a_region_is_counted_by_itself(odd: Served) -> None:
     """Protects large pictures: of one above the limits a part is given, and a thumbnail, but where all would be decoded."""
     limits, place = Limits(most_pixels=300), odd.shelf.place("wide.webp")  # 820 pixels, its LR 210
