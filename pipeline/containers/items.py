@@ -77,8 +77,13 @@ def effort_of(data: bytes, start: int, end: int, profiles: int) -> tuple[int, in
 
 
 def _boxes(data: bytes, start: int, end: int) -> dict[bytes, Span]:
-    """Return where the content of each kind of box is, of several the first."""
-    return {kind: (body, stop) for kind, _, body, stop in reversed(list(boxes(data, start, end)))}
+    """Return where the content of each kind of box is, of several the first; raises ValueError where there are too many."""
+    found: dict[bytes, Span] = {}
+    for count, (kind, _, body, stop) in enumerate(boxes(data, start, end)):
+        if count == MOST_PARTS:
+            raise ValueError("it has more boxes than a file can be told")
+        found.setdefault(kind, (body, stop))
+    return found
 
 
 def first_item(data: bytes, body: int) -> int:

@@ -15,12 +15,16 @@ from pipeline.containers import avif, jpeg, png
 from pipeline.containers.parts import MOST_PARTS
 from pipeline.containers.tiff import SIGNATURES, Directory
 from pipeline.core.errors import ImageTooLarge, UndecodableImage, UnsupportedImage
+from pipeline.decoders import headers
 
 MOST_SCANS = 500
 """Of a JPEG. Progressive ones have some 10; each is a pass over all pixels, even of 10 bytes: 0.15 ms a megapixel."""
 
 MOST_ITEMS = 1000
 """Of an AVIF or HEIF file; libheif takes as many. libavif looks at all of them for each: 60,000 take it more than 15 s."""
+
+MOST_ENTRIES = 300
+"""Of an ICO or ICNS. Their pictures are told by size and depth, some 30; each is looked into before the icon is opened."""
 
 MOST_REPEATED = 1 << 28
 """Bytes of metadata and profiles that the pictures of a HEIF file may have together, each with its own copy."""
@@ -50,6 +54,8 @@ def check(data: bytes) -> None:
     elif data.startswith(_PNG):
         if len(list(islice(png.chunks(data), MOST_PARTS + 1))) > MOST_PARTS:
             raise UnsupportedImage(f"it is a PNG of more than {MOST_PARTS} chunks")
+    elif len(list(islice(headers.icon_entries(data), MOST_ENTRIES + 1))) > MOST_ENTRIES:
+        raise UnsupportedImage(f"it is an icon of more than {MOST_ENTRIES} pictures")
     elif data[4:8] == _FILE_TYPE:
         try:
             count, repeated = avif.effort(data)

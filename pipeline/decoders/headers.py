@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 
 from pipeline.containers import avif, jpeg2000
@@ -14,6 +15,7 @@ from pipeline.core.errors import UndecodableImage, UnsupportedImage
 _SIZ = b"\xff\x4f\xff\x51"
 _ICO, _ICNS = b"\0\0\1\0", b"icns"
 _PNG, _JP2, _DIB = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cjP  \r\n\x87\n", b"\x28\0\0\0"
+_INNER_HEADER = 1 << 14  # bytes within which a JPEG 2000 inside an icon tells its size: room for a profile
 
 
 def avif_bits(data: bytes) -> int:
@@ -70,29 +72,35 @@ def tiff_pages(data: bytes) -> list[int]:
     return list(found)
 
 
+def icon_entries(data: bytes) -> Iterator[int]:
+    """Yield where the entries of an ICO or ICNS begin, most of them pictures, and none of other files.
+
+    Source: Microsoft, ICONDIRENTRY; Apple, icns.
+    """
+    if data.startswith(_ICO):
+        end = 6 + 16 * int.from_bytes(data[4:6], "little")
+        for at in range(6, min(end, len(data) - 15), 16):
+            yield int.from_bytes(data[at + 12 : at + 16], "little")
+    elif data.startswith(_ICNS):
+        at = 8
+        while at + 8 <= len(data):
+            yield at + 8
+            at += max(8, int.from_bytes(data[at + 4 : at + 8], "big"))
+
+
 def icon_sizes(data: bytes) -> list[tuple[int, int]]:
     """Return width and height of the pictures inside an ICO or ICNS, whose directory may tell others, and none of other files.
 
-    Source: Microsoft, ICONDIRENTRY and BITMAPINFOHEADER (of colours and mask, one above the other); Apple, icns.
+    Source: Microsoft, BITMAPINFOHEADER (of colours and mask, one above the other). Raises struct.error, UndecodableImage.
     """
-    if data.startswith(_ICO):
-        (count,) = struct.unpack_from("<H", data, 4)
-        starts = [struct.unpack_from("<I", data, 6 + 16 * index + 12)[0] for index in range(count)]
-    elif data.startswith(_ICNS):
-        starts, at = [], 8
-        while at + 8 <= len(data):
-            starts.append(at + 8)
-            at += max(8, struct.unpack_from(">I", data, at + 4)[0])
-    else:
-        return []
-    return [size for at in starts if (size := _inner_size(data, at))]
+    return [size for at in icon_entries(data) if (size := _inner_size(data, at))]
 
 
 def _inner_size(data: bytes, at: int) -> tuple[int, int] | None:
     if data[at : at + 8] == _PNG:
         width, height = struct.unpack_from(">II", data, at + 16)
     elif data[at : at + 12] == _JP2 or data[at : at + 4] == _SIZ:
-        width, height = struct.unpack_from(">II", data, data.index(_SIZ, at) + 8)
+        return jpeg2000_frame(data[at : at + _INNER_HEADER])[0]
     elif data[at : at + 4] == _DIB:
         width, height = struct.unpack_from("<ii", data, at + 4)
         width, height = abs(width), abs(height) // 2
@@ -109,6 +117,18 @@ def palette_depths(data: bytes) -> list[int]:
     at = next((part.start + 8 for part in jpeg2000.walk(data) if part.name == "pclr"), len(data))
     channels = data[at + 2 : at + 3]
     return [0 if depth & 0x80 else depth + 1 for depth in data[at + 3 : at + 3 + (channels[0] if channels else 0)]]
+
+
+def has_straight_alpha(data: bytes, channels: int) -> bool:
+    """Return whether a JP2 file says that the last of its channels is straight alpha, and the others are colours in order.
+
+    Source: ISO/IEC 15444-1, I.5.3.6.
+    """
+    headers = (box for box in boxes(data, 0, len(data)) if box[0] == b"jp2h")
+    inside = (box for _, _, body, end in headers for box in boxes(data, body, end))
+    told = next((data[body:end] for kind, _, body, end in inside if kind == b"cdef"), b"")
+    wanted = [*((channel, 0, channel + 1) for channel in range(channels - 1)), (channels - 1, 1, 0)]
+    return told == struct.pack(f">{1 + 3 * channels}H", channels, *(number for each in wanted for number in each))
 
 
 def is_cropped(data: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Files of 16 bits a channel, whose samples Pillow rounds to 8, or mixes up.
 
 Source: TIFF 6.0, 8 (PhotometricInterpretation) and 18 (ExtraSamples, SampleFormat); W3C PNG, 11.3.1.1 (tRNS); Netpbm, ppm(5)
-and pgm(5): of two bytes a sample the first is the higher one.
+and pgm(5): of two bytes a sample the first is the higher one; ISO/IEC 15444-1, I.5.3.6 (cdef).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def samples_of(image: ImageFile.ImageFile, data: bytes, pixel_limit: int) -> NDA
     """Return the samples (H, W, C), as they are stored, of a file of one picture of 16 bits whose header is open as ``image``.
 
     They are grey, grey and alpha, RGB, or RGBA. None for other formats than PNG, TIFF, binary PGM and PPM, and JPEG 2000, and
-    for what is more than that: premultiplied, of signed or floating-point samples, with one transparent colour; and where it
-    is damaged, which Pillow may bear, or will tell.
+    for what is more than that: premultiplied, of signed or floating-point samples, with one transparent colour, or a channel
+    that is not called alpha; and where it is damaged, which Pillow may bear, or will tell.
     """
     samples: NDArray[Any] | None = None
     with suppress(UndecodableImage, UnsupportedImage):  # where imagecodecs is not installed, Pillow's 8 bits will do
@@ -78,8 +78,12 @@ def _of_pnm(image: ImageFile.ImageFile, data: bytes) -> NDArray[Any] | None:
 
 def _of_jpeg2000(data: bytes, pixel_limit: int) -> NDArray[Any] | None:
     _, components = headers.jpeg2000_frame(data)
-    plain = len(components) in MODES and set(components) == {_COMPONENT}
-    return jpeg2000_samples(data, pixel_limit) if plain else None
+    channels = len(components)
+    if channels not in MODES or set(components) != {_COMPONENT}:
+        return None
+    if channels % 2 == 0 and not headers.has_straight_alpha(data, channels):
+        return None
+    return jpeg2000_samples(data, pixel_limit)
 
 
 def unpacked(samples: NDArray[np.uint16], orientation: int) -> tuple[Pixels, Pixels | None]:

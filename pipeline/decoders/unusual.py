@@ -34,6 +34,8 @@ _JPEG2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PROFILE = 256, 257, 258, 262, 274, 34675
 _MIN_SAMPLE, _MAX_SAMPLE, _FLOATS = 340, 341, {11: "f", 12: "d"}
 _SAMPLES, _EXTRA, _DEPTH = 277, 338, 32997
+# Told once, in numbers: what is read here otherwise than libtiff does is no bound of what it takes.
+_MEASURES = (_WIDTH, _LENGTH, _BITS, _SAMPLES, _DEPTH)
 _WHITE_IS_ZERO, _SEPARATED = 0, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3, _SEPARATED: 4}
 _ASSOCIATED, _ALPHA = 1, 2
@@ -158,13 +160,7 @@ def tiff_samples(data: bytes, pixel_limit: int) -> tuple[Directory, NDArray[Any]
     directory = Directory(data)
     if directory.numbers(_DEPTH) not in ([], [1]):
         raise UnsupportedImage("it is a TIFF of a body, not of a picture")
-    for number in (
-        _WIDTH,
-        _LENGTH,
-        _BITS,
-        _SAMPLES,
-        _DEPTH,
-    ):  # what is read here otherwise than libtiff does is no bound of what it takes
+    for number in _MEASURES:
         told = sum(tag.number == number for tag in directory.tags)
         if told > 1 or (told == 0 and number in (_WIDTH, _LENGTH)) or (told and not directory.numbers(number)):
             raise UndecodableImage(f"TIFF: tag {number} is told twice, or not in numbers")

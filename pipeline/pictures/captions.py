@@ -19,7 +19,9 @@ _TAGS = {0x010E: "title", 0x013B: "artist", 0x8298: "copyright"}
 _ASCII = 2
 _LICENCE = re.compile(
     rb"(?:cc:license|xmpRights:WebStatement)(?:\s+rdf:resource)?\s*(?:=\s*[\"']|>)\s*https?://"
-    rb"((?:creativecommons\.org/(?:licenses|publicdomain)|rightsstatements\.org/vocab)/[\w./-]{1,80})"
+    rb"(creativecommons\.org/licenses/[a-z-]{2,20}/\d\.\d(?:/(?:[a-z]{2}|igo|scotland))?"
+    rb"|creativecommons\.org/publicdomain/(?:zero|mark)/1\.0|rightsstatements\.org/vocab/[A-Za-z-]{2,20}/1\.0)"
+    rb"(?:/(?:deed|legalcode)(?:\.[\w-]+)?)?/?(?![\w./-])"  # what is shown of it in a language is not its URI
 )
 
 
@@ -36,7 +38,7 @@ class Caption:
 def caption_of(exif: bytes | None, xmp: bytes | None) -> Caption:
     """Return what an EXIF block (with or without the JPEG prefix) and XMP say; nothing of what is damaged or blank."""
     found = _LICENCE.search(xmp or b"")
-    licence = None if found is None else f"http://{found[1].decode('ascii', 'ignore').rstrip('/')}/"
+    licence = None if found is None else f"http://{found[1].decode()}/"
     return Caption(**_texts(exif), licence=licence)
 
 

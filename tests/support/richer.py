@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, TiffImagePlugin
 
+from pipeline.containers import jpeg2000
 from tests.support import pictures
 from tests.support.pictures import photo, saved
 from tests.support.raw import dng
@@ -113,7 +114,10 @@ def _deep() -> dict[str, Rich]:
             data=bytes(imagecodecs.jpeg2k_encode(grey, level=0)), shown=threefold(base[..., 0]), why=None, format="JPEG2000"
         ),
         "16-bit RGBA JPEG 2000": Rich(
-            data=bytes(imagecodecs.jpeg2k_encode(np.dstack((many, alpha)), level=0)), shown=base, why=None, format="JPEG2000"
+            data=jpeg2000.with_alpha(bytes(imagecodecs.jpeg2k_encode(np.dstack((many, alpha)), level=0))),
+            shown=base,
+            why=None,
+            format="JPEG2000",
         ),
         "12-bit JPEG 2000": Rich(
             data=bytes(imagecodecs.jpeg2k_encode(many >> 4, level=0, bitspersample=12)),

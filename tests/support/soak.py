@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.support import workshop
 from tests.support.accounting import Account, accounted_for
-from tests.support.commands import IARN, Running
+from tests.support.commands import GUARD, IARN, Running
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.ray_nodes import Nodes, kill
 from tests.support.seaweed import OVERRIDING_VARIABLES, SeaweedServer
@@ -108,7 +108,8 @@ class Soak:
 
     def _choose(self, method: str, path: str) -> Fault | None:
         if method == "PUT" and "/commits/" in path:
-            while self._is_due():  # or a job that is quick might be done before it strikes
+            end = time.monotonic() + GUARD
+            while self._is_due() and time.monotonic() < end:  # or a job that is quick might be done before it strikes
                 time.sleep(0.05)
         if self.expired.is_set():
             return Fault.EXPIRED

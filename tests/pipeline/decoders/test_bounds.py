@@ -44,6 +44,16 @@ def progressive(scans: int) -> bytes:
     return b"\xff\xd8" + head + first + segment(0xDA, b"\1\1\0\1\x3f\0") * scans + b"\xff\xd9"
 
 
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+SIZ = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 16, 16, 0, 0, 16, 16, 0, 0) + b"\0\1\7\1\1"
+
+
+def icns(*inner: bytes) -> bytes:
+    """Return an ICNS of these entries."""
+    body = b"".join(struct.pack(">4sI", b"ic07", 8 + len(each)) + each for each in inner)
+    return b"icns" + struct.pack(">I", 8 + len(body)) + body
+
+
 PNG = containers.png()
 JPEG = saved(photo(40, 56), "JPEG")
 ENDLESS = {
@@ -51,6 +61,10 @@ ENDLESS = {
     "JPEG of fill bytes": JPEG[:2] + b"\xff" * 300_000 + JPEG[2:],
     "JPEG of segments": JPEG[:2] + segment(0xFE, b"") * 200_001 + JPEG[2:],
     "PNG of chunks": PNG[:33] + chunk(b"teSt", b"") * 200_001 + PNG[33:],
+    "ICNS of JPEG 2000 that ends in its one size": icns(*[JP2] * 80_000, SIZ),
+    "ICO of one JPEG 2000 over and over": struct.pack("<HHH", 0, 1, 65535)
+    + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 0, 6 + 16 * 65535) * 65535
+    + (JP2 + bytes(1_000_000) + SIZ),
     "AVIF of items": heif(b"avif", items=1001),
     "HEIC that describes a picture over and over": heif(b"heic", items=2, shared=9000, references=65535),
 }
@@ -67,6 +81,27 @@ def test_what_would_take_its_decoder_too_long_is_refused(what: str) -> None:
 def test_what_is_within_the_bounds_is_decoded() -> None:
     """Protects progressive JPEGs of many scans."""
     assert decoded(progressive(400)).pixels.shape == (64, 64, 3)
+
+
+def test_boxes_without_end_are_refused_in_bounds() -> None:
+    """Protects memory from hundreds of thousands of empty boxes beside the items of an AVIF."""
+    data = box(b"ftyp", b"avif" + bytes(4)) + box(b"meta", bytes(4) + box(b"free", b"") * 250_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UndecodableImage, match="more boxes"):
+            decoded(data)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * len(data)
+
+
+def test_an_icon_of_jpeg_2000_has_the_size_of_its_codestream() -> None:
+    """Protects the limit of pixels from what looks like a size before it, and from a size far behind."""
+    told = box(b"xml ", SIZ) + box(b"jp2c", SIZ.replace(struct.pack(">II", 16, 16), struct.pack(">II", 16_000, 16_000)))
+    assert decoding.pixel_count(icns(JP2 + told)) == 16_000**2
+    with pytest.raises(UndecodableImage, match="no size"):
+        decoded(icns(JP2 + box(b"free", b"") * 10_000 + told))
 
 
 def test_items_that_cannot_be_told_are_damage() -> None:

@@ -188,16 +188,32 @@ def test_jpeg_2000_says_which_channel_is_alpha(mode: str) -> None:
     assert told(picture(mode).pixels) == told(in_8_bits(picture(mode).pixels))
 
 
-@pytest.mark.parametrize("alpha", [False, True])
-def test_a_deep_jpeg_2000_codestream_is_read_as_one_of_8_bits_is(alpha: bool) -> None:
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_channel_that_is_not_called_straight_alpha_keeps_its_file(mode: str) -> None:
+    """Protects JPEG 2000 of premultiplied alpha, of alpha to one colour, and of a fourth colour or a mask: only what is called
+    straight alpha of the whole picture (ISO/IEC 15444-1, I.5.3.6) is rescaled in place of its file."""
+    wanted = replace(picture(mode), format="JPEG2000")
+    data = writing.encode(wanted, format="JPEG2000", quality=1)
+    assert decoded(data).beyond is None
+    channels = CHANNELS[mode]
+    straight, at = struct.pack(">HHH", channels - 1, 1, 0), data.index(b"cdef")
+    others = [struct.pack(">HHH", channels - 1, kind, whose) for kind, whose in ((2, 0), (1, 1), (0, channels), (65535, 65535))]
+    swapped = data.replace(struct.pack(">HHH", 0, 0, 1), struct.pack(">HHH", 0, 0, 2))
+    untold, bare = data[:at] + b"free" + data[at + 4 :], data[data.index(b"jp2c") + 4 :]
+    for other in (*(data.replace(straight, each) for each in others), swapped, untold, bare):
+        assert other != data
+        found = decoded(other)
+        assert (found.beyond, found.bits) == ("it has 16 bits per channel", 8)
+
+
+def test_a_deep_jpeg_2000_codestream_is_read_as_one_of_8_bits_is() -> None:
     """Protects codestreams without boxes: their samples are read, and what is written again would lack their form."""
-    samples = deep(photo(24, 31, 4 if alpha else 3))
+    samples = deep(photo(24, 31, 3))
     found = decoded(bytes(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="J2K")))
     shallow = decoded(pictures.saved(in_8_bits(samples), "JPEG2000", no_jp2=True))
     assert (found.bits, found.lost, found.beyond) == (16, shallow.lost, None)
     assert found.lost == ("codestream",)
-    assert np.array_equal(found.pixels, samples[..., :3])
-    assert found.alpha is None if not alpha else np.array_equal(found.alpha, samples[..., 3])
+    assert np.array_equal(found.pixels, samples)
 
 
 def test_a_deep_jpeg_2000_keeps_the_numbers_of_its_colours() -> None:
