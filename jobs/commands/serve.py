@@ -33,6 +33,13 @@ def serve(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    public_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address that others know the service by, behind a proxy; begins the addresses in documents of /iiif/3/.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     archive_access: ArchiveAccess = Access.SIGNED,
     queue: Annotated[
         int, typer.Option(help="Restores that may wait; those beyond are refused with 503.", rich_help_panel=LIMITS)
@@ -65,6 +72,7 @@ def serve(
         port=port,
         token=read_token(token_file, os.environ),
         allow_origin=allow_origin,
+        public_address=public_address,
         archive_access=archive_access,
         address=address,
         device=device,

@@ -39,10 +39,12 @@ class HttpOptions:
     """How a service answers: its token (None for none), the hosts it answers as without one, bounds of each answer.
 
     ``origin`` is whose pages, of other sites, may read what is below ``/iiif/3/``: ``*`` for all, None for none.
+    ``public_address`` begins the absolute addresses there, without a slash at its end; None for what each request asked at.
     """
 
     token: str | None = None
     origin: str | None = None
+    public_address: str | None = None
     hosts: frozenset[str] = LOOPBACK_HOSTS
     cache_bytes: int = 256 * 2**20
     limits: Limits = field(default_factory=Limits)

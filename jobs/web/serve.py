@@ -55,6 +55,7 @@ def serve(job: ServeJob) -> int:
         options = HttpOptions(
             token=job.token,
             origin=job.origin,
+            public_address=job.root,
             hosts=LOOPBACK_HOSTS | {f"[{job.host}]" if ":" in job.host else job.host},
             cache_bytes=job.cache_mb * 2**20,
             limits=limits,

@@ -16,6 +16,8 @@ TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
 
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
+_HOST = r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_PUBLIC = re.compile(rf"https?://{_HOST}(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{{2}})*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class ServeJob:
     port: int = 8080
     token: str | None = field(default=None, repr=False)
     allow_origin: str | None = None
+    public_address: str | None = None
     archive_access: Access = Access.SIGNED
     address: str | None = None
     device: str = "auto"
@@ -52,6 +55,8 @@ class ServeJob:
             raise InvalidOption("--cache-mb", str(self.cache_mb), "give megabytes from 0.")
         if self.allow_origin is not None and not _ORIGIN.fullmatch(self.allow_origin):
             raise InvalidOption("--allow-origin", self.allow_origin, "give an origin, as in https://viewer.example, or *.")
+        if self.public_address is not None and not _PUBLIC.fullmatch(self.public_address):
+            raise InvalidOption("--public-address", self.public_address, "give an address, as in https://archive.example/img.")
         if self.token is None and not is_loopback(self.host):
             raise InvalidOption("--host", self.host, f"others can reach it: set {TOKEN_VARIABLE}, or give a --token-file.")
 
@@ -59,6 +64,11 @@ class ServeJob:
     def origin(self) -> str | None:
         """Whose pages may read images: any page's with a token, which it has to know, none without, unless one is named."""
         return self.allow_origin or (None if self.token is None else "*")
+
+    @property
+    def root(self) -> str | None:
+        """The address that the service is known by, without a slash at its end; None where each request tells it."""
+        return None if self.public_address is None else self.public_address.rstrip("/")
 
 
 def names_of(archives: Sequence[str]) -> dict[str, str]:

@@ -67,7 +67,17 @@ SURFACE = {
             "--gpus-per-replica",
             "--host",
         ],
-        *["--largest-side", "--max-pixels", "--max-replicas", "--port", "--queue", "--replicas", "--seconds", "--token-file"],
+        *[
+            "--largest-side",
+            "--max-pixels",
+            "--max-replicas",
+            "--port",
+            "--public-address",
+            "--queue",
+            "--replicas",
+            "--seconds",
+        ],
+        "--token-file",
     ],
     "verify": ["archive", *POOL, "--archive-access", "--sample", "--seed", "--source-access"],
     "submit": [

@@ -9,10 +9,9 @@ from jobs.web.http_guard import App, Receive, Scope, Send
 
 PREFIX = "/iiif/3"
 
-_OPEN = [
-    (b"access-control-expose-headers", b"Content-Range, ETag, Link, Retry-After"),
-    (b"cross-origin-resource-policy", b"cross-origin"),
-]
+_EXPOSED = (b"access-control-expose-headers", b"Content-Range, ETag, Link, Retry-After")
+_EMBEDDED = (b"cross-origin-resource-policy", b"cross-origin")
+"""Lets any page at all show an image that it may not read: it asks for that without CORS, so no page can be told apart."""
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
     (b"access-control-allow-headers", b"Accept, Authorization, If-None-Match, If-Range, Range"),
@@ -24,11 +23,13 @@ _PREFLIGHT = [
 class CrossOrigin:
     """Answers OPTIONS below ``PREFIX``, where a token is not to be sent yet, and opens all other answers there.
 
-    ``origin`` is whose pages may read them, ``*`` for all.
+    ``origin`` is whose pages may read them, with CORS; ``*`` for all, which may embed images without it as well.
     """
 
     def __init__(self, app: App, origin: str) -> None:
-        self._app, self._open = app, [(b"access-control-allow-origin", origin.encode()), *_OPEN]
+        self._app, self._open = app, [(b"access-control-allow-origin", origin.encode()), _EXPOSED]
+        if origin == "*":
+            self._open.append(_EMBEDDED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

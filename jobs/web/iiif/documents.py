@@ -6,14 +6,15 @@ Addresses are absolute, as both ask for: ``base`` is an image's own, without a s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.web.iiif.parameters import QUALITIES, Bounds, most_of
+from jobs.web.iiif.parameters import QUALITIES, Bounds, fitted, most_of
 from pipeline.core.options import Limits
 from pipeline.core.records import Entry, Size
 from pipeline.pictures.captions import Caption
+from pipeline.pictures.region import Region
 
 IMAGE_CONTEXT = "http://iiif.io/api/image/3/context.json"
 PRESENTATION_CONTEXT = "http://iiif.io/api/presentation/3/context.json"
@@ -25,6 +26,8 @@ SMALLEST_SIDE = 64
 THUMBNAIL_SIDE = 256
 EXTRA_FEATURES = ("canonicalLinkHeader", "mirroring", "profileLinkHeader", "sizeUpscaling")
 """What is beyond level 2 (compliance document, 3 and 4)."""
+
+Given = Callable[[Region, Size], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +47,16 @@ class ImageFigures:
         return cls(size=(entry.height, entry.width), lr_size=lr_size, grey=bool(entry.grey))
 
     def bounds(self, limits: Limits, pixel_limit: int) -> Bounds:
-        """Return what a service gives of the image: of one with more pixels than it restores, as many as the LR has."""
+        """Return what a service gives of the image: of one with more pixels than it restores, what fits into the LR."""
         area = min(limits.most_pixels, pixel_limit)
-        if self.size[0] * self.size[1] > limits.most_pixels and self.lr_size is not None:
-            area = min(area, self.lr_size[0] * self.lr_size[1])
+        if math.prod(self.size) > limits.most_pixels and self.lr_size is not None:
+            area = min(area, math.prod(fitted(self.size, self.lr_size)))
         return Bounds(side=limits.largest_side, area=area)
 
 
-def info(base: str, figures: ImageFigures, bounds: Bounds, caption: Caption) -> dict[str, Any]:
-    """Return an image's info.json (5.2 to 5.7)."""
-    (height, width), tile = figures.size, min(TILE_SIDE, bounds.side, math.isqrt(bounds.area))
+def info(base: str, figures: ImageFigures, bounds: Bounds, caption: Caption, given: Given) -> dict[str, Any]:
+    """Return an image's info.json (5.2 to 5.7); ``given`` tells whether the service gives a region at a size."""
+    (height, width), (tile, factors) = figures.size, tiling(figures.size, bounds, given)
     return {
         "@context": IMAGE_CONTEXT,
         "id": base,
@@ -65,13 +68,33 @@ def info(base: str, figures: ImageFigures, bounds: Bounds, caption: Caption) -> 
         "maxWidth": bounds.side,
         "maxArea": bounds.area,
         "sizes": _sizes(figures, bounds),
-        "tiles": [{"width": tile, "height": tile, "scaleFactors": scale_factors(figures.size, tile)}],
+        "tiles": [{"width": tile, "height": tile, "scaleFactors": factors}],
         "preferredFormats": ["webp", "jpg"],
         "extraFormats": ["webp", "avif"],
         "extraQualities": [name for name in QUALITIES[1:] if not (figures.grey and name == "color")],
         "extraFeatures": list(EXTRA_FEATURES),
         **_rights(caption),
     }
+
+
+def tiling(size: Size, bounds: Bounds, given: Given) -> tuple[int, list[int]]:
+    """Return the side of an image's tiles and their scale factors (5.4): the largest, by halves, of which all are given."""
+    tile = min(TILE_SIDE, bounds.side, math.isqrt(bounds.area))
+    while True:
+        factors = scale_factors(size, tile)
+        told = [factor for factor in factors if all(given(*each) for each in _unlike_tiles(size, tile, factor))]
+        if told == factors or tile == 1:
+            return tile, told
+        tile //= 2
+
+
+def _unlike_tiles(size: Size, tile: int, factor: int) -> Iterator[tuple[Region, Size]]:
+    """Yield a region and its size for each shape that tiles of a scale factor have: the first, and those at the edges."""
+    (height, width), step = size, tile * factor
+    for y in {0, (height - 1) // step * step}:
+        for x in {0, (width - 1) // step * step}:
+            region = Region(x, y, min(step, width - x), min(step, height - y))
+            yield region, (-(-region.height // factor), -(-region.width // factor))
 
 
 def scale_factors(size: Size, tile: int) -> list[int]:

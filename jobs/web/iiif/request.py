@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jobs.web.iiif.parameters import FORMATS, ImageParameters
-from pipeline.core.errors import InvalidOption, UnwritableImage
-from pipeline.core.records import Pixels
+from pipeline.core.errors import InvalidOption, SizeNotReachable, UnwritableImage
+from pipeline.core.options import Limits
+from pipeline.core.records import Entry, Pixels
 from pipeline.pictures import writing
 from pipeline.pictures.colour import is_for_grey
 from pipeline.pictures.depth import in_8_bits, peak
@@ -59,6 +60,15 @@ class TurnedRequest(ImageRequest):
             return writing.encode(bare, format=self.form, quality=self.quality), self.form
         except UnwritableImage as error:
             raise InvalidOption("format", self.form, f"{error.detail}; ask for another, or for less.") from None
+
+
+def is_given(entry: Entry, asked: ImageRequest, limits: Limits, pixel_limit: int) -> bool:
+    """Return whether a view of an entry is within a service's limits; raises DamagedEntry."""
+    try:
+        asked.check(entry, limits, pixel_limit)
+    except (InvalidOption, SizeNotReachable):
+        return False
+    return True
 
 
 def turned(picture: Picture, degrees: int, *, mirrored: bool) -> Picture:

@@ -30,11 +30,13 @@ from jobs.web.iiif import documents
 from jobs.web.iiif.cross_origin import PREFIX
 from jobs.web.iiif.documents import IMAGE_CONTEXT, PRESENTATION_CONTEXT, PROFILE, ImageFigures
 from jobs.web.iiif.parameters import Bounds, understand
-from jobs.web.iiif.request import TurnedRequest
+from jobs.web.iiif.request import TurnedRequest, is_given
 from jobs.web.negotiation import prefers_json, unchanged
+from pipeline.core.records import Size, Tier
+from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import EntryPlace, Shelf
+from pipeline.reading.service import EntryPlace, ImageRequest, Shelf
 
 IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
 PAGE = 500
@@ -81,17 +83,24 @@ def _add_collection_route(app: FastAPI, service: Service) -> None:
         listed = await run_sync(
             lambda: shelf.list(Filter(), after=after, limit=PAGE, seconds=LIST_SECONDS), limiter=service.listers
         )
-        address = f"{_root_of(request)}{PREFIX}/{quote(shelf.name, safe='')}"
+        address = f"{_root_of(service, request)}{PREFIX}/{quote(shelf.name, safe='')}"
         page = [
             (each["key"], f"{address}/{quote(each['key'], safe='')}/manifest.json")
             for each in listed["assets"]
-            if each["width"] is not None and each["holders"] == 1
+            if each["holders"] == 1 and 0 < _least_pixels(each) <= service.options.limits.most_pixels
         ]
         following = listed["next"] and f"{address}?after={quote(listed['next'], safe='')}"
         own = f"{address}?after={quote(after, safe='')}" if after else address
         return _document(request, documents.collection(own, shelf.name, page, following), PRESENTATION_CONTEXT, shelf)
 
     add_route(app, f"{PREFIX}/{{archive}}", collection, response_class=Response, responses=_DOCUMENT)
+
+
+def _least_pixels(asset: Mapping[str, Any]) -> int:
+    """Return how many pixels any view of an entry takes, by what is listed of it; 0 where it is no image of known size."""
+    whole = asset["kind"] == "original" or asset["has_original"] or asset["tier"] == Tier.EXACT_PIXELS
+    height, width = ("height", "width") if whole or not asset["width"] else ("lr_height", "lr_width")
+    return (asset[height] or 0) * (asset[width] or 0)
 
 
 def _add_document_routes(app: FastAPI, service: Service) -> None:
@@ -101,8 +110,12 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
-        caption = await service.read(shelf.caption, place)
-        found = documents.info(_base_of(request, shelf, place), figures, bounds, caption)
+        caption, entry = await service.read(shelf.caption, place), await service.read(shelf.figures, place)
+
+        def given(region: Region, size: Size) -> bool:
+            return is_given(entry, ImageRequest(region=region, size=size), service.options.limits, _pixel_limit(shelf))
+
+        found = documents.info(_base_of(service, request, shelf, place), figures, bounds, caption, given)
         return _document(request, found, IMAGE_CONTEXT, shelf)
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
@@ -111,9 +124,9 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
-        root, name = _root_of(request), quote(shelf.name, safe="")
+        root, name = _root_of(service, request), quote(shelf.name, safe="")
         found = documents.manifest(
-            _base_of(request, shelf, place),
+            _base_of(service, request, shelf, place),
             place.key,
             figures,
             bounds,
@@ -139,7 +152,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
         wanted = understand(*asked, of=figures.size, bounds=bounds)
-        canonical = f"{_base_of(request, shelf, place)}/{wanted.canonical}"
+        canonical = f"{_base_of(service, request, shelf, place)}/{wanted.canonical}"
         links = {"Link": f'<{canonical}>;rel="canonical", <{PROFILE}>;rel="profile"'}
         return await image_answer(service, request, shelf, place, TurnedRequest.of(wanted), headers=links)
 
@@ -157,23 +170,36 @@ def _add_base_route(app: FastAPI, service: Service) -> None:
 
 
 async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[ImageFigures, Bounds]:
-    """Return the figures of an entry's image, and what is given of it; raises NotKept for an entry that is none."""
-    figures = ImageFigures.of(await service.read(shelf.figures, place))
+    """Return the figures of an entry's image, and what is given of it.
+
+    Raises NotKept for an entry that is none, and for one of which nothing is given.
+    """
+    entry, limits, pixel_limit = await service.read(shelf.figures, place), service.options.limits, _pixel_limit(shelf)
+    figures = ImageFigures.of(entry)
     if figures is None:
         raise NotKept(place.key, "image", "no size is known of it; its original has its bytes")
-    return figures, figures.bounds(service.options.limits, shelf.reader.plan.settings.pixel_limit)
+    if not is_given(entry, ImageRequest(size=(1, 1)), limits, pixel_limit):
+        reason = f"any view of it takes more than the {limits.most_pixels} pixels that the service restores"
+        raise NotKept(place.key, "image to zoom into", reason)
+    return figures, figures.bounds(limits, pixel_limit)
 
 
-def _root_of(request: Request) -> str:
-    """Return the address that the service is asked at, without a slash at its end, as the request tells it."""
+def _pixel_limit(shelf: Shelf) -> int:
+    return shelf.reader.plan.settings.pixel_limit
+
+
+def _root_of(service: Service, request: Request) -> str:
+    """Return the address of the service, without a slash at its end: its public one, or as the request tells it."""
+    if service.options.public_address is not None:
+        return service.options.public_address
     host = request.headers.get("host", "")
     if _HOST.fullmatch(host) is None:
         raise HTTPException(400, "The request's Host is no name and no address.")
     return f"{request.url.scheme}://{host}{quote(request.scope.get('root_path', ''), safe='/%')}"
 
 
-def _base_of(request: Request, shelf: Shelf, place: EntryPlace) -> str:
-    return f"{_root_of(request)}{PREFIX}/{quote(shelf.name, safe='')}/{quote(place.key, safe='')}"
+def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace) -> str:
+    return f"{_root_of(service, request)}{PREFIX}/{quote(shelf.name, safe='')}/{quote(place.key, safe='')}"
 
 
 def _to_info(request: Request) -> Response:

@@ -163,7 +163,21 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
     for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--queue", 0), ("--max-replicas", 0)):
         assert option in refused(2, "serve", archive.uri, option, value)
     assert "as in https://viewer.example" in refused(2, "serve", archive.uri, "--allow-origin", "viewer.example/page")
+    assert "https://archive.example/img" in refused(2, "serve", archive.uri, "--public-address", "archive.example")
     refused(3, "serve", str(Path(archive.uri).parent))
+
+
+def test_a_public_address_is_one() -> None:
+    """Protects the addresses in documents: they begin as others ask, without query, fragment or credentials of anybody."""
+    for given in ("https://archive.example", "https://archive.example/img", "http://[::1]:8080/a%20b/c"):
+        for slash in ("", "/"):
+            assert ServeJob(archives={}, public_address=given + slash).root == given
+    assert ServeJob(archives={}).root is None
+    wrong_ends = ("?x", "#x", "a b", '>;rel="x"', "%")
+    for wrong in ("", "archive.example", "ftp://a.example", "https://", "https://me:secret@a.example",
+                  *(f"https://a.example/{end}" for end in wrong_ends)):  # fmt: skip
+        with pytest.raises(InvalidOption, match="public-address"):
+            ServeJob(archives={}, public_address=wrong)
 
 
 def test_what_serve_is_asked_for() -> None:

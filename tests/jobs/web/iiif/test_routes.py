@@ -247,6 +247,19 @@ def test_limits_are_told_and_kept(images: Rescaled) -> None:
         assert opened(site.get(f"{TILES}/100,0,64,64/max/0/default.jpg")).size == (64, 64)
 
 
+def test_what_cannot_be_given_is_not_there(images: Rescaled) -> None:
+    """Protects viewers: an image of which any view is beyond the limits has no address, and no manifest in the collection."""
+    site = Site(images, limits=Limits(most_pixels=1000))
+    with closing(site.shelf):
+        for end in ("info.json", "manifest.json", "full/max/0/default.jpg", "0,0,9,9/9,9/0/default.jpg"):
+            answer = site.get(f"{TILES}/{end}")
+            assert (answer.status_code, told(answer)) == (404, "not-kept")
+            assert site.get(f"{at('alpha.png')}/{end}").status_code == 200
+        for item in site.get("/iiif/3/demo").json()["items"]:
+            assert site.get(item["id"].removeprefix(HERE)).status_code == 200
+            assert item["label"] != {"none": ["tiles.png"]}
+
+
 def test_other_sites_may_ask(images: Rescaled) -> None:
     """Protects viewers elsewhere, and the token: preflights need none and name the header for it; refusals can be read."""
     site = Site(images, token=TOKEN, origin="*")
@@ -268,14 +281,14 @@ def test_other_sites_may_ask(images: Rescaled) -> None:
 
 
 def test_no_other_site_may_ask_unless_it_is_named(images: Rescaled) -> None:
-    """Protects archives on one's own machine: a page that is visited reads nothing; where an origin is named, it is told."""
+    """Protects archives on one's own machine: a page that is visited reads and embeds nothing; a named origin is told."""
     for origin in (None, "https://viewer.example"):
         site = Site(images, origin=origin)
         with closing(site.shelf):
             answer = site.get(f"{TILES}/info.json", origin="https://viewer.example")
             assert answer.status_code == 200
             assert answer.headers.get("access-control-allow-origin") == origin
-            assert answer.headers["cross-origin-resource-policy"] == ("cross-origin" if origin else "same-origin")
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
             assert site.client.options(f"{TILES}/info.json").status_code == (204 if origin else 405)
 
 
@@ -284,6 +297,19 @@ def test_addresses_are_those_asked_at(zoom: Site) -> None:
     assert zoom.get(f"{TILES}/info.json", host="localhost:8080").json()["id"] == f"http://localhost:8080{TILES}"
     assert zoom.get(f"{TILES}/info.json", host="[::1]:80").json()["id"] == f"http://[::1]:80{TILES}"
     assert zoom.get(f"{TILES}/info.json", host='localhost>;rel="x":80').status_code in (400, 421)
+
+
+def test_a_public_address_stands_for_the_one_asked_at(images: Rescaled) -> None:
+    """Protects services behind TLS and paths: all addresses begin as others know the service, whatever a request claims."""
+    public = "https://archive.example/img"
+    site = Site(images, public_address=public)
+    with closing(site.shelf):
+        claimed = {"x_forwarded_host": "evil.example", "x_forwarded_proto": "http", "forwarded": "host=evil.example"}
+        for path, own in ((f"{TILES}/info.json", TILES), ("/iiif/3/demo", "/iiif/3/demo")):
+            assert site.get(path, **claimed).json()["id"] == public + own
+        link = site.get(f"{TILES}/full/9,/0/default.jpg", **claimed).headers["link"]
+        assert f'<{public}{TILES}/full/9,2/0/default.jpg>;rel="canonical"' in link
+        assert site.get(f"{TILES}/info.json", host="archive.example").status_code == 421
 
 
 def test_a_manifest_leads_to_the_image(zoom: Site) -> None:
