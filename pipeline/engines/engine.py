@@ -17,7 +17,7 @@ from torch import Tensor
 from iarn.cascade import cascade, spanned
 from iarn.encoding import CLEAN_STEP, Place, budget_of
 from iarn.lattice import Axis
-from iarn.weights import WeightsError, read_config, read_metadata, unpack
+from iarn.weights import WeightsError, read_config, unpack
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import Pixels, Size
 from pipeline.core.target import MOST_SCALE
@@ -64,7 +64,6 @@ def compute_in_one_thread() -> None:
 def check_weights(data: bytes, uri: str) -> None:
     """Raise InvalidWeights where ``data``, read from ``uri``, is no whole weights file."""
     try:
-        read_metadata(data)
         unpack(data)
     except WeightsError as error:
         raise InvalidWeights(uri, str(error)) from None
