@@ -1,4 +1,4 @@
-"""`iarn serve`: archives over HTTP, the gallery, and what stands around them.
+"""`iarn serve`: the command, its replicas, restored images on demand, metrics, the gallery's files.
 
-In: archives and requests. Out: LRs, originals, lists, restored images, metrics. The only fastapi and uvicorn.
+In: archives and requests. Out: LRs, originals, lists, restored images, metrics. What speaks HTTP is in `http`, and in `iiif`.
 """

@@ -21,10 +21,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import LoggingConfig
 
-from jobs.web.http import create_app
-from jobs.web.http_guard import LOOPBACK_HOSTS
-from jobs.web.http_server import bind, serve_http
-from jobs.web.http_service import HttpOptions
+from jobs.web.http.app import create_app
+from jobs.web.http.guard import LOOPBACK_HOSTS
+from jobs.web.http.server import bind, serve_http
+from jobs.web.http.service import HttpOptions
 from jobs.web.serve_job import ServeJob
 from pipeline.cluster.actor import last_line
 from pipeline.cluster.errors import WorkerNotStarted

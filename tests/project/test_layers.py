@@ -60,11 +60,11 @@ HOMES = {
     "typer": {"jobs/cli.py", "jobs/commands/"},
     "jinja2": {"jobs/reports/archive_report.py"},
     "structlog": {"jobs/console.py"},
-    "fastapi": {"jobs/web/http.py", "jobs/web/http_answers.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},
-    "starlette": {"jobs/web/http.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},  # what fastapi is made of
-    "anyio": {"jobs/web/http.py", "jobs/web/http_service.py", "jobs/web/iiif/routes.py"},  # the threads that fastapi runs on
-    "pydantic": {"jobs/web/http_shapes.py"},
-    "uvicorn": {"jobs/web/http_server.py"},
+    "fastapi": {"jobs/web/http/", "jobs/web/iiif/routes.py"},
+    "starlette": {"jobs/web/http/", "jobs/web/iiif/routes.py"},  # what fastapi is made of
+    "anyio": {"jobs/web/http/", "jobs/web/iiif/routes.py"},  # the threads that fastapi runs on
+    "pydantic": {"jobs/web/http/shapes.py"},
+    "uvicorn": {"jobs/web/http/server.py"},
     "prometheus_client": {"jobs/web/service_metrics.py"},
     "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
 }

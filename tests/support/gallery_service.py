@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, quote
 
 import uvicorn
 
-from jobs.web.http import create_app
-from jobs.web.http_service import HttpOptions
+from jobs.web.http.app import create_app
+from jobs.web.http.service import HttpOptions
 from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
 from tests.support.commands import GUARD
 

@@ -23,15 +23,15 @@ from fastapi import Path as Segment
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from jobs.web.http_answers import add_route, image_answer
-from jobs.web.http_service import LIST_SECONDS, Key, Name, Service, text_of
-from jobs.web.http_shapes import IMAGES, Problem
+from jobs.web.http.answers import add_route, image_answer
+from jobs.web.http.negotiation import prefers_json, unchanged
+from jobs.web.http.service import LIST_SECONDS, Key, Name, Service, text_of
+from jobs.web.http.shapes import IMAGES, Problem
 from jobs.web.iiif import documents
 from jobs.web.iiif.cross_origin import PREFIX
 from jobs.web.iiif.documents import IMAGE_CONTEXT, PRESENTATION_CONTEXT, PROFILE, ImageFigures
 from jobs.web.iiif.parameters import Bounds, understand
 from jobs.web.iiif.request import TurnedRequest, is_given
-from jobs.web.negotiation import prefers_json, unchanged
 from pipeline.core.records import Size, Tier
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter

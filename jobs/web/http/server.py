@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from jobs.web.http_guard import App
+from jobs.web.http.guard import App
 from pipeline.core.errors import InvalidOption
 
 HEAD_SECONDS = 10.0

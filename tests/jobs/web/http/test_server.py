@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs.web import http_server
-from jobs.web.http_server import MOST_HEAD_BYTES, BoundedProtocol, bind, serve_until
+from jobs.web.http import server as http_server
+from jobs.web.http.server import MOST_HEAD_BYTES, BoundedProtocol, bind, serve_until
 from pipeline.core.errors import InvalidOption
 from tests.support.commands import GUARD
 from tests.support.workshop import sentence

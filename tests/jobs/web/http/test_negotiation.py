@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.web.negotiation import byte_range_of, form_for, unchanged
+from jobs.web.http.negotiation import byte_range_of, form_for, unchanged
 from tests.support.http_site import ENTRY, Site, told
 
 

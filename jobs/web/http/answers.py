@@ -9,9 +9,9 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from jobs.web.http_service import Service
-from jobs.web.http_shapes import ERRORS
-from jobs.web.negotiation import ANY_BYTES, MEDIA_TYPES, byte_range_of, unchanged
+from jobs.web.http.negotiation import ANY_BYTES, MEDIA_TYPES, byte_range_of, unchanged
+from jobs.web.http.service import Service
+from jobs.web.http.shapes import ERRORS
 from pipeline.entry_picture import renamed
 from pipeline.reading.service import EntryPlace, File, ImageRequest, Shelf
 

@@ -19,14 +19,15 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from jobs.web import http_docs, service_metrics
-from jobs.web.http_answers import add_route, file_answer, image_answer, problem
-from jobs.web.http_guard import App, Guard
-from jobs.web.http_service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
-from jobs.web.http_shapes import IMAGES, Archives, Asset, Assets, status_of
+from jobs.web import service_metrics
+from jobs.web.http import docs as docs_page
+from jobs.web.http.answers import add_route, file_answer, image_answer, problem
+from jobs.web.http.guard import App, Guard
+from jobs.web.http.negotiation import form_for
+from jobs.web.http.service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
+from jobs.web.http.shapes import IMAGES, Archives, Asset, Assets, status_of
 from jobs.web.iiif.cross_origin import PREFIX, CrossOrigin
 from jobs.web.iiif.routes import add_iiif_routes, iiif_status
-from jobs.web.negotiation import form_for
 from jobs.web.on_demand import Backend
 from pipeline.core.errors import PipelineError
 from pipeline.core.records import EntryKind, Tier
@@ -37,7 +38,7 @@ from pipeline.reading.errors import ServiceError
 from pipeline.reading.service import FORMS, EntryPlace, ImageRequest, Shelf
 
 ENTRY = "/archives/{archive}/assets/{key:path}"
-GALLERY = Path(__file__).with_name("gallery")
+GALLERY = Path(__file__).parents[1] / "gallery"
 RETRY_SECONDS = 2
 
 
@@ -81,7 +82,7 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 
     async def docs() -> Response:
         """Show this description."""
-        return Response(http_docs.page(app.openapi()), media_type="text/html")
+        return Response(docs_page.page(app.openapi()), media_type="text/html")
 
     async def root() -> Response:
         """Lead to the gallery."""

@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.web.http_shapes import status_of
+from jobs.web.http.shapes import status_of
 from pipeline.pictures.region import Region
 from pipeline.reading.errors import Overloaded, ServiceError
 from pipeline.reading.service import ImageRequest

@@ -14,7 +14,7 @@ from fastapi import Path as Segment
 from fastapi import Query
 from starlette.exceptions import HTTPException
 
-from jobs.web.http_guard import LOOPBACK_HOSTS
+from jobs.web.http.guard import LOOPBACK_HOSTS
 from jobs.web.on_demand import Backend, Images
 from jobs.web.service_metrics import ServiceMetrics
 from pipeline.core.byte_cache import ByteCache
