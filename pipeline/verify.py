@@ -80,13 +80,13 @@ class VerifyWorker:
         self._turn = threading.Lock()
 
     def run(self, shard: SourceShard) -> ShardReport:
-        """Check one shard: its digest, its entries' digests, and of a sample the restore.
+        """Check one shard: its digest, its entries' digests, and of a sample the restore, each made once.
 
         Sampled restores are measured against the source where it is still as it was planned, and only made where not; the
         report's ``compared`` counts the former.
         """
         commit = read_commit(self.archive.store, shard.id, self.archive.digest)
-        tally, sampled = Tally(bytes_out=commit.byte_size), list[str]()
+        tally, sampled = Tally(bytes_out=commit.byte_size), set[str]()
         try:
             with self.progress.stage("read"):
                 self.archive.check_shard(shard.id, commit)
@@ -105,8 +105,7 @@ class VerifyWorker:
                     if fault := self._below_floor(entry):
                         tally.fail(shard.id, entry.key, fault)
                     if self._takes(entry, first=not sampled):
-                        self._restored(entry)
-                        sampled.append(entry.key)
+                        sampled.add(entry.key)
                 except ArchiveError as error:
                     tally.fail(shard.id, entry.key, error)
             if tally.entries != commit.report.entries and not tally.failures:
@@ -118,8 +117,14 @@ class VerifyWorker:
                 tally.fail(shard.id, None, error)
         for key, fault in self._compare(shard, frozenset(sampled)):
             tally.compared += 1
+            sampled.discard(key)
             if fault is not None:
                 tally.fail(shard.id, key, fault)
+        for entry in self.archive.entries(shard.id, sampled) if sampled else ():
+            try:
+                self._restored(entry)
+            except ArchiveError as error:
+                tally.fail(shard.id, entry.key, error)
         return tally.report(shard.id)
 
     def _takes(self, entry: Entry, *, first: bool) -> bool:
@@ -129,6 +134,9 @@ class VerifyWorker:
         return first or drawn(entry.key, self._sample, seed=self._seed)
 
     def _restored(self, entry: Entry) -> Pixels:
+        """Return an entry's picture; of one whose source's bytes are there, which were compared, the LR."""
+        if source_bytes(entry) is not None:
+            return decode_lr(entry)[0]
         if entry.original_coding is OriginalCoding.PIXELS:
             return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
         lr, _ = decode_lr(entry)

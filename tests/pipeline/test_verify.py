@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rescale
+from pipeline import rescale, verify
 from pipeline.archives.archive import Archive
 from pipeline.archives.errors import ChecksumMismatch
 from pipeline.core.errors import DamagedObject, InvalidWeights, StoreUnavailable
-from pipeline.core.records import Quality, Tier
+from pipeline.core.records import Pixels, Quality, Tier
+from pipeline.engines.engine import Engine
+from pipeline.engines.lr import LrToRestore
 from pipeline.stores.store import LocalStore
 from tests.support import workshop
 from tests.support.workshop import Rescaled, Sample
@@ -60,6 +62,27 @@ def test_the_sample_is_a_share_and_at_least_one(whole: Path, tmp_path: Path) -> 
     result = copied(whole, tmp_path)
     for sample, compared in ((0.0, {0}), (1e-9, {1, 0}), (1.0, {4, 0})):
         assert {report.compared for report in workshop.verify(result, sample=sample)} == compared
+
+
+@pytest.mark.parametrize(("tier", "restores"), [(Tier.BALANCED, 2), (Tier.EXACT_PIXELS, 0), (Tier.EXACT, 0)])
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_entry_is_restored_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: Tier, restores: int, gone: bool
+) -> None:
+    """Protects the cost of verifying: the network runs once for an entry, and not where the picture itself is kept."""
+    result = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(2)), tmp_path / "archive", tier=tier)
+    if gone:
+        shutil.rmtree(tmp_path / "source")
+    network, ran = verify.restore_lr, list[str]()
+
+    def counted(engine: Engine, asked: LrToRestore) -> Pixels:
+        ran.append(asked.entry.key)
+        return network(engine, asked)
+
+    monkeypatch.setattr(verify, "restore_lr", counted)
+    (report,) = workshop.verify(result)
+    assert not report.failures
+    assert len(ran) == len(set(ran)) == restores
 
 
 def test_a_source_that_is_gone_is_no_fault(tmp_path: Path) -> None:
