@@ -182,6 +182,15 @@ def ray_cluster() -> None:
     kept.get("ray_cluster", four_cpus)
 
 
+@pytest.fixture
+def actors_here() -> Iterator[None]:
+    """Actors are threads of this process, so that none has to start: for what a job makes of its shards."""
+    from tests.support.ray_here import ray_here
+
+    with ray_here():
+        yield
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium: the system's own."""
