@@ -142,7 +142,8 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     assert accounted_for(str(tmp_path / "source"), archive.store.uri).entries == 16
 
 
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_two_drivers_on_one_plan_share_it(tmp_path: Path) -> None:
     """Protects against the same command given twice at once: both end well with all shards, each is committed once."""
     for shard in range(6):
