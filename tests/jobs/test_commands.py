@@ -126,7 +126,8 @@ def test_a_selection_of_nothing_is_told(tmp_path: Path, standing: str) -> None:
     assert "No entry of" in outcome.err.splitlines()[-1]
 
 
-@on_ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_a_start_that_fails_is_status_3(tmp_path: Path, standing: str) -> None:
     """Protects the exit status: what an actor cannot start with ends the job with the actor's own sentence."""
     copy = tmp_path / "copy"

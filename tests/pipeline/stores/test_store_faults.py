@@ -63,7 +63,9 @@ class Job:
             RescaleJob(source=self.source, archive=self.archive, settings=settings, weights=folder / "weights")
         )
 
-    def run(self, watch: Callable[[Snapshot], None] = lambda _: None, *, attempts: int = ONE.attempts) -> list[ShardReport | Failure]:
+    def run(
+        self, watch: Callable[[Snapshot], None] = lambda _: None, *, attempts: int = ONE.attempts
+    ) -> list[ShardReport | Failure]:
         """Run what is left of the job, by an actor in this process."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
