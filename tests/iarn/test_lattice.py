@@ -30,6 +30,7 @@ def dense(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     return u[0, 0].double().numpy(), p[0, 0].double().numpy()
 
 
+@pytest.mark.slow
 @given(axes())
 @example(Axis(1, 1, 1))
 @example(Axis(1, 1, 8))

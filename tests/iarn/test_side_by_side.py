@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from iarn.coupling import PART
+from iarn.network import Rescaler
 from iarn.pretrained import shipped
 from iarn.quantize import to_8bit
 from iarn.side_by_side import _threads, side_by_side
@@ -51,19 +53,26 @@ SIZES = {
 COUNTS = (1, 2, 3, 4, 7)
 
 
+@cache
+def network() -> Rescaler:
+    """Return the shipped network, which may be used in any mode."""
+    with torch.inference_mode(False):
+        return unpack(shipped())
+
+
 def both_ways(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return an LR by the shipped weights and what they restore from it."""
     size, lr_size = SIZES[name]
-    network, x = unpack(shipped()), noise(1, 3, *size)
-    y = network.downscale_lr(x, lr_size)
-    return y, network.restore(to_8bit(y), None, size)
+    x = noise(1, 3, *size)
+    y = network().downscale_lr(x, lr_size)
+    return y, network().restore(to_8bit(y), None, size)
 
 
 def gradient_of(name: str) -> torch.Tensor:
     """Return the gradient of the squared error by an LR."""
     size, lr_size = SIZES[name]
     y, x = noise(1, 3, *lr_size).requires_grad_(), noise(1, 3, *size, seed=1)
-    restored = unpack(shipped()).restore(y, None, size)
+    restored = network().restore(y, None, size)
     return torch.autograd.grad(restored, y, restored.detach() - x)[0]
 
 

@@ -78,6 +78,7 @@ def test_a_run_resumes_bit_by_bit(images: list[Tensor]) -> None:
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_the_same(images: list[Tensor]) -> None:
     """Protects seeds: the same one gives the same network, another one another."""
     one, other, third = trainer(), trainer(), trainer(TrainingConfig(network=SMALL, steps=40, batch=2, lattice=32, seed=1))

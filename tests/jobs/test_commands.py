@@ -1,4 +1,4 @@
-"""Whole commands on the Ray of these tests: what they write, list and say, and the status they end with."""
+"""Whole commands: what they write, list and say, and the status they end with; one of each kind with actors of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from tests.support import workshop
 from tests.support.in_process import iarn
 from tests.support.workshop import sentence
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+on_ray = pytest.mark.usefixtures("ray_cluster")
 
 ONE = ("--actors", "1")
 """Enough for what these tests protect; each actor loads PyTorch."""
 
 
+@on_ray
 def test_rescale_writes_lists_and_resumes(tmp_path: Path, weights: Path) -> None:
     """Protects the main command: entries are written, what failed is listed in the log and the archive, and doing it again
     does nothing and says the same."""
@@ -41,6 +42,8 @@ def test_rescale_writes_lists_and_resumes(tmp_path: Path, weights: Path) -> None
     assert ends[0]["failures_listed_in"] == ends[1]["failures_listed_in"] == f"{tmp_path}/archive/failures.jsonl"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_a_quarantined_shard_is_status_1_until_it_is_done(tmp_path: Path, weights: Path) -> None:
     """Protects the exit status: a shard that cannot be had is listed with its reason; once it can, the list is empty."""
     source = Path(workshop.as_tar(tmp_path / "source", workshop.samples(2)))
@@ -58,6 +61,7 @@ def test_a_quarantined_shard_is_status_1_until_it_is_done(tmp_path: Path, weight
     assert (tmp_path / "archive" / "failures.jsonl").read_text() == ""
 
 
+@on_ray
 def test_verify_of_a_sound_archive(standing: str) -> None:
     """Protects trust in `verify`: what was just written is whole, and its restores are compared with the source."""
     outcome = iarn("verify", standing, "--sample", "1", *ONE)
@@ -66,6 +70,8 @@ def test_verify_of_a_sound_archive(standing: str) -> None:
     assert (end["entries"], end["restores_compared_with_source"], end["shards_not_done"]) == (12, 11, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_verify_finds_damage(tmp_path: Path) -> None:
     """Protects archives over years: a flipped byte, a shard that is gone and one that was never done are each told."""
     archive = Path(workshop.three_tars(tmp_path))
@@ -83,6 +89,8 @@ def test_verify_finds_damage(tmp_path: Path) -> None:
     assert outcome.event("end")["shards_not_done"] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -109,6 +117,8 @@ def test_restore_of_a_selection(tmp_path: Path, standing: str, options: list[str
     assert end.get("keys_not_found") == ("1: x/none.png" if options[0] == "--keys" else None)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_a_selection_of_nothing_is_told(tmp_path: Path, standing: str) -> None:
     """Protects against an empty folder taken for a success."""
     outcome = iarn("restore", standing, tmp_path / "out", "--glob", "none/*")
@@ -116,6 +126,8 @@ def test_a_selection_of_nothing_is_told(tmp_path: Path, standing: str) -> None:
     assert "No entry of" in outcome.err.splitlines()[-1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_a_start_that_fails_is_status_3(tmp_path: Path, standing: str) -> None:
     """Protects the exit status: what an actor cannot start with ends the job with the actor's own sentence."""
     copy = tmp_path / "copy"

@@ -77,6 +77,7 @@ def test_a_source_that_is_missing_or_empty_leaves_nothing(tmp_path: Path, weight
     assert not (tmp_path / "archive").exists()
 
 
+@pytest.mark.slow
 def test_a_destination_that_cannot_be_written_is_told(tmp_path: Path, weights: Path, standing: str) -> None:
     """Protects against a traceback where a disk is read-only or a file is in the way."""
     source = workshop.as_folder(tmp_path / "source", workshop.samples(1))

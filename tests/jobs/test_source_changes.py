@@ -21,8 +21,8 @@ def options(weights: Path) -> tuple[str | Path, ...]:
     return ("--scale", "2", "--max-ratio", "inf", "--pixel-limit", "1000000", "--weights", weights, "--json", "--actors", "1")
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_a_growing_folder_is_told_added_and_restored(tmp_path: Path, weights: Path) -> None:
     """Protects a user from "all done" with files that are nowhere: the command says which plan is done, counts and lists what
     changed, and ends with 1; with --add what is new is rescaled, and restores go on with it."""

@@ -48,6 +48,9 @@ PIECES: dict[str, tuple[str, ...]] = {
 }
 """What is added together: files of one sample come at one time."""
 
+LEAN: dict[str, object] = {"tier": Tier.LEAN, "verify": Verification.NONE}
+"""Where the pixels are not the point."""
+
 
 def content(name: str) -> bytes:
     """Return the file of a name: a picture of its own, a tar or a table of two, text."""
@@ -89,7 +92,6 @@ def test_rounds_of_additions_are_one_rescale_of_all(
     """Protects archives that grow: over any rounds, in any order, they hold entry for entry what one rescale of all does."""
     folder = tmp_path_factory.mktemp("grown")
     source = folder / "source"
-    quick = {"tier": Tier.LEAN, "verify": Verification.NONE}
     rounds = [order[start:stop] for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), len(order)], strict=True)]
     begun = False
     for pieces in rounds:
@@ -97,12 +99,12 @@ def test_rounds_of_additions_are_one_rescale_of_all(
         if not begun and not set(pieces) - {"other"}:
             continue
         if not begun:
-            workshop.rescale(str(source), folder / "archive", **quick)
-        grown, compared = workshop.add(str(source), folder / "archive", **quick)
+            workshop.rescale(str(source), folder / "archive", **LEAN)
+        grown, compared = workshop.add(str(source), folder / "archive", **LEAN)
         assert not compared.changes
         assert compared.objects_added == (0 if not begun else sum(len(PIECES[piece]) for piece in pieces if piece != "other"))
         begun = True
-    whole = workshop.rescale(str(source), folder / "whole", **quick)
+    whole = workshop.rescale(str(source), folder / "whole", **LEAN)
     assert entries(grown.archive) == entries(whole.archive)
     assert accounted(source, grown.archive)
     assert not workshop.failures(workshop.verify(grown))
@@ -183,6 +185,7 @@ def test_all_files_take_in_what_comes_late(tmp_path: Path) -> None:
     assert workshop.written(tmp_path / "out").keys() == files.keys() | later.keys()
 
 
+@pytest.mark.slow
 def test_an_archive_among_its_sources_does_not_add_itself(tmp_path: Path) -> None:
     """Protects `rescale photos photos/small`: its own shards and commits are never new."""
     source = source_of(tmp_path / "photos", {"a.jpg": PHOTO, "small/b.jpg": PHOTO})
@@ -355,12 +358,12 @@ def test_a_restore_goes_on_with_what_was_added(tmp_path: Path, output: OutputKin
     """Protects destinations that are kept up to date: the same restore writes what was added since, beside what it wrote."""
     source = tmp_path / "source"
     put(source, ["cat", "tar", "table"])
-    first = workshop.rescale(str(source), tmp_path / "archive")
+    first = workshop.rescale(str(source), tmp_path / "archive", **LEAN)
     assert not workshop.failures(workshop.restore(first, tmp_path / "out", output=output))
     before = workshop.written(tmp_path / "out")
     put(source, ["dog", "alone", "frames"])
     workshop.as_tar(source, workshop.samples(1), "c.tar")  # as the table is called
-    grown, _ = workshop.add(str(source), tmp_path / "archive")
+    grown, _ = workshop.add(str(source), tmp_path / "archive", **LEAN)
     worker = workshop.restorer(grown, tmp_path / "out", output=output)
     assert worker.digest == workshop.restorer(first, tmp_path / "out", output=output).digest
     assert not workshop.failures(workshop.restore(grown, tmp_path / "out", output=output))
@@ -377,17 +380,17 @@ def test_a_restore_goes_on_with_what_was_added(tmp_path: Path, output: OutputKin
 def test_a_name_that_an_entry_has_by_itself_is_given_to_no_other_later(tmp_path: Path, form: str) -> None:
     """Protects whoever looks for same.png: also where it was added after same.gif, and the other way round, names are those
     that one rescale of all would have given."""
-    whole = workshop.rescale(source_of(tmp_path / "source", SAME), tmp_path / "whole")
+    whole = workshop.rescale(source_of(tmp_path / "source", SAME), tmp_path / "whole", **LEAN)
     assert not workshop.failures(workshop.restore(whole, tmp_path / "expected", format=form))
     expected = workshop.written(tmp_path / "expected").keys()
     for seed in range(4):
         names = random.Random(seed).sample([name for name in SAME if name != "same.txt"], len(SAME) - 1)
         folder = tmp_path / str(seed)
         source_of(folder / "source", {name: SAME[name] for name in names[:3]})
-        workshop.rescale(str(folder / "source"), folder / "archive")
+        workshop.rescale(str(folder / "source"), folder / "archive", **LEAN)
         for part in (names[3:5], names[5:]):
             source_of(folder / "source", {name: SAME[name] for name in part})
-            grown, compared = workshop.add(str(folder / "source"), folder / "archive")
+            grown, compared = workshop.add(str(folder / "source"), folder / "archive", **LEAN)
             assert not compared.changes
         assert not workshop.failures(workshop.restore(grown, folder / "out", format=form))
         assert workshop.written(folder / "out").keys() == expected - {"same.txt"}
@@ -415,6 +418,7 @@ def test_readers_see_what_was_added(tmp_path: Path) -> None:
         assert "zebra.jpg" in [each["key"] for each in listed["assets"]]
 
 
+@pytest.mark.slow
 def test_a_driver_of_before_an_addition_ends_well(tmp_path: Path) -> None:
     """Protects a job under way: another may add to its archive meanwhile; both do what they know of, and each shard is done
     once."""

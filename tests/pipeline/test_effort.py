@@ -60,6 +60,7 @@ def test_alpha_and_grey_are_kept(tmp_path: Path) -> None:
         assert (pixels == pixels[..., :1]).all()
 
 
+@pytest.mark.slow
 def test_the_lean_candidate_of_a_floor_is_made_with_effort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects floors: the LR that may do without a latent is the better one."""
     asked, downscale = [], Engine.downscale_many

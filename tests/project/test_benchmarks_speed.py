@@ -25,6 +25,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["tar", "folder"])
 def test_a_whole_job_beside_its_network(weights: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the published ratio: both directions go through every image, and each stage has its seconds."""
@@ -47,6 +48,7 @@ def test_it_needs_no_ray() -> None:
     subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=True, timeout=GUARD)
 
 
+@pytest.mark.slow
 def test_one_asset_is_read_once(weights: str, tmp_path: Path) -> None:
     """Protects the cost of one asset: less than three times its bytes are read, and no footer a second time."""
     draw = np.random.default_rng(0)

@@ -183,6 +183,7 @@ def test_a_lossless_lr_is_a_small_one() -> None:
     assert min(sizes.values()) > 0
 
 
+@pytest.mark.slow
 def test_a_section_holds_every_row_and_codec(tmp_path: Path) -> None:
     """Protects the page: both tables are complete, every line as wide as its headings, and the plot is there."""
     met = row_of(Target(tier=Tier.FLOOR, floor=38.0), [entry(latent=100)] * 2, both_tunings([point(100, 30), point(400, 44)]))

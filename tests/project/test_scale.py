@@ -35,6 +35,7 @@ def test_a_job_without_rollups_reads_the_commits_and_writes_them() -> None:
     assert asked["put"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["plan", "loose"])
 def test_planning_asks_for_pages(measure: str) -> None:
     """Protects planning from asking for each object: a listing by pages, and what is written first."""

@@ -23,6 +23,10 @@ DECODE_SECONDS = 20
 """For a picture that never ends; a sound one has to be decoded within them on a busy machine as well."""
 
 
+BACKOFF = 0.05
+"""Seconds: patience of a store that is before a proxy."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HookedWork:
     """Rescales as ``RescaleWork`` does, on the CPU.
@@ -43,7 +47,7 @@ class HookedWork:
     def start(self) -> RescaleWorker:
         os.environ.update(self.environment)
         tempfile.tempdir = None  # read anew
-        S3Store.BACKOFF = 0.05
+        S3Store.BACKOFF = BACKOFF
         if self.poisoned:
             poison.install()
             rescale.DecoderApart = partial(DecoderApart, DECODE_SECONDS)

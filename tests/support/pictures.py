@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -49,8 +50,9 @@ def exif(orientation: int = 1, *, big_endian: bool = False, make: bytes = b"Make
     return head + struct.pack(order + "H", 2) + entries + struct.pack(order + "I", 0) + make
 
 
+@cache
 def srgb_profile() -> bytes:
-    """Return an ICC profile of sRGB."""
+    """Return an ICC profile of sRGB, the same bytes always: it has the second in it when it was made."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

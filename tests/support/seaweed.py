@@ -11,11 +11,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from tests.support.commands import GUARD
@@ -29,6 +30,9 @@ SECRET_KEY = "iarn-test-secret"
 REGION = "us-east-1"
 PUBLIC_BUCKET = "test-public"
 """The one bucket that may be read without credentials."""
+
+# Each client, of which tests make hundreds, would parse botocore's description of S3 for itself: 0.14 s, and 0.02 without.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 _PORTS = ("s3", "master", "volume", "filer")
 OVERRIDING_VARIABLES = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_REGION")

@@ -76,6 +76,7 @@ ANY_ENTRIES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(entries=ANY_ENTRIES, data=st.data())
 def test_any_entries_come_back_whole_in_parts_and_by_key(
     entries: list[Entry], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

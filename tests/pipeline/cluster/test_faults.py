@@ -26,9 +26,11 @@ from pipeline.works import RescaleWork
 from tests.jobs.test_jobs import bulky
 from tests.support import workshop
 from tests.support.accounting import accounted_for, planned
-from tests.support.commands import GUARD, IARN, Running, ray_logs, run
+from tests.support.commands import GUARD, IARN, Running, ray_logs
 from tests.support.faulty_proxy import Fault, faulty_proxy
 from tests.support.hooked_worker import HookedWork
+from tests.support.in_process import iarn
+from tests.support.ray_here import ray_here
 from tests.support.ray_nodes import actors, kill
 from tests.support.seaweed import SECRET_KEY, SeaweedServer
 from tests.support.workshop import Rescaled
@@ -78,8 +80,9 @@ def test_a_job_on_object_storage_survives_kill_9(
     for key in done:
         objects.delete(f"source/{Path(key).stem[-2:]}.tar")  # what is done is not read again
 
-    second = run(tmp_path / "second", clean_environment, *command)
-    assert second.ended() == 0, second.err
+    with ray_here():
+        second = iarn(*command)
+    assert second.status == 0, second.err
     assert second.event("start")["shards_done"] == len(done)
     assert second.event("end")["entries"] == 2 * len(samples)
     assert before == {key: objects.etag(key) for key in before}
@@ -92,8 +95,7 @@ def test_a_job_on_object_storage_survives_kill_9(
     for shard, content in samples.items():
         assert workshop.members_of(objects.read(f"out/{shard}.tar")) == [(sample.key, sample.data) for sample in content]
 
-    for name in ("first", "second"):
-        assert SECRET_KEY not in "".join(path.read_text() for path in (tmp_path / name).iterdir())
+    assert SECRET_KEY not in first.out + first.err + second.out + second.err
     assert not [key for key in objects.keys("") if SECRET_KEY.encode() in objects.read(key)]
     assert not [path for path, data in ray_logs(clean_environment).items() if SECRET_KEY.encode() in data]
 
@@ -142,7 +144,8 @@ def test_kill_9_of_an_actor_costs_a_repetition(tmp_path: Path) -> None:
     assert accounted_for(str(tmp_path / "source"), archive.store.uri).entries == 16
 
 
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("actors_here")
 def test_two_drivers_on_one_plan_share_it(tmp_path: Path) -> None:
     """Protects against the same command given twice at once: both end well with all shards, each is committed once."""
     for shard in range(6):

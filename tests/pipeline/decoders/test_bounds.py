@@ -70,6 +70,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDLESS)
 def test_what_would_take_its_decoder_too_long_is_refused(what: str) -> None:
     """Protects a worker's time and memory from files whose decoders go through them, or copy them, thousands of times."""
@@ -83,6 +84,7 @@ def test_what_is_within_the_bounds_is_decoded() -> None:
     assert decoded(progressive(400)).pixels.shape == (64, 64, 3)
 
 
+@pytest.mark.slow
 def test_boxes_without_end_are_refused_in_bounds() -> None:
     """Protects memory from hundreds of thousands of empty boxes beside the items of an AVIF."""
     data = box(b"ftyp", b"avif" + bytes(4)) + box(b"meta", bytes(4) + box(b"free", b"") * 250_000)

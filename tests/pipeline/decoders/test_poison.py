@@ -78,6 +78,7 @@ def test_a_limit_that_makes_no_sense_is_refused(minutes: float) -> None:
         PoolOptions(stall_minutes=minutes)
 
 
+@pytest.mark.slow
 def test_a_decoder_apart_is_the_decoder() -> None:
     """Protects shards that are run with care: pictures come out as they do otherwise, refused ones with the same reasons."""
     sound = workshop.picture(20, 31, channels=4, exif=pictures.exif(6))
@@ -92,6 +93,7 @@ def test_a_decoder_apart_is_the_decoder() -> None:
             decoder.decode(sound, pixel_limit=619)
 
 
+@pytest.mark.slow
 def test_a_decoder_apart_comes_back_and_leaves_with_its_owner() -> None:
     """Protects the machine and the next picture: a death is told once, another process takes over, none is left behind."""
     sound = workshop.picture(20, 31)
@@ -109,6 +111,7 @@ def test_a_decoder_apart_comes_back_and_leaves_with_its_owner() -> None:
     assert set(own.children()) == before
 
 
+@pytest.mark.slow
 def test_a_decoder_apart_takes_turns() -> None:
     """Protects pictures from being mixed up where several threads decode at once."""
     sizes = [(8 + index, 20) for index in range(12)]

@@ -178,6 +178,7 @@ def test_an_engine_gives_what_its_network_does() -> None:
     assert decibels(WHOLE.restore(lr, (61, 50)), image) >= 65
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice() -> None:
     """Protects resuming and repeating: an engine, and another one of the same weights, give the same bytes again."""
     pixels = picture(97, 120)

@@ -146,6 +146,7 @@ def test_what_stands_beside_the_pixels_is_written_and_read(format: str, mode: st
         assert image.info["icc_profile"] == wanted.icc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (400, 331)])
 def test_any_size_is_written(size: tuple[int, int]) -> None:
     """Protects strips: one pixel, one row, and more rows than a strip has; and restores that are to be the same each time."""

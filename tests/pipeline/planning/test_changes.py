@@ -151,6 +151,7 @@ def test_any_additions_are_each_object_once(
             assert not loose_samples(shard.objects, {key for key in keys(shard) if has_image_name(key)})[1]
 
 
+@pytest.mark.slow
 @given(LISTINGS, LISTINGS)
 @settings(max_examples=100)
 def test_any_listing_beside_any_plan(tmp_path_factory: pytest.TempPathFactory, before: Files, now: Files) -> None:
@@ -235,6 +236,7 @@ def test_a_single_file_is_compared_by_itself(tmp_path: Path) -> None:
     assert (other.id, keys(other)) == ("000000001-y", ["y.jpg"])
 
 
+@pytest.mark.slow
 def test_a_plan_takes_little_memory() -> None:
     """Protects drivers of ten million objects: 16 bytes and two bits are remembered of each."""
     objects = (ObjectInfo(key=f"photos/{number:09d}.jpg", size=1, etag=f"{number:032x}") for number in range(100_000))

@@ -9,6 +9,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,15 +23,17 @@ from pipeline.cluster.notices import Snapshot
 from pipeline.cluster.pool import PoolOptions
 from pipeline.core.errors import CredentialsRefused
 from pipeline.core.records import Failure, Settings, ShardReport, Tier
-from pipeline.stores.store import open_store
+from pipeline.stores.s3 import S3Store
+from pipeline.works import RescaleWork
 from tests.support import workshop
 from tests.support.accounting import accounted_for, planned
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
-from tests.support.hooked_worker import HookedWork
+from tests.support.hooked_worker import BACKOFF, HookedWork
 from tests.support.ray_nodes import actors, kill
 from tests.support.seaweed import SeaweedServer
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+here = pytest.mark.usefixtures("actors_here")
+"""Where no actor is killed."""
 
 ONE = PoolOptions(actors=1, cpus_per_actor=1)
 
@@ -52,6 +56,7 @@ class Job:
             samples = workshop.samples(3, folder=f"{index}-")
             tar = workshop.tar_of(member for sample in samples for member in sample.members.items())
             server.client.put_object(Bucket=bucket.removeprefix("s3://"), Key=f"source/{index}.tar", Body=tar)
+        self._commits = partial(server.client.list_objects_v2, Bucket=bucket.removeprefix("s3://"), Prefix="archive/commits/")
         (folder / "weights").write_bytes(workshop.weights())
         settings = Settings(target=workshop.HALF, tier=Tier.LEAN, max_ratio=None)
         self.begun = open_archive(
@@ -59,16 +64,25 @@ class Job:
         )
 
     def run(
-        self, watch: Callable[[Snapshot], None] = lambda _: None, *, options: PoolOptions = ONE, pause: Path | None = None
+        self, watch: Callable[[Snapshot], None] = lambda _: None, *, attempts: int = ONE.attempts
     ) -> list[ShardReport | Failure]:
-        """Run what is left of the job."""
+        """Run what is left of the job, by an actor in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self.proxy.endpoint)
+            patch.setattr(S3Store, "BACKOFF", BACKOFF)
+            work = RescaleWork(archive=self.archive, device="cpu", threads=1)
+            return list(pool.run(work, planned(self.begun), replace(ONE, attempts=attempts), watch))
+
+    def run_apart(self, watch: Callable[[Snapshot], None], *, attempts: int, pause: Path) -> list[ShardReport | Failure]:
+        """Run what is left of the job, by an actor in a process of its own."""
         environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        work = HookedWork(
-            archive=self.archive,
-            environment={**environment, "AWS_ENDPOINT_URL": self.proxy.endpoint},
-            pause=None if pause is None else str(pause),
-        )
-        return list(pool.run(work, planned(self.begun), options, watch))
+        environment["AWS_ENDPOINT_URL"] = self.proxy.endpoint
+        work = HookedWork(archive=self.archive, environment=environment, pause=str(pause))
+        return list(pool.run(work, planned(self.begun), replace(ONE, attempts=attempts), watch))
+
+    def committed(self) -> int:
+        """Return how many shards are done."""
+        return len(self._commits().get("Contents", ()))
 
 
 @pytest.fixture
@@ -85,6 +99,7 @@ def kill_actors() -> int:
     return len(found)
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_actor_killed_in_any_phase_costs_a_repetition(job: Job, proxy: FaultyProxy, tmp_path: Path) -> None:
     """Protects every moment of a shard: an actor is killed while it fetches, computes, uploads, when its object stands and its
     commit does not, and when the commit stands and nobody has heard of it."""
@@ -126,32 +141,34 @@ def test_an_actor_killed_in_any_phase_costs_a_repetition(job: Job, proxy: Faulty
             else:
                 reached = bool
 
-    results = job.run(watch, options=PoolOptions(actors=1, cpus_per_actor=1, attempts=9), pause=pause)
+    results = job.run_apart(watch, attempts=9, pause=pause)
     assert killed == ["source/", "network", "/shards/", "/shards/", "/commits/", "/commits/"]
     assert all(isinstance(result, ShardReport) for result in results), results
     assert sorted(result.shard_id for result in results) == [shard.id for shard in planned(job.begun)]
     assert accounted_for(job.source, job.archive).entries == 18
 
 
+@here
 def test_a_store_that_dies_and_comes_back_costs_a_wait(job: Job, s3_server: SeaweedServer) -> None:
     """Protects a job from the restart of its store: what was under way is tried again, and the store holds what it said."""
     stopped = list[float]()
 
     def watch(_: Snapshot) -> None:
         # Started again from this thread: the server ends with the thread that began it.
-        if not stopped and any(True for _ in open_store(job.archive).list("commits/")):
+        if not stopped and job.committed():
             s3_server.stop()
             stopped.append(time.monotonic())
         elif stopped and s3_server.pid is None and time.monotonic() - stopped[0] > 2:
             s3_server.start()
 
-    results = job.run(watch, options=PoolOptions(actors=1, cpus_per_actor=1, attempts=6))
+    results = job.run(watch, attempts=6)
     assert stopped
     assert s3_server.pid is not None
     assert all(isinstance(result, ShardReport) for result in results), results
     assert accounted_for(job.source, job.archive).entries == 18
 
 
+@here
 def test_a_store_that_throttles_lies_and_breaks_off_is_outlasted(job: Job, proxy: FaultyProxy) -> None:
     """Protects a job from a bad network: a third of all requests is throttled, reset, cut short or changed on the way, either
     way, or done and never answered; all is asked for again, and what is stored is what was meant."""
@@ -168,12 +185,13 @@ def test_a_store_that_throttles_lies_and_breaks_off_is_outlasted(job: Job, proxy
             return kind
 
     proxy.choose = choose
-    results = job.run(options=PoolOptions(actors=1, cpus_per_actor=1, attempts=6))
+    results = job.run(attempts=6)
     assert set(seen) == set(kinds)
     assert all(isinstance(result, ShardReport) for result in results), results
     assert accounted_for(job.source, job.archive).entries == 18
 
 
+@here
 def test_credentials_that_expire_end_the_job_and_fresh_ones_resume_it(job: Job, proxy: FaultyProxy) -> None:
     """Protects the user whose temporary credentials end at night: one sentence, not a failure for every shard that is left;
     what is done stays, and the job goes on with fresh ones."""
@@ -181,19 +199,20 @@ def test_credentials_that_expire_end_the_job_and_fresh_ones_resume_it(job: Job, 
     proxy.choose = lambda _method, _path: Fault.EXPIRED if expired.is_set() else None
 
     def watch(_: Snapshot) -> None:
-        if any(True for _ in open_store(job.archive).list("commits/")):
+        if job.committed():
             expired.set()
 
     with pytest.raises(CredentialsRefused, match=r"ExpiredToken.*With fresh ones the same command resumes") as caught:
         job.run(watch)
     workshop.sentence(str(caught.value))
-    assert 1 <= len(list(open_store(job.archive).list("commits/"))) < 6
+    assert 1 <= job.committed() < 6
     expired.clear()
     results = job.run()
     assert all(isinstance(result, ShardReport) for result in results), results
     assert accounted_for(job.source, job.archive).entries == 18
 
 
+@here
 def test_credentials_that_are_renewed_are_taken_up(job: Job, proxy: FaultyProxy) -> None:
     """Protects jobs whose credentials somebody renews beside them: a refusal is asked about again before the job ends."""
     refusals = iter(range(4))
