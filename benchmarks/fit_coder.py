@@ -24,7 +24,7 @@ from pipeline.core.records import LrCodec, Pixels
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine
 from pipeline.latents import coder
-from pipeline.latents.coefficients import BLOCK, COLOURS, to_coefficients
+from pipeline.latents.coefficients import COLOURS, to_coefficients
 from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import size_of
 from pipeline.tiers import clean_draft
@@ -103,12 +103,11 @@ def gather(quantised: list[coder.Values]) -> dict[tuple[int, int], list[tuple[ND
         odd = np.add.outer(np.arange(grid[0]), np.arange(grid[1])).ravel() % 2 == 1
         for colour in range(COLOURS):
             for diagonal, zone in enumerate(coder.ZONES):
-                rows = np.arange(max(0, diagonal - BLOCK + 1), min(BLOCK, diagonal + 1))
-                columns = diagonal - rows
-                parts = [around.feature(each, colour, rows, columns) for each in range(len(coder.FEATURES))]
+                rows, columns = coder.diagonal_of(diagonal)
+                parts = [around.feature(each, colour, diagonal) for each in range(len(coder.FEATURES))]
                 planes = values[colour, rows, columns].reshape(len(rows), -1)
-                around.see(colour, rows, columns, planes)
-                parts.append(around.beside(colour, rows, columns).astype(np.int16))
+                around.see(colour, diagonal, planes)
+                parts.append(around.beside(colour, diagonal).astype(np.int16))
                 x = np.column_stack([part.ravel() for part in parts])
                 samples[colour, int(zone)].append((x, np.abs(planes).ravel(), np.tile(odd, len(rows))))
     return samples

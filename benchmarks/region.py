@@ -4,9 +4,10 @@
     python -m benchmarks.region --megapixels 24 --scale 4 --tier lean
 
 The large picture is made of the samples, side by side; the small one is a square cut out of its middle. Both are entries of one
-archive, read before anything is timed. By turns, in one run: regions of the large entry at places drawn at random, and the
-small entry as a whole; then the large one, whole, and no larger than its LR. *Decoded* are the bytes of the latent's tiles
-that a region touches, over its share of the latent by area.
+archive, read before anything is timed. By turns, in one run: regions of the large entry at places drawn at random, once as the
+first of an entry, and once where its LR is decoded already, as it is for a viewer's following tiles; the small entry whole; the
+same with regions at multiples of 512 pixels, as viewers' tiles are. Then the large one, whole, and no larger than its LR.
+*Decoded* are the bytes of the latent's tiles that a region touches, over its share of the latent by area.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,14 +34,20 @@ from iarn.pretrained import shipped
 from pipeline.archives.archive import Archive
 from pipeline.core.records import Pixels, Settings, Size, Tier, Verification
 from pipeline.core.target import TargetSize
+from pipeline.engines.engine import Engine, choose_device
+from pipeline.engines.lr import restore_lr
+from pipeline.entry_picture import OpenEntry, View, restore_entry
 from pipeline.latents import latent
+from pipeline.pictures.region import Region
 from pipeline.planning.sources import find_source
-from pipeline.reading.reader import EntryReader, open_archive
+from pipeline.reading.reader import ArchiveReader, EntryReader, open_archive
 from pipeline.stores.store import open_store
 from pipeline.works import RescaleWork
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGE, SMALL = "large.png", "small.png"
+TILE = 512
+"""What aligned regions begin at multiples of: the tiles of viewers."""
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -46,10 +55,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser().parse_args(arguments)
     print(described(platform.machine()))
     with tempfile.TemporaryDirectory() as folder:
-        archive = open_archive(rescaled(Path(folder), options), device=options.device)
+        archive = open_archive(options.archive or rescaled(Path(folder), options), device=options.device)
         large, small = archive[LARGE], archive[SMALL]
         small.restore()  # loads the network, and warms it
-        row = {**of_regions(large, small, options), **of_thumbnails(large, options)}
+        row = {**figures_of(large, options), **of_regions(archive, large, small, options), **of_thumbnails(large, options)}
     print(json.dumps(row))
     return row
 
@@ -64,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--regions", type=int, default=7)
     found.add_argument("--repeats", type=int, default=3, help="of the whole restore")
     found.add_argument("--device", default="auto")
+    found.add_argument("--archive", help="of the two pictures; one is made unless it is given")
     found.add_argument("--source", type=Path, default=ROOT / "samples")
     return found
 
@@ -96,29 +106,49 @@ def side_by_side(source: Path, megapixels: float) -> Pixels:
     return np.ascontiguousarray(np.concatenate(across)[:wanted_height, :wanted_width])
 
 
-def of_regions(large: EntryReader, small: EntryReader, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what regions of the large entry take, and the small entry as a whole, by turns."""
-    generator, side = random.Random(0), options.side
-    height, width = sized(large)
-    times, wholes, decoded = [], [], []
-    for _ in range(options.regions):
-        region = (generator.randrange(width - side), generator.randrange(height - side), side, side)
-        with Decoded() as tiles:
-            times.append(seconds(lambda region=region: large.restore(region=region)))  # type: ignore[misc]
-        decoded.append(tiles.bytes)
-        wholes.append(seconds(small.restore))
-    share = len(large.record.latent or b"") * side * side / (height * width)
+def figures_of(large: EntryReader, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the large entry is."""
     return {
-        "megapixels": round(height * width / 1e6, 1),
+        "megapixels": round(math.prod(sized(large)) / 1e6, 1),
         "lr_megapixels": round(math.prod(large.lr_size or (0, 0)) / 1e6, 1),
         "tier": str(options.tier),
         "scale": options.scale,
-        "region_s": round(median(times), 3),
-        "image_s": round(median(wholes), 3),
-        "region_over_image": round(median(one / other for one, other in zip(times, wholes, strict=True)), 2),
         "lr_decode_s": round(seconds(large.lr), 3),
-        "latent_decoded_over_share": round(median(decoded) / share, 2) if share else None,
     }
+
+
+def of_regions(archive: ArchiveReader, large: EntryReader, small: EntryReader, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what regions of the large entry take, at any place and aligned, and the small entry as a whole, by turns."""
+    generator, side, (height, width) = random.Random(0), options.side, sized(large)
+    engine = Engine(archive.archive.model_bytes(), choose_device(options.device))
+    share = len(large.record.latent or b"") * side * side / (height * width)
+
+    def restored(opened: OpenEntry, region: Region | None = None) -> None:
+        view = View(size_for=lambda size: size, region=region)
+        network = partial(restore_lr, engine)
+        restore_entry(opened, network, view, span=engine.span, pixel_limit=archive.plan.settings.pixel_limit)
+
+    row: dict[str, Any] = {}
+    following = OpenEntry(lambda: large.record)
+    restored(following, Region(0, 0, side, side))
+    for name, step in (("", 1), ("aligned_", TILE)):
+        first, then, images, decoded = [], [], [], []
+        for _ in range(options.regions):
+            y, x = (generator.randrange((length - side) // step + 1) * step for length in (height, width))
+            region = Region(x, y, side, side)
+            first.append(seconds(lambda region=region: restored(OpenEntry(lambda: large.record), region)))  # type: ignore[misc]
+            with Decoded() as tiles:
+                then.append(seconds(lambda region=region: restored(following, region)))  # type: ignore[misc]
+            decoded.append(tiles.bytes)
+            images.append(seconds(lambda: restored(OpenEntry(lambda: small.record))))
+        row |= {
+            f"{name}region_s": round(median(then), 3),
+            f"{name}image_s": round(median(images), 3),
+            f"{name}region_over_image": round(median(one / other for one, other in zip(then, images, strict=True)), 2),
+            f"{name}first_over_image": round(median(one / other for one, other in zip(first, images, strict=True)), 2),
+            f"{name}latent_decoded_over_share": round(sum(decoded) / len(decoded) / share, 2) if share else None,
+        }
+    return row
 
 
 def of_thumbnails(large: EntryReader, options: argparse.Namespace) -> dict[str, Any]:
@@ -138,10 +168,11 @@ class Decoded:
     """Counts the bytes of latents' tiles that are decoded while it is entered."""
 
     def __enter__(self) -> Decoded:
-        self.bytes, self._own = 0, latent._decode_tile
+        self.bytes, self._own, turn = 0, latent._decode_tile, Lock()
 
         def counted(payload: bytes, size: Size) -> Any:
-            self.bytes += len(payload)
+            with turn:
+                self.bytes += len(payload)
             return self._own(payload, size)
 
         latent._decode_tile = counted

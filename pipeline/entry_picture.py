@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from pipeline.archives.entries import check_lr, source_bytes
+from pipeline.archives.entries import PARTS, check_lr, size_of_part, source_bytes
 from pipeline.assets.names import with_extension
 from pipeline.core.errors import DamagedEntry, DamagedLatent, ImageError, SizeNotReachable, UndecodableImage, UnwritableImage
 from pipeline.core.options import SOURCE_FORMAT
@@ -24,6 +26,9 @@ from pipeline.pictures.region import Region
 
 Span = Callable[[Size, Size], Size]
 """What an LR's pixels span, by the sizes of the image and of the LR: that of the network that the archive has (Engine.span)."""
+
+Lr = tuple[Pixels, Pixels | None]
+"""The pixels (h, w, 3) of an LR, and its alpha (h, w)."""
 
 _NOT_SHOWN = {"decoder-died", "other-file"}
 """Why a file was kept that no decoder is shown again."""
@@ -66,6 +71,63 @@ class View:
         return replace(picture, pixels=pixels, alpha=alpha)
 
 
+class OpenEntry:
+    """An entry that is read, and its parts decoded, when they are first asked for: each once, in whatever threads.
+
+    What is decoded is shared by all who ask, and nobody's to change.
+    """
+
+    def __init__(self, read: Callable[[], Entry]) -> None:
+        self._read, self._turn = read, threading.RLock()
+        self._kept: Picture | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The entry; raises what ``read`` does."""
+        with self._turn:
+            return self._entry
+
+    @property
+    def lr(self) -> Lr:
+        """The LR's pixels (h, w, 3) and alpha (h, w), of which the digest holds; raises DamagedEntry."""
+        with self._turn:
+            return self._lr
+
+    @property
+    def alpha(self) -> Pixels | None:
+        """The alpha (H, W) of the whole image; raises DamagedEntry."""
+        with self._turn:
+            return self._alpha
+
+    def kept(self, pixel_limit: int) -> Picture:
+        """Return the whole picture of what was kept of the source; raises DamagedEntry, ImageError."""
+        with self._turn:
+            if self._kept is None:
+                self._kept = _kept_picture(self.entry, pixel_limit)
+            return self._kept
+
+    @property
+    def bytes(self) -> int:
+        """What is in memory of it by now."""
+        decoded: list[Pixels | None] = [*self.__dict__.get("_lr", ()), self.__dict__.get("_alpha")]
+        decoded += [] if self._kept is None else [self._kept.pixels, self._kept.alpha]
+        stored = sum(size_of_part(self.entry, part) for part in PARTS)
+        return stored + sum(pixels.nbytes for pixels in decoded if pixels is not None)
+
+    @cached_property
+    def _entry(self) -> Entry:
+        return self._read()
+
+    @cached_property
+    def _lr(self) -> Lr:
+        check_lr(self.entry)
+        return decode_lr(self.entry)
+
+    @cached_property
+    def _alpha(self) -> Pixels | None:
+        return alpha_of(self.entry)
+
+
 def from_original(entry: Entry, use_latent: bool) -> bool:
     """Return whether what was kept of the source, and not the LR, is what an entry's image comes from."""
     return entry.kind is EntryKind.ORIGINAL or (entry.original is not None and use_latent)
@@ -105,7 +167,7 @@ def image_size(entry: Entry) -> Size:
 
 
 def restore_entry(
-    entry: Entry, network: Callable[[LrToRestore], Pixels], view: View, *, span: Span, pixel_limit: int
+    opened: OpenEntry, network: Callable[[LrToRestore], Pixels], view: View, *, span: Span, pixel_limit: int
 ) -> Picture:
     """Return a view of one entry's picture, upright: what ``iarn restore`` writes, before it is written.
 
@@ -113,30 +175,36 @@ def restore_entry(
     where it is made of the LR alone. An entry kept as an original is decoded. Raises DamagedEntry, InvalidOption, and
     ImageError for an original that cannot be decoded.
     """
-    if not from_original(entry, view.use_latent):
-        check_lr(entry)
-        if from_lr(entry, view):
-            return lr_view(entry, view, span)
-        asked = to_restore(entry, view)
-        return view.resized(finish_picture(entry, network(asked), use_latent=view.use_latent, region=asked.region))
+    entry = opened.entry
+    if from_original(entry, view.use_latent):
+        return view.of(opened.kept(pixel_limit))
+    if from_lr(entry, view):
+        return lr_view(entry, opened.lr, view, span)
+    asked = to_restore(entry, opened.lr, view)
+    restored = network(asked)
+    return view.resized(finish_picture(entry, restored, use_latent=view.use_latent, region=asked.region, alpha=opened.alpha))
+
+
+def _kept_picture(entry: Entry, pixel_limit: int) -> Picture:
+    """Return the whole picture of what an entry keeps of its source; raises DamagedEntry, ImageError."""
     if (source := source_bytes(entry)) is not None:
-        return view.of(decoding.decode(source, pixel_limit=pixel_limit))
+        return decoding.decode(source, pixel_limit=pixel_limit)
     if entry.original is None:  # a sample that never had an image
         raise UndecodableImage("the file is empty")
-    return view.of(finish_picture(entry, original_pixels(entry), use_latent=view.use_latent))
+    return finish_picture(entry, original_pixels(entry), use_latent=True)
 
 
-def to_restore(entry: Entry, view: View) -> LrToRestore:
-    """Return an entry's LR, decoded, with the region that the network has to restore; raises DamagedEntry, InvalidOption."""
+def to_restore(entry: Entry, lr: Lr, view: View) -> LrToRestore:
+    """Return an entry's decoded LR with the region that the network has to restore; raises DamagedEntry, InvalidOption."""
     region = None if view.region is None else view.region_of(image_size(entry))
-    return LrToRestore(entry, decode_lr(entry)[0], region)
+    return LrToRestore(entry, lr[0], region)
 
 
-def lr_view(entry: Entry, view: View, span: Span) -> Picture:
-    """Return a view that is made of an entry's LR alone; raises DamagedEntry, InvalidOption."""
-    (pixels, alpha), size = decode_lr(entry), image_size(entry)
+def lr_view(entry: Entry, lr: Lr, view: View, span: Span) -> Picture:
+    """Return a view that is made of an entry's decoded LR alone; raises DamagedEntry, InvalidOption."""
+    (pixels, alpha), size = lr, image_size(entry)
     lr_size = size_of(pixels)
-    if any(lr > length for lr, length in zip(lr_size, size, strict=True)):
+    if any(side > length for side, length in zip(lr_size, size, strict=True)):
         raise DamagedEntry(entry.key, "size", f"it is {size[1]} x {size[0]} pixels, fewer than its LR's")
     if entry.bits == 16:
         pixels, alpha = in_16_bits(pixels, clean=bool(entry.clean)), None if alpha is None else alpha * np.uint16(LEVEL)
@@ -188,18 +256,31 @@ def original_pixels(entry: Entry) -> Pixels:
         raise DamagedEntry(entry.key, "original", error.detail) from None
 
 
-def finish_picture(entry: Entry, restored: Pixels, *, use_latent: bool, region: Region | None = None) -> Picture:
-    """Add an entry's latent, alpha and metadata to the restored pixels, or to those of a region; raises DamagedEntry."""
-    part, window = "latent", None if region is None else region.window
+def alpha_of(entry: Entry) -> Pixels | None:
+    """Return the alpha (H, W) of an entry's whole image, None where it is opaque; raises DamagedEntry."""
+    try:
+        alpha = None if entry.alpha is None else lr_codec.decode_plane(entry.alpha, bits=entry.bits or 8)
+    except ImageError as error:
+        raise DamagedEntry(entry.key, "alpha", str(error)) from None
+    if alpha is not None and alpha.shape != (entry.height, entry.width):
+        raise DamagedEntry(entry.key, "alpha", f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
+    return alpha
+
+
+def finish_picture(
+    entry: Entry, restored: Pixels, *, use_latent: bool, region: Region | None = None, alpha: Pixels | None = None
+) -> Picture:
+    """Add an entry's latent, alpha and metadata to the restored pixels, or to those of a region; raises DamagedEntry.
+
+    ``alpha`` is that of :func:`alpha_of`, where it is decoded already.
+    """
+    window = None if region is None else region.window
     try:
         if entry.latent is not None and use_latent:
             restored = latent.apply(entry.latent, restored, window)
-        part = "alpha"
-        alpha = None if entry.alpha is None else lr_codec.decode_plane(entry.alpha, bits=entry.bits or 8)
-        if alpha is not None and alpha.shape != (restored.shape[:2] if region is None else (entry.height, entry.width)):
-            raise ValueError(f"it is {alpha.shape[1]} x {alpha.shape[0]} pixels")
-    except (DamagedLatent, ImageError, ValueError) as error:
-        raise DamagedEntry(entry.key, part, str(error)) from None
+    except (DamagedLatent, ValueError) as error:
+        raise DamagedEntry(entry.key, "latent", str(error)) from None
+    alpha = alpha_of(entry) if alpha is None else alpha
     return _picture(entry, restored, alpha if alpha is None or window is None else alpha[window].copy())
 
 

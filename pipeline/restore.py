@@ -28,7 +28,7 @@ from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixe
 from pipeline.core.tally import Tally
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import LrToRestore, restore_lrs
+from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import (
     View,
@@ -206,10 +206,11 @@ class RestoreWorker:
                 pixels = original_pixels(entry) if source is None and entry.original is not None else None
                 return _Opened(entry=entry, source=source, restored=pixels)
             check_lr(entry)
+            lr = decode_lr(entry)
             if from_lr(entry, self._view):
                 assert self.engine is not None
-                return _Opened(entry=entry, picture=lr_view(entry, self._view, self.engine.span))
-            return _Opened(entry=entry, lr=to_restore(entry, self._view))
+                return _Opened(entry=entry, picture=lr_view(entry, lr, self._view, self.engine.span))
+            return _Opened(entry=entry, lr=to_restore(entry, lr, self._view))
         except PipelineError as error:
             return _Opened(entry=entry, error=error)
 

@@ -18,6 +18,7 @@ from enum import Enum
 from functools import cache
 from importlib import resources
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 import constriction
@@ -55,6 +56,9 @@ _END = 0xA5C3  # written behind the last wave: a stream of other waves ends else
 FORECAST_MOST = 2**14 - 1
 _SEEN_MOST = 255  # what a magnitude counts as in forecasts at most, so that sums fit
 _PAD = 2
+
+DIAGONALS = 2 * BLOCK - 1
+"""Diagonals of the frequencies of a block."""
 
 
 class _Planes(Enum):
@@ -139,6 +143,12 @@ class Sites:
         return flat
 
 
+def diagonal_of(number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the frequencies (rows, columns) of a diagonal of a block, 0 to 14, rows ascending."""
+    rows = np.arange(max(0, number - BLOCK + 1), min(BLOCK, number + 1))
+    return rows, number - rows
+
+
 def walk(grid: tuple[int, int], take: Take, model: Model) -> Values:
     """Return the values that ``take`` gives for the waves of ``grid`` (n, m) blocks."""
     n, m = grid
@@ -148,76 +158,79 @@ def walk(grid: tuple[int, int], take: Take, model: Model) -> Values:
     odd = np.add.outer(np.arange(n), np.arange(m)).ravel() % 2 == 1
     halves = np.flatnonzero(~odd), np.flatnonzero(odd)
     for colour in range(COLOURS):
-        for diagonal in range(2 * BLOCK - 1):
-            rows = np.arange(max(0, diagonal - BLOCK + 1), min(BLOCK, diagonal + 1))
-            columns = diagonal - rows
-            forecast = around.forecast(colour, rows, columns, model.weights[colour, ZONES[diagonal]])
+        for diagonal in range(DIAGONALS):
+            rows, columns = diagonal_of(diagonal)
+            forecasts = around.forecast(colour, diagonal, model.weights[colour, ZONES[diagonal]])
             scale, weight = model.beside[colour, ZONES[diagonal]]
             planes = np.zeros((len(rows), n * m), np.int16)
             for blocks in halves:
+                if not len(blocks):  # there is one block alone
+                    continue
+                forecast = np.take(forecasts, blocks, axis=1)
                 if blocks is halves[1]:
                     forecast *= scale
-                    forecast += around.beside(colour, rows, columns) * (weight * FORECAST_UNIT)
+                    forecast += np.take(around.beside(colour, diagonal), blocks, axis=1) * (weight * FORECAST_UNIT)
                     forecast >>= 8
-                contexts = np.take(table, forecast, mode="clip")[:, blocks].ravel()
-                if len(blocks):  # there is one block, or more
-                    found = take(contexts, Sites(colour=colour, rows=rows, columns=columns, blocks=blocks))
-                    planes[:, blocks] = found.reshape(len(rows), -1)
-                    around.see(colour, rows, columns, planes)
+                contexts = np.take(table, forecast, mode="clip").ravel()
+                found = take(contexts, Sites(colour=colour, rows=rows, columns=columns, blocks=blocks))
+                planes[:, blocks] = found.reshape(len(rows), -1)
+                around.see(colour, diagonal, planes)
             values[colour, rows, columns] = planes.reshape(-1, n, m)
     return values
 
 
 class Around:
-    """Magnitudes seen so far, and for each plane the sums over the four blocks beside a block."""
+    """Magnitudes seen so far, and for each plane the sums over the four blocks beside a block.
+
+    Planes (colour, diagonal, row of frequency) lie beside others of their diagonal, so that a feature's are a slice.
+    """
 
     def __init__(self, grid: tuple[int, int]) -> None:
-        n, m = grid
-        sides = BLOCK + 2 * _PAD
-        self._grid = grid
-        self._seen = np.zeros((COLOURS, sides, sides, n, m), np.int16)
-        self._beside = np.zeros((COLOURS, sides, sides, n, m), np.int16)
+        shape = (COLOURS, DIAGONALS + 2 * _PAD, BLOCK + 2 * _PAD, *grid)
+        self._seen, self._beside = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
 
-    def see(self, colour: int, rows: NDArray[np.intp], columns: NDArray[np.intp], planes: NDArray[np.int16]) -> None:
+    def see(self, colour: int, diagonal: int, planes: NDArray[np.int16]) -> None:
         """Take in what is known of planes (frequencies, blocks)."""
-        seen = np.minimum(np.abs(planes), _SEEN_MOST).reshape(len(rows), *self._grid)
-        sums = np.zeros_like(seen)
-        sums[:, 1:] += seen[:, :-1]
+        seen, sums = _part(self._seen, colour, diagonal), _part(self._beside, colour, diagonal)
+        np.abs(planes.reshape(seen.shape), out=seen)
+        np.minimum(seen, _SEEN_MOST, out=seen)
+        sums[:, 0] = 0
+        sums[:, 1:] = seen[:, :-1]
         sums[:, :-1] += seen[:, 1:]
         sums[:, :, 1:] += seen[:, :, :-1]
         sums[:, :, :-1] += seen[:, :, 1:]
-        self._seen[colour, rows + _PAD, columns + _PAD] = seen
-        self._beside[colour, rows + _PAD, columns + _PAD] = sums
 
-    def beside(self, colour: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.int32]:
+    def beside(self, colour: int, diagonal: int) -> NDArray[np.int32]:
         """Return the sums beside, of the same frequency, (frequencies, blocks)."""
-        sums: NDArray[np.int16] = self._beside[colour, rows + _PAD, columns + _PAD]
-        return sums.reshape(len(rows), -1).astype(np.int32)
+        sums = _part(self._beside, colour, diagonal)
+        return sums.reshape(len(sums), -1).astype(np.int32)
 
-    def forecast(
-        self, colour: int, rows: NDArray[np.intp], columns: NDArray[np.intp], weights: NDArray[np.int32]
-    ) -> NDArray[np.int32]:
+    def forecast(self, colour: int, diagonal: int, weights: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return foretold magnitudes (frequencies, blocks), in units of FORECAST_UNIT, from waves that are complete."""
-        total = np.full((len(rows), *self._grid), weights[-1], np.int32)
+        total = np.full(_part(self._seen, colour, diagonal).shape, weights[-1], np.int32)
         for feature, weight in enumerate(weights[:-1]):
             if weight:
-                total += np.multiply(self.feature(feature, colour, rows, columns), weight, dtype=np.int32)
-        return total.reshape(len(rows), -1)
+                total += np.multiply(self.feature(feature, colour, diagonal), weight, dtype=np.int32)
+        return total.reshape(len(total), -1)
 
-    def feature(self, feature: int, colour: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.int16]:
+    def feature(self, feature: int, colour: int, diagonal: int) -> NDArray[np.int16]:
         """Return one of what forecasts are made of, (frequencies, n, m); there is none of colours before the first."""
         planes, offsets = FEATURES[feature]
-        if planes is _Planes.FIRST or planes is _Planes.BEFORE:
-            if not colour:
-                return np.zeros((len(rows), *self._grid), np.int16)
-            source = self._seen[0 if planes is _Planes.FIRST else colour - 1]
-        else:
-            source = (self._seen if planes is _Planes.OWN else self._beside)[colour]
-        (down, across), *others = offsets
-        total: NDArray[np.int16] = source[rows + (_PAD + down), columns + (_PAD + across)]
-        for down, across in others:
-            total += source[rows + (_PAD + down), columns + (_PAD + across)]
+        if planes in (_Planes.BEFORE, _Planes.FIRST):
+            if colour == 0:
+                return np.zeros_like(_part(self._seen, colour, diagonal))
+            colour = 0 if planes is _Planes.FIRST else colour - 1
+        source = self._beside if planes is _Planes.BESIDE else self._seen
+        total, *others = (_part(source, colour, diagonal, down, across) for down, across in offsets)
+        for other in others:
+            total = total + other
         return total
+
+
+def _part(planes: NDArray[np.int16], colour: int, diagonal: int, down: int = 0, across: int = 0) -> NDArray[np.int16]:
+    """Return those of Around's planes that are so many frequencies down and across from a diagonal's, as a view."""
+    first, last = max(0, diagonal - BLOCK + 1), min(BLOCK, diagonal + 1)
+    return planes[colour, diagonal + down + across + _PAD, first + down + _PAD : last + down + _PAD]
 
 
 class _Tables:
@@ -227,11 +240,13 @@ class _Tables:
         self._tables = model.tables()
         self._lengths = np.ones(_LENGTHS, np.int64)
 
-    def of(self, context: int) -> Any:
-        return _categorical(self._tables[context])
+    def of(self, contexts: NDArray[np.intp]) -> list[Any]:
+        """Return what each of some contexts expects; all are divided at once, for there are thousands in a tile."""
+        tables = self._tables[contexts]
+        return [_categorical(shares) for shares in tables / tables.sum(axis=1, keepdims=True)]
 
     def lengths(self) -> Any:
-        return _categorical(self._lengths)
+        return _categorical(self._lengths / self._lengths.sum())
 
     def see(self, contexts: Contexts, symbols: NDArray[np.int32]) -> None:
         width = self._tables.shape[1]
@@ -242,17 +257,16 @@ class _Tables:
         self._lengths += np.bincount(lengths, minlength=_LENGTHS)
 
 
-def _categorical(counts: NDArray[np.int64]) -> Any:
-    return constriction.stream.model.Categorical(counts / counts.sum(), perfect=False)
+def _categorical(shares: NDArray[np.float64]) -> Any:
+    return constriction.stream.model.Categorical(shares, perfect=False)
 
 
-def _by_context(contexts: Contexts) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:
-    """Return the order of a wave by its contexts, and (context, start, stop) of each there is."""
+def _by_context(contexts: Contexts) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order of a wave by its contexts, the contexts that there are, and how many values each has."""
     order = np.argsort(contexts, kind="stable")
     counts = np.bincount(contexts)
-    stops = np.cumsum(counts)
     present = np.flatnonzero(counts)
-    return order, [(int(each), int(stops[each] - counts[each]), int(stops[each])) for each in present]
+    return order, present, counts[present]
 
 
 class Writer:
@@ -268,9 +282,11 @@ class Writer:
         if int(magnitudes.max()) > LIMIT:
             raise ValueError(f"a value of {int(magnitudes.max())} cannot be coded, {LIMIT} is the largest; give a larger step")
         symbols = np.where(magnitudes > LARGEST, _ESCAPE, values + LARGEST).astype(np.int32)
-        order, runs = _by_context(contexts)
+        order, present, counts = _by_context(contexts)
         by_context = symbols[order]
-        self._steps += [(by_context[start:stop], self._tables.of(context)) for context, start, stop in runs]
+        stops = np.cumsum(counts).tolist()
+        runs = [by_context[start:stop] for start, stop in pairwise([0, *stops])]
+        self._steps += zip(runs, self._tables.of(present), strict=True)
         self._tables.see(contexts, symbols)
         large = values[order][by_context == _ESCAPE]
         if len(large):
@@ -305,8 +321,9 @@ class Reader:
 
     def get(self, contexts: Contexts) -> NDArray[np.int32]:
         """Return the values of the next wave, whose contexts are known."""
-        order, runs = _by_context(contexts)
-        parts = [self._coder.decode(self._tables.of(context), stop - start) for context, start, stop in runs]
+        order, present, counts = _by_context(contexts)
+        decode = self._coder.decode
+        parts = [decode(model, count) for model, count in zip(self._tables.of(present), counts.tolist(), strict=True)]
         by_context = np.concatenate(parts)
         symbols = np.empty_like(by_context)
         symbols[order] = by_context

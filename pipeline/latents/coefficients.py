@@ -57,7 +57,7 @@ def to_coefficients(difference: NDArray[np.signedinteger[Any]], *, levels: int =
 
 
 def to_difference(
-    coefficients: NDArray[np.int64], height: int, width: int, *, levels: int = 1
+    coefficients: NDArray[np.signedinteger[Any]], height: int, width: int, *, levels: int = 1
 ) -> NDArray[np.int16] | NDArray[np.int32]:
     """Return the difference (h, w, 3), in whole levels of its own, int16 where these are those of 8 bits and int32 else.
 

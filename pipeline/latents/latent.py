@@ -13,11 +13,13 @@ whatever the size of the image.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,8 @@ from pipeline.core.records import Pixels, Size
 from pipeline.latents import coder
 from pipeline.latents.coefficients import BLOCK, DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
 
-TILE = 1024
-"""Pixels along a tile's side."""
+TILE = 512
+"""Pixels along a tile's side: so are those of viewers' tiles (docs/performance.md)."""
 
 LEAST_TILE, LARGEST_TILE = 256, 4096
 """Sides of tiles that are read: smaller ones cost seconds a megapixel, larger ones memory."""
@@ -68,25 +70,36 @@ _CRC = struct.Struct(">I")
 _SHIFTS = 3  # of values 1, 2 and larger
 _SHIFT_UNIT = 256
 
+MOST_THREADS = 4
+"""Threads that code one image's tiles, at most: Python computes a part of each tile in one thread at a time."""
+
+TILES_OF_A_THREAD = 4
+"""Tiles that are worth a thread."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 Difference = NDArray[np.int16] | NDArray[np.int32]
 
 Window = tuple[slice, slice]
 """Rows and columns of an image, or of a tile."""
 
 
-def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE) -> bytes:
+def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE, threads: int | None = None) -> bytes:
     """Code what ``restored`` misses of ``image``, (H, W, 3), both uint8 or both uint16; equal pixels give equal bytes here.
 
     A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 32 to
-    65535 and from 8 for uint16, is in 64ths of a level. Raises ValueError where it is another, or shapes differ or are not
-    (H, W, 3).
+    65535 and from 8 for uint16, is in 64ths of a level. Tiles are coded in so many ``threads``, unless given in a few where
+    there are many. Raises ValueError where the step is another, or shapes differ or are not (H, W, 3).
     """
     if not (finest := _finest(image)) <= step <= 65535:
         raise ValueError(f"step {step} was given; from {finest} to 65535 can be coded")
-    return _encode(image, restored, step, tile)[0]
+    return _encode(image, restored, step, tile, threads=threads)[0]
 
 
-def _encode(image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False) -> tuple[bytes, Pixels]:
+def _encode(
+    image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False, threads: int | None = None
+) -> tuple[bytes, Pixels]:
     """Return a latent, without bytes where ``dry``, and what :func:`apply` makes of it."""
     _check_shape(image, "image")
     if (restored.shape, restored.dtype) != (image.shape, image.dtype):
@@ -94,10 +107,12 @@ def _encode(image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool 
         raise ValueError(f"the restore is {found}, the image {wanted}; both must have one shape and depth")
     height, width = image.shape[:2]
     result = np.empty_like(restored, order="C")
-    tiles = []
-    for window in _windows((height, width), tile):
+
+    def code(window: Window) -> bytes:
         payload, result[window] = _encode_tile(image[window], restored[window], step, dry=dry)
-        tiles.append(payload)
+        return payload
+
+    tiles = _side_by_side(code, list(_windows((height, width), tile)), threads)
     lengths = struct.pack(f">{len(tiles)}I", *map(len, tiles))
     stream = b"".join((_HEADER.pack(_MAGIC, _VERSIONS[image.dtype], height, width, tile, step), lengths, *tiles))
     return stream + _CRC.pack(zlib.crc32(stream)), result
@@ -157,11 +172,12 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float,
     return None if reached is None else round(2 ** reached[0])
 
 
-def apply(latent: bytes, restored: Pixels, window: Window | None = None) -> Pixels:
+def apply(latent: bytes, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
     """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
-    Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are decoded. Raises
-    DamagedLatent where a byte of the stream is wrong or missing, ValueError where it is of another size or depth.
+    Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are decoded;
+    ``threads`` as for :func:`encode`. Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it
+    is of another size or depth.
     """
     _check_shape(restored, "restore")
     version, size, tile, step, tiles = _parse(latent)
@@ -175,14 +191,28 @@ def apply(latent: bytes, restored: Pixels, window: Window | None = None) -> Pixe
             "restore at the original size to use it"
         )
     image = restored.copy()
-    for (down, across), payload in zip(_windows(size, tile), tiles, strict=True):
+
+    def add(place: Window, payload: memoryview) -> None:
+        down, across = place
         shared = _shared(rows, down), _shared(columns, across)
-        if payload and all(part.start < part.stop for part in shared):
-            shifts, values = _decode_tile(bytes(payload), (down.stop - down.start, across.stop - across.start))
-            place = _from(shared[0], rows.start), _from(shared[1], columns.start)
-            of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
-            image[place] = _add(restored[place], values, step, shifts, of_tile)
+        own = _from(shared[0], rows.start), _from(shared[1], columns.start)
+        of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
+        shifts, values = _decode_tile(bytes(payload), (down.stop - down.start, across.stop - across.start))
+        image[own] = _add(restored[own], values, step, shifts, of_tile)
+
+    placed = zip(_windows(size, tile), tiles, strict=True)
+    touched = [(place, payload) for place, payload in placed if payload and _touch(place, (rows, columns))]
+    _side_by_side(lambda each: add(*each), touched, threads)
     return image
+
+
+def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], threads: int | None) -> list[Result]:
+    """Return what a function gives of each tile, computed in so many threads, or as many as the tiles are worth."""
+    wanted = min(MOST_THREADS, os.cpu_count() or 1, len(tiles) // TILES_OF_A_THREAD) if threads is None else threads
+    if wanted < 2 or len(tiles) < 2:
+        return list(map(function, tiles))
+    with ThreadPoolExecutor(min(wanted, len(tiles)), thread_name_prefix="latent") as pool:
+        return list(pool.map(function, tiles))
 
 
 def _parse(latent: bytes) -> tuple[int, Size, int, int, list[memoryview]]:
@@ -296,11 +326,11 @@ def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes, windo
     rows, columns = window or (slice(0, restored.shape[0]), slice(0, restored.shape[1]))
     top, left = rows.start // BLOCK, columns.start // BLOCK
     values = values[..., top : block_grid(rows.stop, 1)[0], left : block_grid(1, columns.stop)[1]]
-    coefficients = values.astype(np.int64)
+    coefficients = values.astype(np.int32)  # the largest value times the largest step is less than 2^31
     coefficients *= step
     for colours, own in ((slice(0, 1), shifts[:_SHIFTS]), (slice(1, None), shifts[_SHIFTS:])):
         nearer = [step * each // _SHIFT_UNIT for each in own]
-        table = np.array([*nearer[::-1], 0, *(-each for each in nearer)], np.int64)  # for -3 and less, -2, ... 3 and more
+        table = np.array([*nearer[::-1], 0, *(-each for each in nearer)], np.int32)  # for -3 and less, -2, ... 3 and more
         coefficients[colours] += table[np.clip(values[colours], -_SHIFTS, _SHIFTS) + _SHIFTS]
     np.clip(coefficients, -LARGEST, LARGEST, out=coefficients)
     down, across = _from(rows, top * BLOCK), _from(columns, left * BLOCK)
@@ -310,8 +340,12 @@ def _add(restored: Pixels, values: coder.Values, step: int, shifts: bytes, windo
 
 
 def _shared(one: slice, other: slice) -> slice:
-    """Return what is in both, empty or the wrong way round where nothing is."""
+    """Return what is in both, which touch."""
     return slice(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _touch(one: Window, other: Window) -> bool:
+    return all(bool(a.start < b.stop and b.start < a.stop) for a, b in zip(one, other, strict=True))
 
 
 def _from(part: slice, origin: int) -> slice:
@@ -324,8 +358,9 @@ def _difference(image: Pixels, other: Pixels) -> Difference:
 
 
 def _energy(values: Difference) -> int:
-    """Return the sum of squares, without a wider copy of the whole tile."""
-    return sum(int(np.square(row, dtype=np.int64).sum()) for row in values)
+    """Return the sum of squares, exactly, without a wider copy of the whole tile."""
+    strips = (values[top : top + BLOCK].ravel().astype(np.float64) for top in range(0, len(values), BLOCK))
+    return sum(int(strip @ strip) for strip in strips)
 
 
 def _levels(pixels: Pixels) -> int:

@@ -26,7 +26,7 @@ from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Stored, Tier
 from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread, span_of
 from pipeline.engines.lr import LrToRestore, restore_lr
-from pipeline.entry_picture import Span, View, check_restored_size, lr_file, restore_entry
+from pipeline.entry_picture import OpenEntry, Span, View, check_restored_size, lr_file, restore_entry
 from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import Picture
 from pipeline.pictures.region import Region
@@ -185,7 +185,8 @@ class ArchiveReader:
             with here.turn:  # the network has one image at a time
                 return restore_lr(engine, asked)
 
-        return restore_entry(entry, network, view, span=here.span, pixel_limit=self.plan.settings.pixel_limit)
+        limit = self.plan.settings.pixel_limit
+        return restore_entry(OpenEntry(lambda: entry), network, view, span=here.span, pixel_limit=limit)
 
 
 class _Opened:

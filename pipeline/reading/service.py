@@ -33,6 +33,7 @@ from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.keys import KeyIndex
+from pipeline.reading.open_entries import KEPT_BYTES, OpenEntries
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.stores.store import Access
 
@@ -253,12 +254,23 @@ class Shelf:
 
 
 class Restorer:
-    """Restores images of several archives on one device, in as many threads as call it; archives of one model share it."""
+    """Restores images of several archives on one device, in as many threads as call it; archives of one model share it.
+
+    What it has read and decoded of the entries that were asked for last is kept, ``kept_bytes`` of it at most: a viewer asks
+    for dozens of parts of one.
+    """
 
     def __init__(
-        self, uris: Collection[str], *, device: str = "auto", limits: Limits | None = None, access: Access = Access.SIGNED
+        self,
+        uris: Collection[str],
+        *,
+        device: str = "auto",
+        limits: Limits | None = None,
+        access: Access = Access.SIGNED,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._readers = [open_archive(uri, access=access) for uri in uris]
+        self._open = OpenEntries(kept_bytes)
         self._limits = limits or Limits()
         self._device = choose_device(device)
         self._batchers: dict[str, Batcher] = {}
@@ -275,13 +287,13 @@ class Restorer:
         """Return an image as a file; raises InvalidOption, SizeNotReachable, ImageError, ArchiveError, StoreError."""
         began = time.monotonic()
         reader = self._readers[place.archive]
-        entry = _entry(reader.archive, place, _RESTORED_PARTS)
         limit = reader.plan.settings.pixel_limit
-        pixels = request.check(entry, self._limits, limit)
-        most = min(limit, self._limits.most_pixels) if entry.kind is EntryKind.ORIGINAL else limit
-        view = request.view(self._limits, limit)
-        batcher = self._batcher(reader)
-        picture = restore_entry(entry, batcher.restore, view, span=batcher.span, pixel_limit=most)
+        view, batcher = request.view(self._limits, limit), self._batcher(reader)
+        name = (reader.digest, place.shard, place.group, place.key)
+        with self._open.entry(name, lambda: _entry(reader.archive, place, _RESTORED_PARTS)) as opened:
+            pixels = request.check(opened.entry, self._limits, limit)
+            most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
+            picture = restore_entry(opened, batcher.restore, view, span=batcher.span, pixel_limit=most)
         data, form = request.written(picture)
         pixels = pixels or math.prod(size_of(picture.pixels))
         return Restored(data=data, form=form, pixels=pixels, seconds=time.monotonic() - began)
