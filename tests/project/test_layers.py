@@ -52,7 +52,7 @@ HOMES = {
     "imagecodecs": {"pipeline/pictures/codecs.py"},
     "constriction": {"pipeline/latents/coder.py"},
     "pyarrow": {"pipeline/tables/"},
-    "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/serve.py"},
+    "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/replicas.py"},
     "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
     "grpc": {"pipeline/cluster/room.py"},  # what Ray speaks
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from benchmarks.serve import Expected, expected, load, replicas_of
-from jobs.web.serve import cluster_address, deployment, most_restores
+from jobs.web.replicas import deployment, most_restores
+from jobs.web.serve import cluster_address
 from jobs.web.serve_job import ServeJob, is_loopback, names_of, read_token
 from pipeline.cluster.room import Request
 from pipeline.core.errors import InvalidOption
@@ -108,21 +109,20 @@ def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None
     """Protects clusters: within one that is there the replicas start, answer, and are gone with the service."""
     from ray import serve as ray_serve
 
-    from jobs.web.serve import Replicas
+    from jobs.web.replicas import started
     from pipeline.reading.service import ImageRequest, Limits, Shelf
 
     shelf = Shelf("archive", archive.uri)
     job = ServeJob(archives={"archive": archive.uri}, device="cpu")
-    replicas = Replicas(job, [shelf.reader.uri], Limits())
     try:
-        path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
-        found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
-        assert found.data == right.images[path]
-        assert replicas.device == "cpu"
-    finally:
-        replicas.close()
-        shelf.close()
+        with started(job, [shelf.reader.uri], Limits()) as replicas:
+            path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
+            found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
+            assert found.data == right.images[path]
+            assert replicas.device == "cpu"
         assert not ray_serve.status().applications
+    finally:
+        shelf.close()
         ray_serve.shutdown()
 
 
