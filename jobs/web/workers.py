@@ -115,7 +115,6 @@ class Workers:
         del self._living[number]
         process.join()
         code = process.exitcode or 0
-        process.close()
         how = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended by itself, with {code}"
         return said if isinstance(said, PipelineError) else how
 

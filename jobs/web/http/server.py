@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -172,24 +171,18 @@ async def serve_until(
     await serving
 
 
-def _encrypted(certificate: Certificate) -> Callable[..., asyncio.Protocol]:
+def _encrypted(certificate: Certificate) -> Callable[..., asyncio.BaseProtocol]:
     """Return what makes the protocol of a new connection: a handshake first, as bounded in number and time as what follows."""
-    under_way: set[asyncio.Task[None]] = set()
+    open_ones: set[Handshake] = set()
 
-    def begin(**arguments: Any) -> asyncio.Protocol:
-        connections = arguments["server_state"].connections
-        return Handshake(
-            certificate,
-            partial(BoundedProtocol, **arguments),
-            under_way,
-            seconds=BoundedProtocol.head_seconds,
-            refused=lambda: len(connections) + len(under_way) >= MOST_CONNECTIONS,
-        )
+    def begin(**arguments: Any) -> asyncio.BaseProtocol:
+        following, seconds = BoundedProtocol(**arguments), BoundedProtocol.head_seconds
+        return Handshake(certificate, following, open_ones, most=MOST_CONNECTIONS, seconds=seconds)
 
     return begin
 
 
-def _config(app: App, protocol: Callable[..., asyncio.Protocol] = BoundedProtocol) -> uvicorn.Config:
+def _config(app: App, protocol: Callable[..., asyncio.BaseProtocol] = BoundedProtocol) -> uvicorn.Config:
     return uvicorn.Config(
         app=app,
         http=protocol,  # type: ignore[arg-type]  # called with what makes a protocol, no more

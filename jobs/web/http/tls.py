@@ -1,4 +1,6 @@
-"""TLS: a certificate that is read again when it is renewed, and handshakes that are bounded as requests are."""
+"""TLS: a certificate that is read again when it is renewed, and handshakes that are bounded as requests are.
+
+The loop's own server would let a client wait a minute before it is counted, and keep a certificate for good."""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from asyncio.sslproto import SSLProtocol
 from pathlib import Path
 from typing import Any
 
@@ -88,57 +90,36 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-class Handshake(asyncio.Protocol):
-    """A new connection until it is encrypted, within ``seconds``; then it is that of the protocol which ``following`` makes.
+class Handshake(SSLProtocol):
+    """A connection that is encrypted below ``following``, which hears of it once that is so, or never.
 
-    ``under_way`` are all handshakes of the server; where ``refused`` says that there are too many connections it is closed.
+    A handshake has its ``seconds``. ``open_ones`` are all connections of the server, those without one yet among them; where
+    ``most`` are open a new one is closed.
     """
 
     def __init__(
-        self,
-        certificate: Certificate,
-        following: Callable[[], asyncio.Protocol],
-        under_way: set[asyncio.Task[None]],
-        *,
-        seconds: float,
-        refused: Callable[[], bool],
+        self, certificate: Certificate, following: asyncio.Protocol, open_ones: set[Handshake], *, most: int, seconds: float
     ) -> None:
-        self._certificate, self._following, self._under_way = certificate, following, under_way
-        self._seconds, self._refused = seconds, refused
-        self._early = b""
-        self._lost = False
+        super().__init__(
+            asyncio.get_running_loop(),
+            following,
+            certificate.context(),
+            waiter=None,  # type: ignore[arg-type]  # nobody waits
+            server_side=True,
+            ssl_handshake_timeout=seconds,  # type: ignore[arg-type]  # seconds of any kind
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        self._open, self._most = open_ones, most
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """Begin the handshake."""
-        assert isinstance(transport, asyncio.Transport)
-        if self._refused():
+        if len(self._open) >= self._most:
             transport.abort()  # nobody could read what it was told
             return
-        transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._shake_hands(transport))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._open.add(self)
+        super().connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
-        """Keep what comes with the handshake's last bytes."""
-        self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Pass on nothing any more."""
-        self._lost = True
-
-    async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        loop: Any = asyncio.get_running_loop()
-        bounds = {"ssl_handshake_timeout": self._seconds, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
-        try:
-            encrypted = await loop.start_tls(transport, self, self._certificate.context(), server_side=True, **bounds)
-        except (OSError, TimeoutError):  # ssl.SSLError among them
-            transport.abort()
-            return
-        if encrypted is None or self._lost:
-            return
-        following = self._following()
-        encrypted.set_protocol(following)
-        following.connection_made(encrypted)
-        if self._early:
-            following.data_received(self._early)
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for another."""
+        self._open.discard(self)
+        super().connection_lost(exc)

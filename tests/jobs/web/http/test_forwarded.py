@@ -141,7 +141,7 @@ tokens = st.text("abc", min_size=1, max_size=5)
 def test_proxies_that_add_themselves(
     forged: list[tuple[str, str]], client: str, host: str, inner: list[str], rfc: bool
 ) -> None:
-    """Protects the reading as such: whatever is forged, and however many trusted proxies follow, the outermost's word counts."""
+    """Protects the reading as such: whatever is forged, and however many proxies follow, the outermost's word counts."""
     way = [*forged, (client, host), *((address, "inner") for address in inner)]
     if rfc:
         headers = [("Forwarded", ", ".join(f"for={address};host={name};proto=https" for address, name in way))]
