@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.console import teller
-from jobs.web.http.access_log import AccessLog
+from jobs.web.front.access_log import AccessLog
+from jobs.web.front.guard import LOOPBACK_HOSTS
+from jobs.web.front.server import bind, serve_http
+from jobs.web.front.tls import Certificate
 from jobs.web.http.app import create_app
-from jobs.web.http.guard import LOOPBACK_HOSTS
-from jobs.web.http.server import bind, serve_http
 from jobs.web.http.service import HttpOptions
-from jobs.web.http.tls import Certificate
 from jobs.web.on_demand import Backend
 from jobs.web.replicas import Deployed, joined, most_restores, started
 from jobs.web.serve_job import ServeJob

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.web.http import server as http_server
-from jobs.web.http.guard import App
-from jobs.web.http.server import bind, serve_until
-from jobs.web.http.tls import Certificate
+from jobs.web.front import server as http_server
+from jobs.web.front.guard import App
+from jobs.web.front.server import bind, serve_until
+from jobs.web.front.tls import Certificate
 from tests.support.commands import GUARD
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from jobs.web.front.guard import App
 from jobs.web.http.app import create_app
-from jobs.web.http.guard import App
 from jobs.web.http.service import HttpOptions
 from pipeline.core.errors import PipelineError
 from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf

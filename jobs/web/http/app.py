@@ -20,10 +20,10 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from jobs.web import service_metrics
+from jobs.web.front.account import Account
+from jobs.web.front.guard import App, Guard
 from jobs.web.http import docs as docs_page
-from jobs.web.http.account import Account
 from jobs.web.http.answers import add_route, file_answer, image_answer, problem
-from jobs.web.http.guard import App, Guard
 from jobs.web.http.negotiation import form_for
 from jobs.web.http.service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
 from jobs.web.http.shapes import IMAGES, Archives, Asset, Assets, status_of

@@ -14,9 +14,9 @@ from fastapi import Path as Segment
 from fastapi import Query
 from starlette.exceptions import HTTPException
 
-from jobs.web.http.access_log import AccessLog
-from jobs.web.http.forwarded import Networks
-from jobs.web.http.guard import LOOPBACK_HOSTS
+from jobs.web.front.access_log import AccessLog
+from jobs.web.front.forwarded import Networks
+from jobs.web.front.guard import LOOPBACK_HOSTS
 from jobs.web.on_demand import Backend, Images
 from jobs.web.service_metrics import ServiceMetrics, Shared
 from pipeline.core.byte_cache import ByteCache

@@ -22,8 +22,8 @@ from fastapi import Path as Segment
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from jobs.web.front.forwarded import Asked
 from jobs.web.http.answers import add_route, image_answer
-from jobs.web.http.forwarded import Asked
 from jobs.web.http.negotiation import prefers_json, unchanged
 from jobs.web.http.service import LIST_SECONDS, Key, Name, Service, text_of
 from jobs.web.http.shapes import IMAGES, Problem

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from jobs.web import workers
-from jobs.web.http.server import bind
+from jobs.web.front.server import bind
 from jobs.web.service_metrics import ServiceMetrics, Shared
 from jobs.web.workers import Workers
 from pipeline.cluster.errors import WorkerNotStarted

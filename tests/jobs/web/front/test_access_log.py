@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.web.http import access_log
-from jobs.web.http.access_log import AccessLog, known_query, line
+from jobs.web.front import access_log
+from jobs.web.front.access_log import AccessLog, known_query, line
 from pipeline.core.errors import InvalidOption
 from tests.support.http_site import ENTRY, TOKEN, Site
 from tests.support.workshop import Rescaled, sentence

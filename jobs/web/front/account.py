@@ -9,9 +9,9 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from jobs.web.http.access_log import AccessLog, known_query
-from jobs.web.http.forwarded import Asked, Misforwarded, Networks, asked_of
-from jobs.web.http.guard import App, Receive, Scope, Send, refuse
+from jobs.web.front.access_log import AccessLog, known_query
+from jobs.web.front.forwarded import Asked, Misforwarded, Networks, asked_of
+from jobs.web.front.guard import App, Receive, Scope, Send, refuse
 from jobs.web.service_metrics import ServiceMetrics
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

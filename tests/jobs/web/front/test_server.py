@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jobs.web.http import server as http_server
-from jobs.web.http.server import MOST_HEAD_BYTES, BoundedProtocol, bind
+from jobs.web.front import server as http_server
+from jobs.web.front.server import MOST_HEAD_BYTES, BoundedProtocol, bind
 from pipeline.core.errors import InvalidOption
 from tests.support.commands import GUARD
 from tests.support.http_server import http_server_of

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.web.http.forwarded import Asked, Misforwarded, asked_of
+from jobs.web.front.forwarded import Asked, Misforwarded, asked_of
 from tests.support.http_site import TOKEN, Site, told
 from tests.support.workshop import Rescaled, sentence
 

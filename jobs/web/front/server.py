@@ -19,8 +19,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from jobs.web.http.guard import App
-from jobs.web.http.tls import Certificate, Handshake
+from jobs.web.front.guard import App
+from jobs.web.front.tls import Certificate, Handshake
 from pipeline.core.errors import InvalidOption
 
 HEAD_SECONDS = 10.0

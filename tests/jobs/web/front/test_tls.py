@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.web.http import server as http_server
-from jobs.web.http import tls
-from jobs.web.http.server import BoundedProtocol
-from jobs.web.http.tls import Certificate
+from jobs.web.front import server as http_server
+from jobs.web.front import tls
+from jobs.web.front.server import BoundedProtocol
+from jobs.web.front.tls import Certificate
 from jobs.web.serve_job import ServeJob
 from pipeline.core.errors import InvalidOption
-from tests.jobs.web.http.test_server import LARGE, REQUEST, connected, large, rest, small
+from tests.jobs.web.front.test_server import LARGE, REQUEST, connected, large, rest, small
 from tests.support.certificates import trusting, write_certificate
 from tests.support.commands import GUARD
 from tests.support.http_server import http_server_of
