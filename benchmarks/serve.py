@@ -1,9 +1,11 @@
-"""A service under load: many clients on loopback, a replica killed under them, every byte compared.
+"""A service under load: many clients on loopback, a replica and an HTTP worker killed under them, every byte compared.
 
-    python -m benchmarks.serve ARCHIVE [--clients 64] [--seconds 60] [--replicas 2] [--pause 0.5] [--kill] [--json out.json]
+    python -m benchmarks.serve ARCHIVE [--clients 64] [--seconds 60] [--replicas 2] [--workers 2] [--pause 0.5] [--kill]
 
-Starts `iarn serve`, asks it for LRs and images of mixed sizes from so many clients at once, kills a replica by its process id
-in the middle, and prints what came: wrong bytes, refusals, lost requests, latencies, restored pixels a second, memory.
+Starts `iarn serve`, asks it for LRs, thumbnails, IIIF tiles and whole images from so many clients at once, kills a replica by
+its process id after a third of the time and a worker, where there are several, after half, and prints what came: wrong bytes,
+refusals, requests lost and repeated, latencies, restored pixels a second, memory. A client whose connection is reset asks
+again, as clients do; a request is lost where that happens again and again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import random
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,10 @@ import aiohttp
 import psutil
 from yarl import URL
 
+from jobs.web.iiif.documents import ImageFigures
+from jobs.web.iiif.parameters import understand
+from jobs.web.iiif.request import TurnedRequest
+from pipeline.core.options import Limits
 from pipeline.reading.service import ImageRequest, Restorer, Shelf
 
 SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -41,7 +48,11 @@ SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("format=png", {}),
     ("size=100x70&latent=0", {"size": (70, 100), "use_latent": False}),
 )
-REPLICA = "ServeReplica"
+TILE = 128
+"""Side of an IIIF tile, in pixels of the image."""
+REPLICA, WORKER = "ServeReplica", "spawn_main"
+ASKED_AGAIN = 3
+"""How often a request is repeated whose connection was reset."""
 TIMEOUT = 120.0
 
 
@@ -49,11 +60,12 @@ TIMEOUT = 120.0
 class Account:
     """What came of the requests."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"lr": [], "image": [], "cached": []})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"lr": [], "tile": [], "image": [], "cached": []})
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    repeated: int = 0
     pixels: int = 0
     memory: dict[str, int] = field(default_factory=dict)
 
@@ -71,6 +83,7 @@ class Account:
             "wrong_bytes": len(self.wrong),
             "unclear_refusals": len(self.unclear),
             "lost": len(self.lost),
+            "repeated": self.repeated,
             "examples": [*self.wrong[:3], *self.unclear[:3], *self.lost[:3]],
             "milliseconds": times,
             "restored_mpix_per_second": round(self.pixels / passed / 1e6, 2),
@@ -84,6 +97,7 @@ class Expected:
 
     lrs: Mapping[str, bytes]
     images: Mapping[str, bytes]
+    tiles: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
@@ -91,37 +105,56 @@ def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
     shelf, restorer = Shelf(name, uri), Restorer([uri], device="cpu")
     keys = [entry.key for entry in shelf.reader.entries(parts=()) if entry.kind == "rescaled"]
     keys = random.Random(seed).sample(keys, min(entries, len(keys)))
-    lrs, images = {}, {}
+    lrs, images, tiles = {}, {}, {}
     for key in keys:
         place, path = shelf.place(key), f"/archives/{name}/assets/{quote(key, safe='')}"
         lrs[f"{path}/lr"] = shelf.lr(place).data
-        for query, asked in SIZES:
-            images[f"{path}/image?{query}"] = restorer.restore(place, ImageRequest(**asked)).data
+        for query, options in SIZES:
+            images[f"{path}/image?{query}"] = restorer.restore(place, ImageRequest(**options)).data
+        figures = ImageFigures.of(shelf.figures(place))
+        assert figures is not None
+        bounds, (height, width) = figures.bounds(Limits(), shelf.reader.plan.settings.pixel_limit), figures.size
+        for x, y in ((0, 0), (TILE, 0), (0, TILE)):
+            if x < width and y < height:
+                region, size = f"{x},{y},{TILE},{TILE}", f"{min(TILE, width - x)},{min(TILE, height - y)}"
+                asked = TurnedRequest.of(understand(region, size, "0", "default", "jpg", of=figures.size, bounds=bounds))
+                tile = f"{region}/{size}/0/default.jpg"
+                tiles[f"/iiif/3/{name}/{quote(key, safe='')}/{tile}"] = restorer.restore(place, asked).data
     shelf.close()
-    return Expected(lrs=lrs, images=images)
+    return Expected(lrs=lrs, images=images, tiles=tiles)
 
 
 async def load(
-    base: str, right: Expected, *, clients: int, seconds: float, seed: int, lrs: float = 0.7, pause: float = 0.0
+    base: str,
+    right: Expected,
+    *,
+    clients: int,
+    seconds: float,
+    seed: int,
+    lrs: float = 0.7,
+    pause: float = 0.0,
+    tls: ssl.SSLContext | None = None,
 ) -> Account:
     """Ask for ``seconds`` from ``clients`` at once, each on a connection of its own.
 
-    ``lrs`` is the share of LRs, ``pause`` the mean of the seconds that a client waits before each request.
+    ``lrs`` is the share of LRs, ``pause`` the mean of the seconds that a client waits before each request;
+    ``tls`` is what clients of HTTPS trust.
     """
     account, end = Account(), time.monotonic() + seconds
     seen: set[str] = set()
 
     async def client(number: int) -> None:
         choose = random.Random(f"{seed}/{number}")
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-        async with aiohttp.ClientSession(base, timeout=timeout, connector=aiohttp.TCPConnector(limit=1)) as session:
+        timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(limit=1, ssl=tls or True)
+        async with aiohttp.ClientSession(base, timeout=timeout, connector=connector) as session:
             while time.monotonic() < end:
                 if pause:
                     await asyncio.sleep(choose.expovariate(1 / pause))
                 of_lr = choose.random() < lrs
-                answers = right.lrs if of_lr else right.images
+                of_tile = bool(right.tiles) and not of_lr and choose.random() < 0.5
+                answers = right.lrs if of_lr else right.tiles if of_tile else right.images
                 path = choose.choice(sorted(answers))
-                kind = "lr" if of_lr else "cached" if path in seen else "image"
+                kind = "lr" if of_lr else "cached" if path in seen else "tile" if of_tile else "image"
                 await _ask(session, path, answers[path], kind, account)
                 seen.add(path)
 
@@ -131,13 +164,21 @@ async def load(
 
 async def _ask(session: Any, path: str, right: bytes, kind: str, account: Account) -> None:
     began = time.monotonic()
-    try:
-        async with session.get(URL(path, encoded=True)) as answer:
-            body, status = await answer.read(), answer.status
-            clear = status == 503 and "Retry-After" in answer.headers and b'"message"' in body
-    except (aiohttp.ClientError, TimeoutError) as error:
-        account.lost.append(f"{path}: {type(error).__name__} {error}")
-        return
+    for again in range(ASKED_AGAIN + 1):
+        try:
+            async with session.get(URL(path, encoded=True)) as answer:
+                body, status = await answer.read(), answer.status
+                clear = status == 503 and "Retry-After" in answer.headers and b'"message"' in body
+            break
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            if again == ASKED_AGAIN:
+                account.lost.append(f"{path}: {type(error).__name__} {error}")
+                return
+            account.repeated += 1
+            await asyncio.sleep(0.1)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            account.lost.append(f"{path}: {type(error).__name__} {error}")
+            return
     account.statuses[status] += 1
     if status == 200:
         account.seconds[kind].append(time.monotonic() - began)
@@ -178,43 +219,53 @@ def service(uri: str, name: str, *options: str) -> Iterator[tuple[str, psutil.Pr
 
 def replicas_of(process: psutil.Process) -> list[psutil.Process]:
     """Return the processes of a service's replicas."""
+    return _named(process, REPLICA)
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """Return the processes that answer HTTP beside a service's own."""
+    return _named(process, WORKER)
+
+
+def _named(process: psutil.Process, words: str) -> list[psutil.Process]:
     found = []
     for each in process.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if REPLICA in " ".join(each.cmdline()):
+            if words in " ".join(each.cmdline()):
                 found.append(each)
     return found
 
 
-async def watch(process: psutil.Process, account: dict[str, int], killing: float | None) -> None:
-    """Note the largest memory of the service and of a replica; kill a replica after ``killing`` seconds."""
-    began, killed = time.monotonic(), killing is None
+async def watch(process: psutil.Process, memory: dict[str, int], killing: Mapping[str, float], killed: list[str]) -> None:
+    """Note the largest memory of each kind of process; kill one of a kind after its seconds, by ``killing``."""
+    began = time.monotonic()
     while True:
-        replicas = replicas_of(process)
-        for name, group in (("server", [process]), ("replica", replicas)):
+        groups = {"server": [process], "worker": workers_of(process), "replica": replicas_of(process)}
+        for name, group in groups.items():
             for each in group:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    account[name] = max(account.get(name, 0), each.memory_info().rss)
-        if not killed and time.monotonic() - began > (killing or 0) and replicas:
-            os.kill(replicas[0].pid, signal.SIGKILL)
-            killed = True
-            account["killed"] = 2**20
+                    memory[name] = max(memory.get(name, 0), each.memory_info().rss)
+            if group and name not in killed and time.monotonic() - began > killing.get(name, float("inf")):
+                os.kill(group[0].pid, signal.SIGKILL)
+                killed.append(name)
         await asyncio.sleep(0.5)
 
 
 async def measure(base: str, process: psutil.Process, right: Expected, asked: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of a run."""
     memory: dict[str, int] = {}
-    watching = asyncio.create_task(watch(process, memory, asked.seconds / 3 if asked.kill else None))
+    killed: list[str] = []
+    killing = {"replica": asked.seconds / 3, "worker": asked.seconds / 2} if asked.kill else {}
+    watching = asyncio.create_task(watch(process, memory, killing, killed))
     before, began = await _restored(base), time.monotonic()
     how = {"clients": asked.clients, "seconds": asked.seconds, "seed": asked.seed, "lrs": asked.lrs, "pause": asked.pause}
     account = await load(base, right, **how)
     passed = time.monotonic() - began
     account.pixels = await _restored(base) - before
     watching.cancel()
-    killed = memory.pop("killed", 0)
     account.memory = memory
-    return {**account.figures(passed), "clients": asked.clients, "pause": asked.pause, "replicas_killed": int(killed > 0)}
+    how = {"clients": asked.clients, "pause": asked.pause, "workers": asked.workers, "killed": killed}
+    return {**account.figures(passed), **how, "load_average": os.getloadavg()[0]}
 
 
 async def _restored(base: str) -> int:
@@ -235,17 +286,18 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--entries", type=int, default=24, help="entries of the archive that are asked for")
     parser.add_argument("--lrs", type=float, default=0.7, help="share of requests that are for LRs")
     parser.add_argument("--pause", type=float, default=0.0, help="mean seconds that a client waits before each request")
     parser.add_argument("--cache-mb", type=int, default=256)
-    parser.add_argument("--kill", action="store_true", help="kill a replica after a third of the time")
+    parser.add_argument("--kill", action="store_true", help="kill a replica after a third of the time, a worker after half")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     gc.disable()  # a pause of the client's is no latency of the service's
     right = expected(asked.archive, "load", entries=asked.entries, seed=asked.seed)
-    options = ("--replicas", str(asked.replicas), "--cache-mb", str(asked.cache_mb))
+    options = ("--replicas", str(asked.replicas), "--workers", str(asked.workers), "--cache-mb", str(asked.cache_mb))
     with service(asked.archive, "load", *options) as (base, process):
         assert urlsplit(base).hostname == "127.0.0.1"
         figures = asyncio.run(measure(base, process, right, asked))

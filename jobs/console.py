@@ -309,6 +309,20 @@ def _log_for(verb: str, json_lines: bool | None) -> Any:
     return json_log().bind(job=verb) if for_programs else None
 
 
+def teller(verb: str) -> Callable[..., None]:
+    """Return a function that tells of an event and its values: a line of words for people, one of JSON for programs."""
+    log = _log_for(verb, None)
+    if log is not None:
+        return lambda event, **values: log.warning(event, **values)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(event: str, **values: Any) -> None:
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        console.print(f"{event}: {told}", markup=False)
+
+    return say
+
+
 def sayer() -> Callable[[dict[str, Any]], None]:
     """Return a function that logs a ready event, for work that makes its own."""
     log = json_log()

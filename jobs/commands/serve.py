@@ -13,6 +13,7 @@ from jobs.web.serve_job import ServeJob, names_of, read_token
 from pipeline.stores.base import Access
 
 NETWORK = "Address and access"
+PROCESSES = "Processes"
 LIMITS = "Limits"
 
 
@@ -40,7 +41,25 @@ def serve(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy that is believed who asks, and at which address; may be repeated.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate and its chain, PEM: the service speaks HTTPS.", rich_help_panel=NETWORK)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.", rich_help_panel=NETWORK)] = None,
     archive_access: ArchiveAccess = Access.SIGNED,
+    workers: Annotated[
+        int, typer.Option(help="Processes that answer HTTP, at one port, beside the replicas.", rich_help_panel=PROCESSES)
+    ] = ServeJob.workers,
+    access_log: Annotated[
+        str | None,
+        typer.Option(help="File that gets a JSON line of each request; -: standard output.", rich_help_panel=PROCESSES),
+    ] = None,
     queue: Annotated[
         int, typer.Option(help="Restores that may wait; those beyond are refused with 503.", rich_help_panel=LIMITS)
     ] = ServeJob.queue,
@@ -85,6 +104,11 @@ def serve(
         seconds=seconds,
         largest_side=largest_side,
         max_pixels=max_pixels,
+        workers=workers,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        trusted_proxies=tuple(trusted_proxy or ()),
+        access_log=access_log,
     )
     from jobs.web.serve import serve
 

@@ -15,6 +15,8 @@ from pipeline.stores.base import Access
 TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
 _HOST = r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _PUBLIC = re.compile(rf"https?://{_HOST}(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{{2}})*)?")
@@ -42,9 +44,14 @@ class ServeJob:
     seconds: float = 60.0
     largest_side: int = Limits.largest_side
     max_pixels: int = Limits.most_pixels
+    workers: int = 1
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    access_log: str | None = None
 
     def __post_init__(self) -> None:
-        for option in ("replicas", "queue", "largest_side", "max_pixels"):
+        for option in ("replicas", "workers", "queue", "largest_side", "max_pixels"):
             if getattr(self, option) < 1:
                 raise InvalidOption(f"--{option.replace('_', '-')}", str(getattr(self, option)), "give a number from 1.")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
@@ -59,6 +66,15 @@ class ServeJob:
             raise InvalidOption("--public-address", self.public_address, "give an address, as in https://archive.example/img.")
         if self.token is None and not is_loopback(self.host):
             raise InvalidOption("--host", self.host, f"others can reach it: set {TOKEN_VARIABLE}, or give a --token-file.")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("--tls-cert", "--tls-key") if self.tls_key is None else ("--tls-key", "--tls-cert")
+            raise InvalidOption(given, str(self.tls_cert or self.tls_key), f"give {missing} as well.")
+        self.trusted  # noqa: B018 - parsed
+
+    @property
+    def trusted(self) -> tuple[Network, ...]:
+        """The networks of proxies that are believed; raises InvalidOption for what is none."""
+        return tuple(map(_network, self.trusted_proxies))
 
     @property
     def origin(self) -> str | None:
@@ -84,6 +100,14 @@ def names_of(archives: Sequence[str]) -> dict[str, str]:
             raise InvalidOption("archive", given, f"another is called {name!r} already; give NAME=URI.")
         named[name] = uri
     return named
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        advice = "give the address of a proxy, as in 192.0.2.7, or a network of them, as in 10.0.0.0/8."
+        raise InvalidOption("--trusted-proxy", text, advice) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -56,7 +56,12 @@ SURFACE = {
     "inspect": ["archive", "key", "--archive-access", "--entries", "--json", "--shards"],
     "report": ["archive", "--archive-access", "--device", "--json", "--out", "--sample", "--source-access", "--worst"],
     "serve": [
+        "--access-log",
         "--archive-access",
+        "--tls-cert",
+        "--tls-key",
+        "--trusted-proxy",
+        "--workers",
         *[
             "archives",
             "--address",
@@ -198,6 +203,9 @@ MEANINGLESS = [
     ["serve", "a", "b/a"],
     ["serve", "a", "--host", "0.0.0.0"],
     ["serve", "a", "--replicas", "0"],
+    ["serve", "a", "--workers", "0"],
+    ["serve", "a", "--tls-cert", "c"],
+    ["serve", "a", "--trusted-proxy", "proxy.example"],
     ["submit", "inspect", "a"],
     ["submit", "rescale", "a", "b", "--skale", "2"],
     ["submit", "rescale", "a", "b", "--scale", "2", "--address", "ray://head:10001"],

@@ -52,7 +52,7 @@ HOMES = {
     "imagecodecs": {"pipeline/pictures/codecs.py"},
     "constriction": {"pipeline/latents/coder.py"},
     "pyarrow": {"pipeline/tables/"},
-    "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/serve.py"},
+    "ray": {"pipeline/cluster/"} | {"jobs/submit.py", "jobs/web/replicas.py"},
     "psutil": {"pipeline/cluster/room.py"},  # processes that a start of Ray left
     "grpc": {"pipeline/cluster/room.py"},  # what Ray speaks
     "aiohttp": {"jobs/submit.py"},  # the transport below Ray's client of its Jobs API
@@ -64,7 +64,7 @@ HOMES = {
     "starlette": {"jobs/web/http/", "jobs/web/iiif/routes.py"},  # what fastapi is made of
     "anyio": {"jobs/web/http/", "jobs/web/iiif/routes.py"},  # the threads that fastapi runs on
     "pydantic": {"jobs/web/http/shapes.py"},
-    "uvicorn": {"jobs/web/http/server.py"},
+    "uvicorn": {"jobs/web/front/server.py"},
     "prometheus_client": {"jobs/web/service_metrics.py"},
     "rich": {"jobs/console.py", "jobs/inspect.py"},  # a table of entries is not a job's progress
 }

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from jobs.web.front.guard import App
 from jobs.web.http.app import create_app
-from jobs.web.http.guard import App
 from jobs.web.http.service import HttpOptions
 from pipeline.core.errors import PipelineError
 from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
@@ -45,13 +45,15 @@ class Threads:
 class Site:
     """A service of one archive, and a client of it."""
 
-    def __init__(self, rescaled: Rescaled, **options: Any) -> None:
+    def __init__(self, rescaled: Rescaled, *, client: tuple[str, int] = ("testclient", 50000), **options: Any) -> None:
         self.rescaled = rescaled
         self.shelf = Shelf("demo", rescaled.uri)
         self.shelf.catalogue.begin()
         self.backend = Threads(rescaled.uri)
         self.app: App = create_app([self.shelf], self.backend, HttpOptions(**{"seconds": GUARD, **options}))
-        self.client = TestClient(self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False)
+        self.client = TestClient(
+            self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False, client=client
+        )
 
     def get(self, path: str, **headers: str) -> Any:
         """Ask for a path; underscores in names of headers are dashes."""

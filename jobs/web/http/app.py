@@ -20,9 +20,10 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from jobs.web import service_metrics
+from jobs.web.front.account import Account
+from jobs.web.front.guard import App, Guard
 from jobs.web.http import docs as docs_page
 from jobs.web.http.answers import add_route, file_answer, image_answer, problem
-from jobs.web.http.guard import App, Guard
 from jobs.web.http.negotiation import form_for
 from jobs.web.http.service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
 from jobs.web.http.shapes import IMAGES, Archives, Asset, Assets, status_of
@@ -58,8 +59,9 @@ def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions)
     add_iiif_routes(app, service)
     if GALLERY.is_dir():
         app.mount("/gallery", _GalleryFiles(directory=GALLERY, html=True), name="gallery")
-    guarded = Guard(app, metrics=service.metrics, token=options.token, hosts=options.hosts)
-    return guarded if options.origin is None else CrossOrigin(guarded, options.origin)
+    guarded: App = Guard(app, token=options.token, hosts=options.hosts)
+    crossing = guarded if options.origin is None else CrossOrigin(guarded, options.origin)
+    return Account(crossing, metrics=service.metrics, trusted=options.trusted, log=options.access_log)
 
 
 class _GalleryFiles(StaticFiles):
@@ -77,8 +79,8 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
         return {"status": "ok"}
 
     async def metrics() -> Response:
-        """Tell the figures of this process in Prometheus' text format."""
-        return Response(service.metrics.text(service.cache.state), media_type=service_metrics.MEDIA_TYPE)
+        """Tell the service's figures, the sums of all its workers, in Prometheus' text format."""
+        return Response(await run_sync(service.metrics.text), media_type=service_metrics.MEDIA_TYPE)
 
     async def docs() -> Response:
         """Show this description."""

@@ -14,9 +14,11 @@ from fastapi import Path as Segment
 from fastapi import Query
 from starlette.exceptions import HTTPException
 
-from jobs.web.http.guard import LOOPBACK_HOSTS
+from jobs.web.front.access_log import AccessLog
+from jobs.web.front.forwarded import Networks
+from jobs.web.front.guard import LOOPBACK_HOSTS
 from jobs.web.on_demand import Backend, Images
-from jobs.web.service_metrics import ServiceMetrics
+from jobs.web.service_metrics import ServiceMetrics, Shared
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
@@ -40,6 +42,7 @@ class HttpOptions:
 
     ``origin`` is whose pages, of other sites, may read what is below ``/iiif/3/``: ``*`` for all, None for none.
     ``public_address`` begins the absolute addresses there, without a slash at its end; None for what each request asked at.
+    ``trusted`` are proxies that may say what that was. ``shared`` is where a worker counts beside others, None for one alone.
     """
 
     token: str | None = None
@@ -50,6 +53,9 @@ class HttpOptions:
     limits: Limits = field(default_factory=Limits)
     seconds: float = 60.0
     most_restores: int = 64
+    trusted: Networks = ()
+    access_log: AccessLog | None = None
+    shared: Shared | None = None
 
 
 class Service:
@@ -58,8 +64,8 @@ class Service:
     def __init__(self, shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> None:
         self.shelves = {shelf.name: shelf for shelf in shelves}
         self.options = options
-        self.metrics = ServiceMetrics()
         self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
+        self.metrics = ServiceMetrics(lambda: self.cache.state, options.shared)
         self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
         self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from jobs.web.http.guard import App, Receive, Scope, Send
+from jobs.web.front.guard import App, Receive, Scope, Send
 
 PREFIX = "/iiif/3"
 

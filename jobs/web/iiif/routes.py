@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -23,6 +22,7 @@ from fastapi import Path as Segment
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from jobs.web.front.forwarded import Asked
 from jobs.web.http.answers import add_route, image_answer
 from jobs.web.http.negotiation import prefers_json, unchanged
 from jobs.web.http.service import LIST_SECONDS, Key, Name, Service, text_of
@@ -42,7 +42,6 @@ IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
 PAGE = 500
 """Entries in a page of a collection."""
 
-_HOST = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", re.ASCII)
 _JSON_LD = {"schema": {"type": "object"}}
 _DOCUMENT: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/ld+json": _JSON_LD, "application/json": _JSON_LD}, "description": "The document."},
@@ -189,13 +188,13 @@ def _pixel_limit(shelf: Shelf) -> int:
 
 
 def _root_of(service: Service, request: Request) -> str:
-    """Return the address of the service, without a slash at its end: its public one, or as the request tells it."""
+    """Return the address of the service, without a slash at its end: its public one, or as the client has it."""
     if service.options.public_address is not None:
         return service.options.public_address
-    host = request.headers.get("host", "")
-    if _HOST.fullmatch(host) is None:
+    asked: Asked = request.scope["asked"]
+    if asked.root is None:
         raise HTTPException(400, "The request's Host is no name and no address.")
-    return f"{request.url.scheme}://{host}{quote(request.scope.get('root_path', ''), safe='/%')}"
+    return asked.root
 
 
 def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,13 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from benchmarks.serve import Expected, expected, load, replicas_of
-from jobs.web.serve import cluster_address, deployment, most_restores
+from benchmarks.serve import Expected, expected, load, replicas_of, workers_of
+from jobs.web.replicas import deployment, most_restores
+from jobs.web.serve import cluster_address
 from jobs.web.serve_job import ServeJob, is_loopback, names_of, read_token
 from pipeline.cluster.room import Request
 from pipeline.core.errors import InvalidOption
+from tests.support.certificates import trusting, write_certificate
 from tests.support.commands import GUARD, IARN, Running, home, is_running
 from tests.support.in_process import refused
 from tests.support.workshop import Rescaled, as_tar, rescale, samples, sentence
@@ -53,9 +56,9 @@ def running(archive: Rescaled, tmp_path_factory: pytest.TempPathFactory) -> Iter
             yield match[1], command
 
 
-def get(url: str) -> bytes:
+def get(url: str, tls: ssl.SSLContext | None = None) -> bytes:
     """Return what is at an address."""
-    with urllib.request.urlopen(url, timeout=GUARD) as answer:
+    with urllib.request.urlopen(url, timeout=GUARD, context=tls) as answer:
         data: bytes = answer.read()
         return data
 
@@ -104,25 +107,72 @@ def test_a_signal_ends_it(running: tuple[str, Running]) -> None:
     assert "Traceback" not in command.err
 
 
+@pytest.mark.ray
+def test_several_workers_are_one_service(
+    archive: Rescaled, right: Expected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects clients of several workers: one is killed under 16 at once, by HTTPS, and every answer is right or a clear 503.
+
+    Connections that are reset are the only harm. Another comes in its place, which is told; the figures are those of all; every
+    line of the log is whole; and a signal ends all that was started.
+    """
+    monkeypatch.setattr("benchmarks.serve.TIMEOUT", GUARD)
+    certificate, key = write_certificate(tmp_path / "tls")
+    log, tls = tmp_path / "access.log", trusting(certificate)
+    options = ("--port", 0, "--device", "cpu", "--cpus-per-replica", 0.5, "--seconds", GUARD, "--workers", 2)
+    options += ("--tls-cert", certificate, "--tls-key", key, "--access-log", log)
+    with home() as environment, Running(tmp_path / "running", environment, IARN, "serve", archive.uri, *options) as command:
+        command.until(lambda: "Serving" in command.out)
+        base = command.out.split()[-1].rstrip("/")
+        assert base.startswith("https://127.0.0.1:")
+        service = psutil.Process(command.pid)
+        first = workers_of(service)
+        assert len(first) == 2
+
+        async def run() -> None:
+            loading = asyncio.create_task(load(base, right, clients=16, seconds=6, seed=3, tls=tls))
+            await asyncio.sleep(1)
+            first[0].send_signal(signal.SIGKILL)
+            account = await loading
+            assert (account.wrong, account.unclear, account.lost) == ([], [], [])
+            assert set(account.statuses) <= {200, 503}
+            told = get(f"{base}/metrics", tls).decode()
+            found = re.findall(r'^iarn_requests_total\{.*status="200"\} (\S+)$', told, re.MULTILINE)
+            assert sum(map(float, found)) >= account.statuses[200]
+
+        asyncio.run(run())
+        command.until(lambda: "worker started again" in command.err)
+        command.until(lambda: "iarn_workers 2.0" in get(f"{base}/metrics", tls).decode())
+        assert first[1] in workers_of(service)
+        (ended,) = [line for line in command.err.splitlines() if "worker ended" in line]  # Ray may have its own to say
+        assert "SIGKILL" in json.loads(ended)["reason"]
+        command.terminate()
+        assert command.ended() == 0
+        assert command.left_behind() == []
+        assert "Traceback" not in command.err
+    lines = [json.loads(line) for line in log.read_text("ascii").splitlines()]
+    assert {line["worker"] for line in lines} == {1, 2}
+    assert {line["status"] for line in lines} <= {200, 503}
+
+
 def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None, right: Expected) -> None:  # noqa: ARG001
     """Protects clusters: within one that is there the replicas start, answer, and are gone with the service."""
     from ray import serve as ray_serve
 
-    from jobs.web.serve import Replicas
+    from jobs.web.replicas import started
     from pipeline.reading.service import ImageRequest, Limits, Shelf
 
     shelf = Shelf("archive", archive.uri)
     job = ServeJob(archives={"archive": archive.uri}, device="cpu")
-    replicas = Replicas(job, [shelf.reader.uri], Limits())
     try:
-        path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
-        found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
-        assert found.data == right.images[path]
-        assert replicas.device == "cpu"
-    finally:
-        replicas.close()
-        shelf.close()
+        with started(job, [shelf.reader.uri], Limits()) as replicas:
+            path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
+            found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
+            assert found.data == right.images[path]
+            assert replicas.device == "cpu"
         assert not ray_serve.status().applications
+    finally:
+        shelf.close()
         ray_serve.shutdown()
 
 
@@ -160,9 +210,15 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.1", "example.org", "")))
     assert "IARN_TOKEN" in refused(2, "serve", archive.uri, "--host", "0.0.0.0")
-    for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--queue", 0), ("--max-replicas", 0)):
+    for option, value in (("--replicas", 0), ("--seconds", "inf"), ("--cache-mb", -1), ("--workers", 0), ("--max-replicas", 0)):
         assert option in refused(2, "serve", archive.uri, option, value)
     assert "as in https://viewer.example" in refused(2, "serve", archive.uri, "--allow-origin", "viewer.example/page")
+    assert "as in 10.0.0.0/8" in refused(
+        2, "serve", archive.uri, "--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.1/8"
+    )
+    assert "--tls-cert" in refused(2, "serve", archive.uri, "--tls-key", archive.uri)
+    assert "--tls-cert" in refused(2, "serve", archive.uri, "--tls-key", archive.uri, "--tls-cert", archive.uri)
+    assert "--access-log" in refused(2, "serve", archive.uri, "--access-log", archive.uri)
     assert "https://archive.example/img" in refused(2, "serve", archive.uri, "--public-address", "archive.example")
     refused(3, "serve", str(Path(archive.uri).parent))
 
@@ -185,6 +241,7 @@ def test_what_serve_is_asked_for() -> None:
     room = Request(actors=1, cpus=2, gpus=0.5)
     fixed = deployment(ServeJob(archives={"x": "x"}, replicas=3, queue=7), room)
     assert (fixed.num_replicas, fixed.max_queued_requests) == (3, 7)
+    assert deployment(ServeJob(archives={"x": "x"}, queue=7, workers=3), room).max_queued_requests == 3
     assert {"num_cpus": 2, "num_gpus": 0.5}.items() <= fixed.ray_actor_options.items()
     growing = deployment(ServeJob(archives={"x": "x"}, replicas=1, max_replicas=4), room)._deployment_config.autoscaling_config
     assert (growing.min_replicas, growing.max_replicas) == (1, 4)
@@ -196,3 +253,4 @@ def test_where_a_cluster_is() -> None:
     assert cluster_address({"RAY_ADDRESS": "http://head:8265"}) is None
     assert cluster_address(os.environ | {"RAY_ADDRESS": ""}) is None
     assert most_restores(ServeJob(archives={"x": "x"}, replicas=1, max_replicas=3, queue=10)) == 22
+    assert most_restores(ServeJob(archives={"x": "x"}, replicas=1, max_replicas=3, queue=10, workers=4)) == 6

@@ -126,7 +126,8 @@ def test_figures_for_prometheus(fresh: Site) -> None:
     assert 'iarn_restores_total{outcome="done"} 1.0' in text
     height, width = 23, 30
     assert f"iarn_restored_pixels_total {float(height * width)}" in text
-    assert "iarn_cache_hits 1.0" in text
+    assert "iarn_cache_hits_total 1.0" in text
+    assert "iarn_workers 1.0" in text
     assert "iarn_requests_under_way 1.0" in text
     assert "001.jpg" not in text
 

@@ -1,14 +1,11 @@
-"""What stands before every route of the service: the raw path, the host, the token, the account of answers. Plain ASGI."""
+"""What stands before every route of the service: the host and the token. Plain ASGI."""
 
 from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
-
-from jobs.web.service_metrics import ServiceMetrics
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -22,56 +19,26 @@ OPEN_PATHS = ("/", "/healthz", "/docs", "/openapi.json")
 """What needs no token, as do files of the gallery: nothing of an archive is in them."""
 OPEN_PREFIX = "/gallery"
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'"),
-]
-
 
 class Guard:
-    """Lets through what may pass, and counts what became of it.
+    """Lets through what may pass.
 
     ``token`` is what requests have to bear, None for none; then only ``hosts`` are answered to, so that no web page reaches
-    a service on loopback by a name of its own (DNS rebinding).
+    a service on loopback by a name of its own (DNS rebinding). The host is the request's own, whatever proxies say of it: a
+    page could say the same.
     """
 
-    def __init__(self, app: App, *, metrics: ServiceMetrics, token: str | None, hosts: Collection[str]) -> None:
-        self._app, self._metrics, self._hosts = app, metrics, frozenset(hosts)
+    def __init__(self, app: App, *, token: str | None, hosts: Collection[str]) -> None:
+        self._app, self._hosts = app, frozenset(hosts)
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
             await self._app(scope, receive, send)
-            return
-        began, status, sent = time.monotonic(), 500, 0
-
-        async def counted(message: MutableMapping[str, Any]) -> None:
-            nonlocal status, sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                own = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(each for each in _SECURITY if each[0] not in own)]
-            else:
-                sent += len(message.get("body", b""))
-            await send(message)
-
-        self._metrics.begin()
-        try:
-            if scope.get("raw_path"):  # an encoded slash is part of a key, and no slash
-                scope["path"] = scope["raw_path"].decode("latin-1")
-            refusal = self._refusal(scope)
-            if refusal is None:
-                await self._app(scope, receive, counted)
-            else:
-                await _refuse(counted, *refusal)
-        finally:
-            route = getattr(scope.get("route"), "path_format", "other")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.end(route, method, status, seconds=time.monotonic() - began, sent=sent)
+        else:
+            await refuse(send, *refusal)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
         """Return the status, kind and sentence that a request is refused with."""
@@ -95,7 +62,8 @@ class Guard:
         return None
 
 
-async def _refuse(send: Send, status: int, kind: str, message: str) -> None:
+async def refuse(send: Send, status: int, kind: str, message: str) -> None:
+    """Answer with a sentence."""
     body = json.dumps({"error": {"kind": kind, "message": message}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:

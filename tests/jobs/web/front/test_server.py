@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from jobs.web.http import server as http_server
-from jobs.web.http.server import MOST_HEAD_BYTES, BoundedProtocol, bind, serve_until
+from jobs.web.front import server as http_server
+from jobs.web.front.server import MOST_HEAD_BYTES, BoundedProtocol, bind
 from pipeline.core.errors import InvalidOption
 from tests.support.commands import GUARD
+from tests.support.http_server import http_server_of
 from tests.support.workshop import sentence
 
 LARGE = bytes(40_000_000)
@@ -37,27 +36,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server that has all patience; it is stopped at the end, with nothing under way."""
     monkeypatch.setattr(BoundedProtocol, "head_seconds", GUARD)
     monkeypatch.setattr(BoundedProtocol, "stall_seconds", GUARD)
-    listener, ready = bind("127.0.0.1", 0), threading.Event()
-    stops: list[Any] = []
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        stops.append((asyncio.get_running_loop(), stop))
-        await serve_until(stop, large, listener, ready.set)
-
-    def loop() -> None:
-        with asyncio.Runner(loop_factory=http_server._config(large).get_loop_factory()) as runner:
-            runner.run(run())
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    assert ready.wait(GUARD)
-    yield listener.getsockname()[1]
-    running, stop = stops[0]
-    running.call_soon_threadsafe(stop.set)
-    thread.join(GUARD)
-    assert not thread.is_alive()
-    listener.close()
+    with http_server_of(large) as found:
+        yield found
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from jobs.web.http.guard import App
+from jobs.web.front.guard import App
+from jobs.web.front.tls import Certificate, Handshake
 from pipeline.core.errors import InvalidOption
 
 HEAD_SECONDS = 10.0
@@ -136,22 +137,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve_http(app: App, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM; then finish those under way, for some seconds."""
+def serve_http(app: App, listener: socket.socket, ready: Callable[[], None], certificate: Certificate | None = None) -> None:
+    """Answer requests, by HTTPS with a certificate, until SIGINT or SIGTERM; then finish those under way, for some seconds."""
 
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serve_until(stop, app, listener, ready)
+        await serve_until(stop, app, listener, ready, certificate)
 
     with asyncio.Runner(loop_factory=_config(app).get_loop_factory()) as runner:
         runner.run(run())
 
 
-async def serve_until(stop: asyncio.Event, app: App, listener: socket.socket, ready: Callable[[], None]) -> None:
+async def serve_until(
+    stop: asyncio.Event,
+    app: App,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    certificate: Certificate | None = None,
+) -> None:
     """Answer requests until ``stop`` is set; ``ready`` is called once they are answered."""
-    server = _Server(_config(app))
+    server = _Server(_config(app, BoundedProtocol if certificate is None else _encrypted(certificate)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
@@ -164,10 +171,21 @@ async def serve_until(stop: asyncio.Event, app: App, listener: socket.socket, re
     await serving
 
 
-def _config(app: App) -> uvicorn.Config:
+def _encrypted(certificate: Certificate) -> Callable[..., asyncio.BaseProtocol]:
+    """Return what makes the protocol of a new connection: a handshake first, as bounded in number and time as what follows."""
+    open_ones: set[Handshake] = set()
+
+    def begin(**arguments: Any) -> asyncio.BaseProtocol:
+        following, seconds = BoundedProtocol(**arguments), BoundedProtocol.head_seconds
+        return Handshake(certificate, following, open_ones, most=MOST_CONNECTIONS, seconds=seconds)
+
+    return begin
+
+
+def _config(app: App, protocol: Callable[..., asyncio.BaseProtocol] = BoundedProtocol) -> uvicorn.Config:
     return uvicorn.Config(
         app=app,
-        http=BoundedProtocol,
+        http=protocol,  # type: ignore[arg-type]  # called with what makes a protocol, no more
         ws="none",
         lifespan="off",
         log_config=None,
