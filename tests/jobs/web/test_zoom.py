@@ -175,7 +175,7 @@ def test_mirador_opens_the_manifest(visit: Callable[..., Visit], site: str, serv
     end = time.monotonic() + GUARD
     while off() > 8:
         assert time.monotonic() < end
-        here.page.wait_for_timeout(100)
+        here.page.wait_for_timeout(500)
     text = here.page.locator("body").inner_text()
     assert KEY.rpartition("/")[2] in text
     assert f"1 of 1 • {KEY}" in text
