@@ -15,7 +15,7 @@ FROM nvidia/cuda:13.0.3-base-ubuntu24.04
 
 LABEL org.opencontainers.image.title="iarn" \
       org.opencontainers.image.description="Turns image archives into small, usable pictures plus a latent, and restores them" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND BSD-3-Clause"
 
 ENV PYTHONUNBUFFERED=1 \
     PATH=/opt/iarn/bin:$PATH

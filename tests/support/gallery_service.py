@@ -67,7 +67,7 @@ def served(
     shelves = [Shelf(name, uri, number=number) for number, (name, uri) in enumerate(uris.items())]
     for shelf in shelves:
         shelf.catalogue.begin()
-    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token, origin=origin))
+    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token, origin=origin, seconds=GUARD))
     if count is not None:
         shelf = shelves[0]
         like = {**shelf.asset(shelf.place(key := next(shelf.reader.keys("trips/")))), "links": _links(shelf.name, key)}

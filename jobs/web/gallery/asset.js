@@ -3,11 +3,13 @@
 import { VIEW, change, href, read } from "./address.js";
 import { side } from "./figures.js";
 import { showDownloads, showFigures, showLrFile } from "./panel.js";
-import { Pictures, choices, difference, source } from "./pictures.js";
+import { LARGEST, Pictures, choices, difference, source } from "./pictures.js";
 import { address, hasToken, json, save } from "./service.js";
 import { Stage } from "./stage.js";
+import { Tiles, tiling } from "./tiles.js";
 
 const $ = (id) => document.getElementById(id);
+const TILED = ["restored", "alone"]; // what the service gives in tiles
 const GAINS = ["1", "2", "4", "8", "16", "32"];
 const CALM = 250; // ms without a further change before a restore is asked for
 
@@ -15,7 +17,9 @@ export class AssetView {
   #stage;
   #pictures = new Pictures();
   #asset = null;
+  #tiling = null; // of a large one
   #leaving = new AbortController();
+  #tiles = {}; // side -> those that are there
   #shown = {}; // side -> what was asked for last
   #told = { left: "", right: "" };
   #wait = "";
@@ -58,7 +62,9 @@ export class AssetView {
     $("asset-key").textContent = key;
     $("asset").classList.add("waiting");
     try {
-      this.#asset = await json(address([archive, "assets", key], { shard: read().shard }), signal);
+      const asset = await json(address([archive, "assets", key], { shard: read().shard }), signal);
+      this.#tiling = await tiling(archive, asset, signal);
+      if (!signal.aborted) this.#asset = asset;
     } catch (error) {
       if (!signal.aborted) this.report(error, () => this.open(archive, key));
       return;
@@ -81,7 +87,7 @@ export class AssetView {
     this.#nothing("");
     this.#stage.frame = null;
     for (const each of ["left", "right"]) {
-      this.#stage.put(each, null);
+      this.#put(each, null);
       this.#tell(each, "");
     }
   }
@@ -106,7 +112,7 @@ export class AssetView {
     showDownloads(asset, state);
     for (const which of there.size < 2 ? ["right"] : ["left", "right"]) this.#show(which, state);
     if (there.size < 2) {
-      this.#stage.put("left", null);
+      this.#put("left", null);
       this.#tell("left", "");
     }
     this.#moved();
@@ -156,20 +162,26 @@ export class AssetView {
     else this.#set({ right: "difference" });
   }
 
-  async #show(which, state) {
+  #show(which, state) {
     const wanted = state[which];
-    const ask = (one) => source(this.#asset, one, state);
-    const urls = wanted === "difference" ? [ask(state.first), ask(state.second)] : [ask(wanted)];
+    const scale = this.#tiling ? Math.min(state.scale, smaller(this.#asset)) : state.scale; // its difference is no larger
+    const ask = (one, more) => source(this.#asset, one, { ...state, ...more });
+    const urls = wanted === "difference" ? [ask(state.first, { scale }), ask(state.second, { scale })] : [ask(wanted)];
     const what = [wanted, ...urls, wanted === "difference" ? state.gain : ""].join(" ");
     if (this.#shown[which]?.what === what) return;
     const old = this.#shown[which]?.urls ?? [];
     const mine = (this.#shown[which] = { what, urls });
-    const others = which === "left" ? this.#shown.right : this.#shown.left;
-    const stale = old.find((url) => !urls.includes(url) && !others?.urls.includes(url));
-    const asset = this.#asset;
     this.#tell(which, null);
+    if (this.#tiling && TILED.includes(wanted) && state.scale === 1) this.#showTiles(which, wanted, mine);
+    else this.#showPicture(which, state, mine, old);
+  }
+
+  async #showPicture(which, state, mine, old) {
+    const [wanted, asset] = [state[which], this.#asset];
+    const others = which === "left" ? this.#shown.right : this.#shown.left;
+    const stale = old.find((url) => !mine.urls.includes(url) && !others?.urls.includes(url));
     try {
-      const parts = await Promise.all(urls.map((url) => this.#pictures.get(url, stale)));
+      const parts = await Promise.all(mine.urls.map((url) => this.#pictures.get(url, stale)));
       if (this.#shown[which] !== mine) return;
       const [{ image, size, type }] = parts;
       const named = choices(asset);
@@ -178,23 +190,46 @@ export class AssetView {
         const canvas = difference(parts[0].image, parts[1].image, Number(state.gain));
         const between = `Difference of ${named.get(state.first)} and ${named.get(state.second)}, times ${state.gain}`;
         canvas.setAttribute("aria-label", `${between}: ${asset.key}`);
-        this.#stage.put(which, canvas);
+        this.#put(which, canvas);
         this.#tell(which, `${between}: ${canvas.dataset.size}`);
       } else {
         const shown = image.parentElement ? image.cloneNode() : image; // one picture may be on both sides
         shown.alt = `${asset.key}, ${named.get(wanted)}, ${image.naturalWidth} by ${image.naturalHeight} pixels`;
-        this.#stage.put(which, shown);
+        this.#put(which, shown);
         if (wanted === "lr") showLrFile(asset, type, size);
         this.#tell(which, `${named.get(wanted)}: ${side(image.naturalWidth, image.naturalHeight)}`);
       }
     } catch (error) {
       if (this.#shown[which] !== mine || error.name === "AbortError") return;
-      this.#shown[which] = undefined;
-      this.#stage.put(which, null);
+      this.#put(which, null);
       this.#tell(which, "");
-      if (error.status === 422 && asset.kind === "original") this.#nothing(error.message);
-      else this.report(error, () => this.update());
+      this.#failed(which, error);
     }
+  }
+
+  #showTiles(which, wanted, mine) {
+    const asset = this.#asset;
+    const title = choices(asset).get(wanted);
+    const tiles = new Tiles(asset, mine.urls[0], this.#tiling, {
+      onLoaded: (all) => this.#tell(which, all ? `${title}: ${side(asset.width, asset.height)}` : null),
+      onProblem: (error) => this.#shown[which] === mine && this.#failed(which, error),
+    });
+    tiles.element.setAttribute("aria-label", `${asset.key}, ${title}, ${asset.width} by ${asset.height} pixels`);
+    this.#put(which, tiles.element, tiles);
+  }
+
+  /** Put an element on a side in the place of what is there, null for none; `tiles`, where it is of some, lay it. */
+  #put(which, shown, tiles = null) {
+    this.#tiles[which]?.close();
+    this.#tiles[which] = tiles;
+    this.#stage.put(which, shown, tiles && ((view) => tiles.place(view)));
+  }
+
+  /** Say what is wrong with a side, which is asked for anew when it is tried again. */
+  #failed(which, error) {
+    this.#shown[which] = undefined;
+    if (error.status === 422 && this.#asset.kind === "original") this.#nothing(error.message);
+    else this.report(error, () => this.update());
   }
 
   /** Say what a side shows; null while it is under way. */
@@ -232,6 +267,11 @@ export class AssetView {
     $("scale-text").textContent = times + pixels;
     $("scale").setAttribute("aria-valuetext", `${scale} times the original size${pixels}`);
   }
+}
+
+/** Return the largest scale at which the difference of an entry's pictures can be drawn. */
+function smaller({ width, height }) {
+  return Math.floor(1000 * Math.sqrt(LARGEST / (width * height))) / 1000;
 }
 
 /** Fill a select with options, by value, and choose one. */

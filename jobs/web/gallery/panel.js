@@ -8,10 +8,12 @@ const PARTS = { lr: "LR", latent: "latent", alpha: "alpha", original: "original"
 
 export function showFigures(asset) {
   const rescaled = asset.kind === "lr";
+  const measured = typeof asset.psnr === "number" || asset.ssim !== null;
   const quality = [["PSNR", decibels(asset.psnr, asset.ssim)], ["PSNR-Y", decibels(asset.psnr_y, asset.ssim)], ["SSIM", asset.ssim?.toFixed(4) ?? "–"]];
-  $("key-figures").replaceChildren(...(rescaled ? quality.map(pair) : []));
+  $("key-figures").replaceChildren(...(rescaled && measured ? quality.map(pair) : []));
   const about = [["Kind", rescaled ? "LR" : "original, kept as it was"]];
   if (rescaled) about.push(["Tier", asset.tier]);
+  if (rescaled && !measured) about.push(["Quality", "not measured"]);
   if (asset.width) about.push(["Size", `${side(asset.width, asset.height)} pixels`]);
   if (asset.lr_width) about.push(["LR", `${side(asset.lr_width, asset.lr_height)} pixels`]);
   if (asset.lost?.length) about.push(["Restored without", asset.lost.join(", ")]);

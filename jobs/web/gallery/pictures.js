@@ -3,7 +3,7 @@
 import { follow, picture } from "./service.js";
 import { side } from "./figures.js";
 
-const LARGEST = 16_000_000; // pixels of a difference; browsers have no larger canvas everywhere
+export const LARGEST = 16_000_000; // pixels of a difference; browsers have no larger canvas everywhere
 
 /** Return what there is to look at of an entry: name, what it is called. */
 export function choices(asset) {

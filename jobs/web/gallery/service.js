@@ -6,6 +6,7 @@ const LONGEST_WAIT = 30; // seconds, whatever Retry-After says
 
 let token = sessionStorage.getItem("token");
 let asking = null;
+const scripts = {}; // what has run, or is about to
 const hooks = { askForToken: async () => null, onWait: () => {} };
 
 /** Set what asks a person for a token (given whether one was refused), and what tells of waiting (a sentence, "" when it is over). */
@@ -37,6 +38,11 @@ const ADVICE = {
 /** Return the address of something below an archive, or of the list of archives: names are one segment each. */
 export function address(names, query = {}) {
   return follow(new URL(["archives", ...names.map(encodeURIComponent)].join("/"), ROOT), query);
+}
+
+/** Return the address of what viewers are told of an entry's picture (IIIF Image API 3.0, 5). */
+export function viewed(archive, key) {
+  return new URL(["iiif/3", ...[archive, key].map(encodeURIComponent), "info.json"].join("/"), ROOT).href;
 }
 
 /** Return an address with a query. */
@@ -125,6 +131,21 @@ export async function picture(url, signal) {
     throw new ServiceError(200, "not-shown", "This browser cannot show the picture.", "Download it, or open it restored.");
   }
   return { image, size: blob.size, type: blob.type, release: () => URL.revokeObjectURL(source) };
+}
+
+/** Run a script that is no module, from beside these, once; resolves when it has run. */
+export function script(name) {
+  const { href } = new URL(name, import.meta.url);
+  scripts[name] ??= new Promise((resolve, reject) => {
+    const element = Object.assign(document.createElement("script"), { src: href, onload: resolve });
+    element.onerror = () => {
+      delete scripts[name];
+      element.remove();
+      reject(new ServiceError(0, "unreachable", "The service cannot be reached.", ADVICE[0]));
+    };
+    document.head.append(element);
+  });
+  return scripts[name];
 }
 
 /** Save what an address gives under a name, where a plain link could not send the token. */

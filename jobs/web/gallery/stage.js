@@ -7,6 +7,7 @@ export class Stage {
   #root;
   #divider;
   #layers;
+  #places = {}; // side -> what lays its element by itself
   #frame = null; // width and height of the image, in its pixels
   #zoom = null; // null: as large as fits
   #centre = { x: 0, y: 0 };
@@ -43,9 +44,10 @@ export class Stage {
     this.#draw();
   }
 
-  /** Put an element on one side, null for none. */
-  put(side, shown) {
+  /** Put an element on one side, null for none; `place`, where given, is told where the picture lies and lays it there. */
+  put(side, shown, place = null) {
     this.#layers[side].replaceChildren(...(shown ? [shown] : []));
+    this.#places[side] = place;
     this.#draw();
   }
 
@@ -167,6 +169,10 @@ export class Stage {
       if (this.#names === null) layer.style.clipPath = "none";
       else layer.style.clipPath = side === "left" ? `inset(0 calc(100% - ${at}px) 0 0)` : `inset(0 0 0 ${at}px)`;
       if (!shown) continue;
+      if (this.#places[side]) {
+        this.#places[side]({ x, y, zoom: this.zoom, width: this.#root.clientWidth, height: this.#root.clientHeight });
+        continue;
+      }
       Object.assign(shown.style, { width: `${width}px`, height: `${height}px` });
       shown.style.transform = `translate(${x}px, ${y}px) scale(${this.zoom})`;
     }
