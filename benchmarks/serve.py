@@ -32,7 +32,8 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from pipeline.reading.service import ImageRequest, Restorer, Shelf
+from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.serving.shelf import Shelf
 
 SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("max_side=128", {"max_side": 128}),

@@ -25,6 +25,7 @@ from jobs.web.http.app import create_app
 from jobs.web.http.guard import LOOPBACK_HOSTS
 from jobs.web.http.server import bind, serve_http
 from jobs.web.http.service import HttpOptions
+from jobs.web.library import Library
 from jobs.web.serve_job import ServeJob
 from pipeline.cluster.actor import last_line
 from pipeline.cluster.errors import WorkerNotStarted
@@ -33,7 +34,7 @@ from pipeline.cluster.room import Request, cluster, first_line, request_for
 from pipeline.core.errors import PipelineError
 from pipeline.core.options import Limits
 from pipeline.reading.errors import Overloaded
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
 from pipeline.stores.store import Access
 
 ONGOING = 4
@@ -46,12 +47,9 @@ def serve(job: ServeJob) -> int:
     limits = Limits(largest_side=job.largest_side, most_pixels=job.max_pixels)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(job.host, job.port))
-        shelves = [
-            stack.enter_context(closing(Shelf(name, uri, number=number, access=job.archive_access)))
-            for number, (name, uri) in enumerate(job.archives.items())
-        ]
+        library = stack.enter_context(closing(Library(job.archives, access=job.archive_access)))
         stack.enter_context(cluster(job.address or cluster_address(os.environ)))
-        backend = stack.enter_context(closing(Replicas(job, [shelf.reader.uri for shelf in shelves], limits)))
+        backend = stack.enter_context(closing(Replicas(job, library.uris, limits)))
         options = HttpOptions(
             token=job.token,
             origin=job.origin,
@@ -62,11 +60,10 @@ def serve(job: ServeJob) -> int:
             seconds=job.seconds,
             most_restores=most_restores(job),
         )
-        for shelf in shelves:
-            shelf.catalogue.begin()
+        library.begin(job.refresh)
         gc.collect()
         gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
-        app, ready = create_app(shelves, backend, options), ready_line(job.archives, listener)
+        app, ready = create_app(library, backend, options), ready_line(library.shelves, listener)
         serve_http(app, listener, lambda: print(ready, flush=True))
     return 0
 

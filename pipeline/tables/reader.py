@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from pipeline.tables.seal import Footers, checked_footer
 
 _BATCH_BYTES = 8 * 2**20  # decoded at a time while streaming; a foreign file may be one row group of many gigabytes
 _BUFFER_BYTES = 256 * 1024  # per column while streaming: without it pyarrow reads whole column chunks
+_PAGE_HEAD = 256  # bytes of a page in which its value begins: behind a header of some 25 and the levels
+_LENGTH = struct.Struct("<I")
 
 PROBED_VALUES = 8
 """Values of a place that are looked at: a first picture may be damaged; eight that all are would be no picture column."""
@@ -28,12 +31,12 @@ class RowReader:
     """Read the rows of a Parquet file with bounded memory; ``file`` stays the caller's to close.
 
     ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged; where
-    ``footers`` have a sealed file's, it is not read again. Raises DamagedShard, here and in every method, where the file is
-    broken; errors of ``file`` itself pass through.
+    ``footers`` have one of the file's name and size, it is not read again. Raises DamagedShard, here and in every method,
+    where the file is broken; errors of ``file`` itself pass through.
     """
 
     def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False, footers: Footers | None = None) -> None:
-        self.uri = uri
+        self.uri, self._source = uri, file
         with self._guard():
             footer = _sealed_footer(file, uri, footers) if sealed else None
             self._file = pq.ParquetFile(
@@ -121,6 +124,20 @@ class RowReader:
                 sizes[name] = sizes.get(name, 0) + chunk.total_compressed_size
         return sizes
 
+    def value_range(self, group: int, column: str) -> tuple[int, int] | None:
+        """Return where in the file the bytes of a binary column's value begin and end, so that they can be read in pieces.
+
+        None where it is not told: of a group of several rows, of a null, and where the column is compressed. Reads a few bytes.
+        """
+        with self._guard():
+            told = self._footer.row_group(group)
+            chunks = (told.column(index) for index in range(told.num_columns))
+            chunk = next((each for each in chunks if each.path_in_schema == column), None)
+            if told.num_rows != 1 or chunk is None or chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
+                return None
+            start, stop = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size
+            return _last_value(self._source, start, stop)
+
     def table(self, columns: Sequence[str]) -> Any:
         """Return the named columns of all rows as one Arrow table, which is in memory as a whole."""
         names = self._names(columns)
@@ -182,13 +199,23 @@ def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence
 
 def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
     size = file.seek(0, os.SEEK_END)
-    footer = None if footers is None else footers.get((uri, size))
+    footer = None if footers is None else footers.get((file.name, size))
     if footer is None:
         data = checked_footer(file, uri)
         footer = pq.read_metadata(pa.BufferReader(data))
         if footers is not None:
-            footers.put((uri, size), footer, len(data))
+            footers.put((file.name, size), footer, len(data))
     return footer
+
+
+def _last_value(file: BinaryIO, start: int, stop: int) -> tuple[int, int] | None:
+    """Return where the value is of a page that has one: behind its length (4 bytes, little-endian), up to the page's end."""
+    file.seek(start)
+    head = file.read(min(_PAGE_HEAD, stop - start))
+    for position in range(_LENGTH.size, len(head) + 1):
+        if _LENGTH.unpack_from(head, position - _LENGTH.size)[0] == stop - start - position:
+            return start + position, stop
+    return None
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:

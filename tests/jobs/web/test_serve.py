@@ -109,7 +109,8 @@ def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None
     from ray import serve as ray_serve
 
     from jobs.web.serve import Replicas
-    from pipeline.reading.service import ImageRequest, Limits, Shelf
+    from pipeline.reading.service import ImageRequest, Limits
+    from pipeline.serving.shelf import Shelf
 
     shelf = Shelf("archive", archive.uri)
     job = ServeJob(archives={"archive": archive.uri}, device="cpu")
