@@ -92,13 +92,13 @@ class Library:
                         under_way[uri] = threads.submit(look)
 
     def _looks(self) -> dict[str, Callable[[], None]]:
-        """Return the looks that are due, by what they look at."""
-        looks = {shelf.reader.uri: partial(self._look_at, shelf) for shelf in self.shelves.values()}
-        return {**looks, **{folder.uri: partial(self._look_into, folder) for folder in self._folders}}
+        """Return the looks that are due, by what they look at; folders first, which tell what is gone."""
+        looks = {folder.uri: partial(self._look_into, folder) for folder in self._folders}
+        return {**looks, **{shelf.reader.uri: partial(self._look_at, shelf) for shelf in self.shelves.values()}}
 
     def _look_at(self, shelf: Shelf) -> None:
         with self._telling(shelf.reader.uri):
-            if self._stopped.is_set():
+            if self._stopped.is_set() or self.shelves.get(shelf.name) is not shelf:
                 return
             try:
                 shelf.refresh()

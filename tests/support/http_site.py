@@ -50,9 +50,10 @@ class Site:
     def __init__(self, rescaled: Rescaled, **options: Any) -> None:
         self.rescaled = rescaled
         self.shelf = Shelf("demo", rescaled.uri)
-        self.shelf.catalogue.begin()
         self.backend = Threads(rescaled.uri)
-        self.app: App = create_app(Library.of(self.shelf), self.backend, HttpOptions(**{"seconds": GUARD, **options}))
+        self.library = Library.of(self.shelf)
+        self.library.begin()
+        self.app: App = create_app(self.library, self.backend, HttpOptions(**{"seconds": GUARD, **options}))
         self.client = TestClient(self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False)
 
     def get(self, path: str, **headers: str) -> Any:
