@@ -165,7 +165,9 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
         assert option in refused(2, "serve", archive.uri, option, value)
     assert "as in https://viewer.example" in refused(2, "serve", archive.uri, "--allow-origin", "viewer.example/page")
     assert "https://archive.example/img" in refused(2, "serve", archive.uri, "--public-address", "archive.example")
-    refused(3, "serve", str(Path(archive.uri).parent))
+    refused(3, "serve", str(Path(archive.uri) / "shards"))
+    assert "--refresh" in refused(2, "serve", archive.uri, "--refresh", 0.5)
+    assert "NAME=" in refused(2, "serve", f"name={Path(archive.uri).parent}")
 
 
 def test_a_public_address_is_one() -> None:
