@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ import pyarrow.parquet as pq
 
 from pipeline.core.errors import DamagedShard, PipelineError, UnsupportedShard
 from pipeline.tables.damage import BROKEN, sentence
+from pipeline.tables.pages import HEAD_BYTES, value_start
 from pipeline.tables.schema import Place, binary_places, features_of, is_text, plain_type, values_at
 from pipeline.tables.seal import Footers, checked_footer
 
 _BATCH_BYTES = 8 * 2**20  # decoded at a time while streaming; a foreign file may be one row group of many gigabytes
 _BUFFER_BYTES = 256 * 1024  # per column while streaming: without it pyarrow reads whole column chunks
-_PAGE_HEAD = 256  # bytes of a page in which its value begins: behind a header of some 25 and the levels
-_LENGTH = struct.Struct("<I")
 
 PROBED_VALUES = 8
 """Values of a place that are looked at: a first picture may be damaged; eight that all are would be no picture column."""
@@ -135,8 +133,10 @@ class RowReader:
             chunk = next((each for each in chunks if each.path_in_schema == column), None)
             if told.num_rows != 1 or chunk is None or chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
                 return None
-            start, stop = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size
-            return _last_value(self._source, start, stop)
+            offset, size = chunk.data_page_offset, chunk.total_compressed_size
+            self._source.seek(offset)
+            start = value_start(self._source.read(min(HEAD_BYTES, size)), size)
+            return None if start is None else (offset + start, offset + size)
 
     def table(self, columns: Sequence[str]) -> Any:
         """Return the named columns of all rows as one Arrow table, which is in memory as a whole."""
@@ -206,16 +206,6 @@ def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
         if footers is not None:
             footers.put((file.name, size), footer, len(data))
     return footer
-
-
-def _last_value(file: BinaryIO, start: int, stop: int) -> tuple[int, int] | None:
-    """Return where the value is of a page that has one: behind its length (4 bytes, little-endian), up to the page's end."""
-    file.seek(start)
-    head = file.read(min(_PAGE_HEAD, stop - start))
-    for position in range(_LENGTH.size, len(head) + 1):
-        if _LENGTH.unpack_from(head, position - _LENGTH.size)[0] == stop - start - position:
-            return start + position, stop
-    return None
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:
