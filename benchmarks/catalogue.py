@@ -22,7 +22,7 @@ from pipeline.archives.commits import create_commit
 from pipeline.core.records import Entry, EntryKind, ObjectInfo, Settings, ShardKind, ShardReport, SourceShard, Tier
 from pipeline.core.target import TargetSize
 from pipeline.reading.catalogue import Filter
-from pipeline.reading.service import Shelf
+from pipeline.serving.shelf import Shelf
 from pipeline.stores.store import open_store
 
 LR_BYTES = 3000

@@ -39,7 +39,8 @@ from jobs.web.iiif.documents import ImageFigures
 from jobs.web.iiif.parameters import understand
 from jobs.web.iiif.request import TurnedRequest
 from pipeline.core.options import Limits
-from pipeline.reading.service import ImageRequest, Restorer, Shelf
+from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.serving.shelf import Shelf
 
 SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("max_side=128", {"max_side": 128}),

@@ -18,7 +18,9 @@ LIMITS = "Limits"
 
 
 def serve(
-    archives: Annotated[list[str], typer.Argument(help=f"Archives, each called by its last part, or NAME=URI. {STORE}")],
+    archives: Annotated[
+        list[str], typer.Argument(help=f"Archives, or folders of them, each called by its last part, or NAME=URI. {STORE}")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; one that others can reach needs a token.", rich_help_panel=NETWORK)
     ] = ServeJob.host,
@@ -53,6 +55,9 @@ def serve(
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.", rich_help_panel=NETWORK)] = None,
     archive_access: ArchiveAccess = Access.SIGNED,
+    refresh: Annotated[
+        float, typer.Option(help="Seconds between looks for new shards and archives; 0: never.", rich_help_panel=LIMITS)
+    ] = ServeJob.refresh,
     workers: Annotated[
         int, typer.Option(help="Processes that answer HTTP, at one port, beside the replicas.", rich_help_panel=PROCESSES)
     ] = ServeJob.workers,
@@ -93,6 +98,7 @@ def serve(
         allow_origin=allow_origin,
         public_address=public_address,
         archive_access=archive_access,
+        refresh=refresh,
         address=address,
         device=device,
         replicas=replicas,

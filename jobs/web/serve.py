@@ -11,8 +11,8 @@ import gc
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from jobs.web.front.server import bind, serve_http
 from jobs.web.front.tls import Certificate
 from jobs.web.http.app import create_app
 from jobs.web.http.service import HttpOptions
+from jobs.web.library import Library
 from jobs.web.on_demand import Backend
 from jobs.web.replicas import Deployed, joined, most_restores, started
 from jobs.web.serve_job import ServeJob
@@ -30,7 +31,6 @@ from jobs.web.service_metrics import Shared
 from jobs.web.workers import Workers
 from pipeline.cluster.room import cluster
 from pipeline.core.options import Limits
-from pipeline.reading.service import Shelf
 
 
 def serve(job: ServeJob) -> int:
@@ -40,15 +40,16 @@ def serve(job: ServeJob) -> int:
     if job.access_log is not None:
         AccessLog(job.access_log).close()
     with bind(job.host, job.port) as listener, ExitStack() as stack:
-        shelves = stack.enter_context(opened(job))
+        library = stack.enter_context(opened(job))
         stack.enter_context(cluster(job.address or cluster_address(os.environ)))
-        replicas = stack.enter_context(started(job, [shelf.reader.uri for shelf in shelves], limits_of(job)))
+        replicas = stack.enter_context(started(job, library.uris, limits_of(job)))
+        served = tuple(library.shelves)
 
         def ready() -> None:
-            print(ready_line(job, listener), flush=True)
+            print(ready_line(job, served, listener), flush=True)
 
         if job.workers == 1:
-            answer(job, listener, shelves, replicas, ready)
+            answer(job, listener, library, replicas, ready)
         else:
             serve_by_workers(job, listener, replicas.deployed, ready)
     return 0
@@ -57,7 +58,7 @@ def serve(job: ServeJob) -> int:
 def answer(
     job: ServeJob,
     listener: socket.socket,
-    shelves: list[Shelf],
+    library: Library,
     backend: Backend,
     ready: Callable[[], None],
     shared: Shared | None = None,
@@ -81,12 +82,11 @@ def answer(
             access_log=log,
             shared=shared,
         )
-        for shelf in shelves:
-            shelf.catalogue.begin()
+        library.begin(job.refresh)
         gc.collect()
         gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
         certificate = Certificate(job.tls_cert, job.tls_key) if job.tls_cert is not None and job.tls_key is not None else None
-        serve_http(create_app(shelves, backend, options), listener, ready, certificate)
+        serve_http(create_app(library, backend, options), listener, ready, certificate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +114,13 @@ def serve_by_workers(job: ServeJob, listener: socket.socket, deployed: Deployed,
 def answer_as_worker(task: WorkerTask, number: int, ready: Callable[[], None]) -> None:
     """Answer HTTP as one of several processes, each with archives and a cache of its own."""
     shared = Shared(folder=task.folder, worker=number)
-    with opened(task.job) as shelves, joined(task.deployed) as replicas:
-        answer(task.job, task.listener, shelves, replicas, ready, shared)
+    with opened(task.job) as library, joined(task.deployed) as replicas:
+        answer(task.job, task.listener, library, replicas, ready, shared)
 
 
-@contextmanager
-def opened(job: ServeJob) -> Iterator[list[Shelf]]:
+def opened(job: ServeJob) -> closing[Library]:
     """Open the archives of a service."""
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(closing(Shelf(name, uri, number=number, access=job.archive_access)))
-            for number, (name, uri) in enumerate(job.archives.items())
-        ]
+    return closing(Library(job.archives, access=job.archive_access))
 
 
 def limits_of(job: ServeJob) -> Limits:
@@ -139,8 +134,8 @@ def cluster_address(environment: Mapping[str, str]) -> str | None:
     return address if address and not address.startswith("http") else None
 
 
-def ready_line(job: ServeJob, listener: socket.socket) -> str:
-    """Return the line that tells where the service is."""
+def ready_line(job: ServeJob, served: Collection[str], listener: socket.socket) -> str:
+    """Return the line that tells what is served, and where."""
     host, port = listener.getsockname()[:2]
     scheme, shown = "http" if job.tls_cert is None else "https", f"[{host}]" if ":" in host else host
-    return f"Serving {', '.join(job.archives)} at {scheme}://{shown}:{port}/"
+    return f"Serving {', '.join(served)} at {scheme}://{shown}:{port}/"

@@ -33,6 +33,7 @@ class ServeJob:
     allow_origin: str | None = None
     public_address: str | None = None
     archive_access: Access = Access.SIGNED
+    refresh: float = 10.0
     address: str | None = None
     device: str = "auto"
     replicas: int = 1
@@ -58,6 +59,8 @@ class ServeJob:
             raise InvalidOption("--max-replicas", str(self.max_replicas), f"give {self.replicas} (--replicas) or more.")
         if not 0 < self.seconds <= 3600:
             raise InvalidOption("--seconds", f"{self.seconds:g}", "give seconds above 0, an hour at most.")
+        if self.refresh and not 1 <= self.refresh <= 86_400:
+            raise InvalidOption("--refresh", f"{self.refresh:g}", "give seconds from 1 to 86400, or 0 for never.")
         if self.cache_mb < 0:
             raise InvalidOption("--cache-mb", str(self.cache_mb), "give megabytes from 0.")
         if self.allow_origin is not None and not _ORIGIN.fullmatch(self.allow_origin):

@@ -51,6 +51,7 @@
     └── ServiceError                a service cannot answer a request now
         ├── Overloaded              others come first, or a restore was lost
         ├── NotReady                something is still being read
+        ├── Replaced                an archive is another now than the one that was opened
         └── RanOutOfTime            an entry was not read or restored in time
 
 An error carries its fields as attributes, hands all of them to ``Exception`` so that it survives pickling, and builds its

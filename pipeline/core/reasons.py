@@ -92,6 +92,7 @@ REASONS = {
     "not-kept": r" keeps no [\w' -]+: ",
     "not-read": r" was read without its .*\. Name them among the parts",
     "overloaded": r"^The service cannot take this request now \(",
+    "replaced": r" was made anew since it was opened, ",
     "not-ready": r"^The entries of .* are still being listed \(",
     "out-of-time": r" could not be read or restored within \d+ s\. ",
     "invalid-option": rf"^(?:--[a-z][a-z-]*|{_OPTIONS}) .*: ",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from typing import Any
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import ArchiveError, DamagedObject, PipelineError, StoreUnavailable
 from pipeline.core.overlap import ahead
-from pipeline.core.records import EntryKind, Tier
-from pipeline.reading.keys import LAST
+from pipeline.core.records import Entry, EntryKind, OriginalCoding, Tier
+from pipeline.reading.keys import LAST, number_of
 
 FIGURES = (
     "key", "kind", "tier", "reason", "width", "height", "byte_size", "lr_width", "lr_height", "psnr", "psnr_y", "ssim",
@@ -70,30 +71,61 @@ class Listed:
     shard: str
     holders: int
 
+    @property
+    def entry(self) -> Entry:
+        """The entry with what is listed of it."""
+        coding = self.figures["original_coding"]
+        words = {"kind": EntryKind(self.figures["kind"]), "tier": Tier(self.figures["tier"])}
+        return Entry(
+            **{**self.figures, **words, "original_coding": coding and OriginalCoding(coding)},
+            sha256=None,
+        )
+
 
 class Catalogue:
-    """The list of one archive's entries; any thread may ask. It is filled by a thread of its own, from :meth:`begin` on."""
+    """The list of one archive's entries; any thread may ask.
 
-    def __init__(self, archive: Archive, shard_ids: Sequence[str]) -> None:
-        self._archive, self._shard_ids = archive, shard_ids
-        self._turn, self._complete = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._fill, name="catalogue", daemon=True)
-        self._stopped = threading.Event()
+    Shards that are added are read by a thread of its own, from :meth:`begin` on; those that come after the first ones appear
+    in the list one by one.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._turn, self._complete, self._stopped = threading.Lock(), threading.Event(), threading.Event()
+        self._waiting: deque[str] = deque()
+        self._hand = threading.Lock()  # on what waits, and whether a thread is at it
+        self._thread: threading.Thread | None = None
+        self._begun = False
         self._fault: PipelineError | None = None
         self._totals: dict[Filter, int] = {}
-        self.shards_read = 0
+        self.shards = self.shards_read = 0
         self._base = sqlite3.connect("", check_same_thread=False)  # a file without a name, gone with the connection
         self._base.executescript(_SCHEMA)
 
     def begin(self) -> None:
         """Begin to fill the list."""
-        self._thread.start()
+        self._begun = True
+        self.add(())
+
+    def add(self, shard_ids: Iterable[str]) -> None:
+        """Have further shards listed, and those tried again that could not be read."""
+        with self._hand:
+            before = len(self._waiting)
+            self._waiting.extend(shard_ids)
+            self.shards += len(self._waiting) - before
+            if self._begun and self._thread is None and (self._waiting or not self._complete.is_set()):
+                self._thread = threading.Thread(target=self._fill, name="catalogue", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Stop filling it; what is in it can be asked for."""
+        self._stopped.set()
 
     def close(self) -> None:
         """Stop filling it, and let its file go."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self.stop()
+        if (thread := self._thread) is not None:
+            thread.join()
         with self._turn:
             self._base.close()
 
@@ -129,29 +161,48 @@ class Catalogue:
         return [Listed(figures=dict(zip(FIGURES, row, strict=False)), shard=row[width], holders=row[width + 1]) for row in rows]
 
     def _fill(self) -> None:
+        fault: PipelineError | None = None
         try:
-            with ThreadPoolExecutor(_THREADS) as threads:
-                for number, rows in enumerate(ahead(threads, self._rows, self._running(), limit=_UNDER_WAY)):
-                    with self._turn, self._base:
-                        self._base.execute("INSERT INTO shards VALUES (?, ?)", (number, self._shard_ids[number]))
-                        places = ", ".join("?" * (len(FIGURES) + 1))
-                        self._base.executemany(f"INSERT INTO entries VALUES ({places})", ((*row, number) for row in rows))
-                    self.shards_read = number + 1
-            if self._stopped.is_set():
-                return
+            while batch := self._batch():
+                running = (shard_id for shard_id in batch if not self._stopped.is_set())
+                with ThreadPoolExecutor(_THREADS) as threads:
+                    for shard_id, rows in ahead(threads, self._rows, running, limit=_UNDER_WAY):
+                        self._insert(shard_id, rows)
+                        self._waiting.popleft()
+                        self.shards_read += 1
+            return
         except PipelineError as error:
-            self._fault = error
+            fault = error
         except sqlite3.Error as error:
-            self._fault = DamagedObject(self._archive.store.uri, f"its entries cannot be listed: {error}")
-        self._complete.set()
+            fault = DamagedObject(self._archive.store.uri, f"its entries cannot be listed: {error}")
+        with self._hand:
+            self._thread = None
+            if not self._complete.is_set():  # else there is a list, which waits for some shards
+                self._fault = fault
+                self._complete.set()
 
-    def _running(self) -> Iterator[str]:
-        return (shard_id for shard_id in self._shard_ids if not self._stopped.is_set())
+    def _batch(self) -> list[str]:
+        """Return the shards that wait; where none does the list is complete, and the thread ends."""
+        with self._hand:
+            batch = [] if self._stopped.is_set() else list(self._waiting)
+            if not batch:
+                self._thread = None
+            if not (batch or self._stopped.is_set()):
+                self._fault = None
+                self._complete.set()
+            return batch
 
-    def _rows(self, shard_id: str) -> list[tuple[Any, ...]]:
+    def _insert(self, shard_id: str, rows: list[tuple[Any, ...]]) -> None:
+        number, places = number_of(shard_id), ", ".join("?" * (len(FIGURES) + 1))
+        with self._turn, self._base:
+            self._base.execute("INSERT OR IGNORE INTO shards VALUES (?, ?)", (number, shard_id))
+            self._base.executemany(f"INSERT OR IGNORE INTO entries VALUES ({places})", ((*row, number) for row in rows))
+            self._totals.clear()
+
+    def _rows(self, shard_id: str) -> tuple[str, list[tuple[Any, ...]]]:
         while True:
             try:
-                return self._read(shard_id)
+                return shard_id, self._read(shard_id)
             except StoreUnavailable:  # for a while, perhaps; until then the list is in the making
                 if self._stopped.wait(RETRY_SECONDS):
                     raise

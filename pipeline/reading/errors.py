@@ -67,6 +67,17 @@ class Overloaded(ServiceError):
         return f"The service cannot take this request now ({self.detail}). Ask again in a moment."
 
 
+class Replaced(ServiceError):
+    """An archive is another now than the one that was opened at its URI."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.uri = uri
+
+    def __str__(self) -> str:
+        return f"{self.uri} was made anew since it was opened, and is opened again. Ask again shortly."
+
+
 class NotReady(ServiceError):
     """The list of an archive's entries is still being read."""
 

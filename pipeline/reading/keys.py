@@ -14,7 +14,7 @@ from itertools import groupby
 
 from pipeline.archives.archive import Archive
 from pipeline.core.errors import ArchiveError
-from pipeline.core.overlap import ahead
+from pipeline.core.overlap import ahead, together
 
 LAST = "\U0010ffff"
 """Sorts behind every key: the last code point is none of a text."""
@@ -39,18 +39,31 @@ class KeyIndex:
     def __init__(
         self, archive: Archive, shard_ids: Iterable[str], *, lost: Callable[[ArchiveError], None] | None = None
     ) -> None:
-        """Read the footers of shards, in the order in which they are to be told.
+        """Read the footers of shards, which are told in the plan's order.
 
         Where ``lost`` is given it is told of each shard whose footer is damaged, and the others are read; else that is raised.
         """
         self._archive, self._turn, self._lost = archive, threading.Lock(), lost
         self._base = sqlite3.connect("", check_same_thread=False)  # a file without a name, gone with the connection
         self._base.executescript(_SCHEMA)
-        with ThreadPoolExecutor(_THREADS) as threads, self._base:
-            for number, (shard_id, spans) in enumerate(ahead(threads, self._spans, shard_ids, limit=_UNDER_WAY)):
-                self._base.execute("INSERT INTO shards VALUES (?, ?)", (number, shard_id))
-                rows = ((low, high, number, group) for low, high, group in spans)
-                self._base.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", rows)
+        self.add(shard_ids)
+
+    def add(self, shard_ids: Iterable[str]) -> None:
+        """Read the footers of further shards; those that are known are passed over. Who asks for a key does not wait."""
+        unknown = (shard_id for shard_id in shard_ids if not self._knows(shard_id))
+        with ThreadPoolExecutor(_THREADS) as threads:
+            found = ahead(threads, self._spans, unknown, limit=_UNDER_WAY)
+            for some in together(found, limit=_UNDER_WAY, weigh=lambda _: 1):
+                with self._turn, self._base:
+                    for shard_id, spans in some:
+                        number = number_of(shard_id)
+                        self._base.execute("INSERT INTO shards VALUES (?, ?)", (number, shard_id))
+                        rows = ((low, high, number, group) for low, high, group in spans)
+                        self._base.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", rows)
+
+    def _knows(self, shard_id: str) -> bool:
+        with self._turn:
+            return bool(self._base.execute("SELECT 1 FROM shards WHERE number = ?", (number_of(shard_id),)).fetchone())
 
     def shards_of(self, key: str) -> list[str]:
         """Return the ids of the shards that have an entry of this key."""
@@ -108,3 +121,8 @@ class KeyIndex:
             self._lost(error)
             told = []
         return shard_id, [(low, high, group) for group, (low, high) in enumerate(told)]
+
+
+def number_of(shard_id: str) -> int:
+    """Return a shard's number in the plan, which its id begins with."""
+    return int(shard_id.partition("-")[0])

@@ -91,7 +91,7 @@ class ArchiveReader:
 
     def refresh(self) -> None:
         """See the shards that were done since the archive was opened, and what was added to its plan."""
-        self._archive = Archive.open(open_store(self.uri)).keeping(Footers(FOOTER_BYTES))
+        self._archive = Archive.open(open_store(self.uri, access=self._access)).keeping(Footers(FOOTER_BYTES))
         self._opened = _Opened(self._archive, self._device)
 
     def __len__(self) -> int:

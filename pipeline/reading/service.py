@@ -1,52 +1,45 @@
-"""What a service gives of archives, as bytes, without HTTP and without Ray: lists, LRs, originals, restored images.
+"""What a service is asked for and restores, as bytes, without HTTP and without Ray.
 
-    Shelf      one archive to look things up in: figures, LRs, originals, the list; needs no network
-    Restorer   the engines: a restore in, the bytes of an image file out; runs beside, in as many processes as there are
-
-A restore is what ``iarn restore`` writes for the same request, by the same functions.
+A restore is what ``iarn restore`` writes for the same request, by the same functions. A Restorer runs beside the service, in as
+many processes as there are engines, and opens what it is asked for.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import threading
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pipeline.archives.archive import Archive
-from pipeline.archives.entries import PARTS, check_lr, columns_of, from_row, size_of_part, source_bytes, there
-from pipeline.core.byte_cache import ByteCache
-from pipeline.core.errors import ArchiveError, InvalidOption, PipelineError
+from pipeline.archives.entries import PARTS, columns_of, from_row, there
+from pipeline.archives.errors import ChecksumMismatch
+from pipeline.core.errors import InvalidOption, PipelineError
 from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
-from pipeline.core.records import Entry, EntryKind, OriginalCoding, Size
+from pipeline.core.records import Entry, EntryKind, Size
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import View, check_restored_size, encode_restored, output_format, pixels_to_restore, restore_entry
-from pipeline.pictures.captions import Caption, caption_of
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.pictures.region import Region
-from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
-from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
-from pipeline.reading.keys import KeyIndex
+from pipeline.reading.errors import NoSuchEntry, Replaced
 from pipeline.reading.open_entries import KEPT_BYTES, OpenEntries
 from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.stores.store import Access
+from pipeline.tables.reader import RowReader
 
 FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
 
+MOST_READERS = 64
+"""Archives that a process which restores has open."""
+
 LARGEST_SCALE = 4.0
-FIGURES_BYTES = 32 * 2**20
-_FIGURES_BYTES_EACH = 2048  # an entry without its parts, roughly
-_LISTED_PARTS = ("lr", "latent", "alpha", "original")
 _RESTORED_PARTS = PARTS - {"sidecars"}
-_MAKERS = ("torch", "pillow", "imagecodecs")
-"""Libraries whose other versions may restore or code an image to other bytes."""
+_PLAN = "iarn.plan"  # what a shard's footer calls the digest of its plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +107,10 @@ class ImageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EntryPlace:
-    """Where an entry is: the archive's number in the service, the shard, the row group, the key."""
+    """Where an entry is: the archive's URI and plan digest, the shard, the row group, the key."""
 
-    archive: int
+    archive: str
+    plan: str
     shard: str
     group: int
     key: str
@@ -130,127 +124,6 @@ class Restored:
     form: str
     pixels: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """A file to give: its bytes, its format (an extension, in lower case), and the digest that names those very bytes."""
-
-    data: bytes
-    form: str
-    digest: str
-
-
-class Shelf:
-    """One archive of a service, under its name; any thread may ask. It has the shards that were done when it was opened."""
-
-    def __init__(self, name: str, uri: str, *, number: int = 0, access: Access = Access.SIGNED) -> None:
-        self.name, self._number = name, number
-        self.reader = open_archive(uri, access=access)
-        shard_counts = self.reader.shard_counts
-        shard_ids = [shard_id for shard_id, _, _ in shard_counts]
-        self.entries = sum(entries for _, entries, _ in shard_counts)
-        self.originals = sum(originals for _, _, originals in shard_counts)
-        self.bytes = self.source_bytes = 0
-        for commit in self.reader.archive.commits():
-            self.bytes, self.source_bytes = self.bytes + commit.byte_size, self.source_bytes + commit.report.bytes_in
-        self._lost: list[ArchiveError] = []
-        self._index = KeyIndex(self.reader.archive, shard_ids, lost=self._lost.append)
-        self._shards = len(shard_ids)
-        self.catalogue = Catalogue(self.reader.archive, shard_ids)
-        self._figures = ByteCache[Entry](FIGURES_BYTES)
-        self._maker = json.dumps([version(name) for name in _MAKERS])
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the archive is, as plain values."""
-        return {
-            "name": self.name,
-            "entries": self.entries,
-            "originals": self.originals,
-            "bytes": self.bytes,
-            "source_bytes": self.source_bytes,
-            "digest": self.reader.digest,
-        }
-
-    def place(self, key: str, shard: str | None = None) -> EntryPlace:
-        """Return where the entry of a key is; raises NoSuchEntry, AmbiguousKey, DamagedObject."""
-        places = [each for each in self._index.places_of(key) if shard is None or each[0] == shard]
-        if not places:
-            if self._lost:  # nobody can tell what was in there
-                raise self._lost[0]
-            raise NoSuchEntry(self.name, key)
-        if len(places) > 1:
-            raise AmbiguousKey(self.name, key, tuple(each for each, _ in places))
-        return EntryPlace(archive=self._number, shard=places[0][0], group=places[0][1], key=key)
-
-    def figures(self, place: EntryPlace) -> Entry:
-        """Return an entry without its parts; raises DamagedObject."""
-        name = f"{place.shard}/{place.key}"
-        found = self._figures.get(name)
-        if found is None:
-            found = _entry(self.reader.archive, place, ())
-            self._figures.put(name, found, _FIGURES_BYTES_EACH)
-        return found
-
-    def caption(self, place: EntryPlace) -> Caption:
-        """Return what the source's file said of itself in words; reads its row group. Raises DamagedObject."""
-        entry = _entry(self.reader.archive, place, ("exif", "xmp"))
-        return caption_of(entry.exif, entry.xmp)
-
-    def asset(self, place: EntryPlace) -> dict[str, Any]:
-        """Return all that is known of an entry, as plain values; reads its row group."""
-        entry = _entry(self.reader.archive, place, PARTS)
-        sizes = {part: size_of_part(entry, part) or None for part in _LISTED_PARTS}
-        other = sum(size_of_part(entry, part) for part in PARTS - set(_LISTED_PARTS))
-        figures = {name: getattr(entry, name) for name in FIGURES}
-        described = _described(figures, entry.latent is not None, place.shard)
-        described["bytes"] = {**sizes, "other": other or None}
-        described["stored_bytes"] = sum(size or 0 for size in described["bytes"].values())
-        described["lost"] = list(entry.lost)
-        return described
-
-    def list(self, wanted: Filter, *, after: str, limit: int, seconds: float) -> dict[str, Any]:
-        """Return a page of entries: the first ``limit`` keys after ``after``, where to go on, and how many there are in all.
-
-        Their bytes are not told, for that would take reading them. Raises NotReady where the list is not there in ``seconds``.
-        """
-        if not self.catalogue.ready(seconds):
-            raise NotReady(self.name, self.catalogue.shards_read, self._shards)
-        page = self.catalogue.page(wanted, after=after, limit=limit + 1)
-        more = len(page) > limit
-        assets = [_listed(each) for each in page[:limit]]
-        return {"assets": assets, "next": assets[-1]["key"] if more else None, "total": self.catalogue.total(wanted)}
-
-    def lr(self, place: EntryPlace) -> File:
-        """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, DamagedObject."""
-        entry = _entry(self.reader.archive, place, ("lr",))
-        if entry.lr is None:
-            raise NotKept(entry.key, "LR", "the source's own bytes stand for it; its original has them")
-        check_lr(entry)
-        form = (entry.lr_path or "").rpartition(".")[2].lower()
-        return File(data=entry.lr, form=form, digest=hashlib.sha256(entry.lr).hexdigest())
-
-    def original(self, place: EntryPlace) -> File:
-        """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, DamagedObject."""
-        data = source_bytes(_entry(self.reader.archive, place, ("original",)))
-        if data is None:
-            raise NotKept(place.key, "original", f"its tier is {self.figures(place).tier}; its image is restored")
-        form = place.key.rpartition(".")[2].lower()
-        return File(data=data, form=form, digest=hashlib.sha256(data).hexdigest())
-
-    def image_digest(self, place: EntryPlace, request: ImageRequest, device: str) -> str:
-        """Return what names the bytes of an image: the digests of archive, model and entry, the request, and what makes it."""
-        entry = self.figures(place)
-        made_of = [self.reader.digest, self.reader.plan.model, place.shard, entry.key, entry.sha256, entry.lr_sha256]
-        return hashlib.sha256(json.dumps([*made_of, asdict(request), device, self._maker]).encode()).hexdigest()
-
-    def check(self, place: EntryPlace, request: ImageRequest, limits: Limits) -> None:
-        """Raise what :meth:`ImageRequest.check` does, before anything is restored."""
-        request.check(self.figures(place), limits, self.reader.plan.settings.pixel_limit)
-
-    def close(self) -> None:
-        """Stop reading."""
-        self.catalogue.close()
 
 
 class Restorer:
@@ -269,13 +142,14 @@ class Restorer:
         access: Access = Access.SIGNED,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        self._readers = [open_archive(uri, access=access) for uri in uris]
+        self._access, self._limits = access, limits or Limits()
         self._open = OpenEntries(kept_bytes)
-        self._limits = limits or Limits()
         self._device = choose_device(device)
+        readers = (open_archive(uri, access=access) for uri in uris)
+        self._readers = OrderedDict((reader.uri, reader) for reader in readers)
         self._batchers: dict[str, Batcher] = {}
-        self._loading = threading.Lock()
-        for reader in self._readers:
+        self._loading, self._opening = threading.Lock(), threading.Lock()
+        for reader in self._readers.values():
             self._batcher(reader)
 
     @property
@@ -286,11 +160,10 @@ class Restorer:
     def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image as a file; raises InvalidOption, SizeNotReachable, ImageError, ArchiveError, StoreError."""
         began = time.monotonic()
-        reader = self._readers[place.archive]
+        reader = self._reader(place)
         limit = reader.plan.settings.pixel_limit
         view, batcher = request.view(self._limits, limit), self._batcher(reader)
-        name = (reader.digest, place.shard, place.group, place.key)
-        with self._open.entry(name, lambda: _entry(reader.archive, place, _RESTORED_PARTS)) as opened:
+        with self._open.entry(place, lambda: read_entry(reader.archive, place, _RESTORED_PARTS)) as opened:
             pixels = request.check(opened.entry, self._limits, limit)
             most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
             picture = restore_entry(opened, batcher.restore, view, span=batcher.span, pixel_limit=most)
@@ -305,6 +178,19 @@ class Restorer:
         except PipelineError as error:
             return error
 
+    def _reader(self, place: EntryPlace) -> ArchiveReader:
+        """Return the archive of a place, opened where it came later or was made anew; raises Replaced where it is another."""
+        with self._opening:
+            reader = self._readers.pop(place.archive, None)
+            if reader is None or reader.digest != place.plan:
+                reader = open_archive(place.archive, access=self._access)
+            self._readers[place.archive] = reader  # the last one asked
+            if len(self._readers) > MOST_READERS:
+                self._readers.popitem(last=False)
+        if reader.digest != place.plan:
+            raise Replaced(place.archive)
+        return reader
+
     def _batcher(self, reader: ArchiveReader) -> Batcher:
         with self._loading:
             model = reader.plan.model
@@ -313,37 +199,27 @@ class Restorer:
             return self._batchers[model]
 
 
-def _entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:
-    """Return the entry at a place with ``parts`` of its bytes; raises NoSuchEntry, DamagedObject, StoreError."""
-    with archive.shard_rows(place.shard) as reader:
-        for row in reader.rows(there(columns_of(parts), reader), [place.group]):
-            if row["key"] == place.key:
-                return from_row(row)
-    raise NoSuchEntry(archive.store.uri, place.key)
+def read_entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:
+    """Return the entry at a place with ``parts`` of its bytes; raises NoSuchEntry, Replaced, DamagedObject, StoreError."""
+    with shard_of(archive, place) as reader:
+        return entry_in(reader, place, parts)
 
 
-def _listed(listed: Listed) -> dict[str, Any]:
-    figures = listed.figures
-    rescaled = figures["kind"] == EntryKind.RESCALED
-    has_latent = rescaled and figures["tier"] in ("balanced", "high", "floor")
-    described = _described(figures, has_latent, listed.shard)
-    described["bytes"] = dict.fromkeys((*_LISTED_PARTS, "other"))
-    described["stored_bytes"] = None
-    described["lost"] = None
-    described["holders"] = listed.holders
-    return described
+@contextmanager
+def shard_of(archive: Archive, place: EntryPlace) -> Iterator[RowReader]:
+    """Give the rows of the shard that a place is in; raises Replaced where it is of another plan, DamagedObject, StoreError."""
+    try:
+        with archive.shard_rows(place.shard) as reader:
+            yield reader
+    except ChecksumMismatch as error:
+        if error.algorithm != _PLAN:
+            raise
+        raise Replaced(archive.store.uri) from None
 
 
-def _described(figures: Mapping[str, Any], has_latent: bool, shard: str) -> dict[str, Any]:
-    """Return figures under the names that a service tells them by; JSON has no infinity, so a PSNR of it is left out."""
-    psnr = {name: None if figures[name] in (None, float("inf")) else figures[name] for name in ("psnr", "psnr_y")}
-    plain = ("key", "tier", "width", "height", "lr_width", "lr_height", "ssim", "reason")
-    return {
-        **{name: figures[name] for name in plain},
-        **psnr,
-        "kind": "lr" if figures["kind"] == EntryKind.RESCALED else "original",
-        "source_bytes": figures["byte_size"],
-        "has_latent": has_latent,
-        "has_original": figures["original_coding"] not in (None, OriginalCoding.PIXELS),
-        "shard": shard,
-    }
+def entry_in(reader: RowReader, place: EntryPlace, parts: Collection[str]) -> Entry:
+    """Return the entry at a place of an open shard with ``parts`` of its bytes; raises NoSuchEntry, DamagedObject."""
+    for row in reader.rows(there(columns_of(parts), reader), [place.group]):
+        if row["key"] == place.key:
+            return from_row(row)
+    raise NoSuchEntry(place.archive, place.key)

@@ -60,6 +60,9 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield every object whose key starts with ``prefix``, in byte order of the keys, while reading the listing."""
 
+    def folders(self) -> Iterator[str]:
+        """Yield the first part of each key that has more parts, once, in byte order: a listing of one level, and no deeper."""
+
     def stat(self, key: str) -> ObjectInfo:
         """Return size in bytes and ETag of an object. Raises NotFound."""
 
@@ -76,7 +79,7 @@ class Store(Protocol):
         """Open an object as a seekable, read-only file that fetches ``buffer_size`` bytes at a time.
 
         All reads see one version of the object: SourceChanged if it is another than at the opening, or than ``etag``.
-        Raises NotFound.
+        Raises NotFound. Its ``name`` is that of the version.
         """
 
     def create(self, key: str, data: bytes | Path, stamp: Stamp = UNSTAMPED) -> None:
@@ -134,7 +137,7 @@ class _RangedReader(io.RawIOBase):
     def __init__(self, store: Store, info: ObjectInfo) -> None:
         super().__init__()
         self._store, self._info, self._position = store, info, 0
-        self.name = f"{store.uri}/{info.key}"
+        self.name = f"{store.uri}/{info.key} {info.etag}"
 
     def readable(self) -> bool:
         return True

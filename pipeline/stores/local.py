@@ -67,6 +67,11 @@ class LocalStore:
             return
         yield from self._walk(start, f"{folder}/" if folder else "", prefix, (), passed_over)
 
+    def folders(self) -> Iterator[str]:
+        with local_errors(self.uri), os.scandir(self._root) as found:
+            names = sorted(entry.name for entry in found if _is_folder(entry))
+        yield from names
+
     def _walk(
         self, folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...], passed_over: PassedOver | None
     ) -> Iterator[ObjectInfo]:

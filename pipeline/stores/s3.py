@@ -98,20 +98,9 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         wanted = self._base + prefix
-        # SeaweedFS takes "a//" for "a/", and then gives keys that are not there; so no more than "a" is asked for.
-        asked = wanted.partition("//")[0]
-        with self._calling(self.uri) as client:
-            pages = iter(
-                client.get_paginator("list_objects_v2").paginate(
-                    Bucket=self._bucket, Prefix=asked, PaginationConfig={"PageSize": self.LIST_PAGE}
-                )
-            )
         held: list[ObjectInfo] = []
-        while True:
-            with self._calling(self.uri):
-                page = next(pages, None)
-            if page is None:
-                break
+        # SeaweedFS takes "a//" for "a/", and then gives keys that are not there; so no more than "a" is asked for.
+        for page in self._pages(Prefix=wanted.partition("//")[0]):
             infos = [
                 _info(found["Key"][len(self._base) :], found["Size"], found)
                 for found in page.get("Contents", ())
@@ -124,6 +113,26 @@ class S3Store:
             else:  # Any later page may hold an earlier key, so the order costs the memory of the whole listing.
                 held.extend(infos)
         yield from sorted(held, key=lambda info: info.key)
+
+    def folders(self) -> Iterator[str]:
+        pages = self._pages(Prefix=self._base, Delimiter="/")
+        found = {each["Prefix"][len(self._base) : -1] for page in pages for each in page.get("CommonPrefixes", ())}
+        yield from sorted(found - {""})
+
+    def _pages(self, **asked: Any) -> Iterator[Any]:
+        """Yield the pages of a listing as they are read."""
+        with self._calling(self.uri) as client:
+            pages = iter(
+                client.get_paginator("list_objects_v2").paginate(
+                    Bucket=self._bucket, PaginationConfig={"PageSize": self.LIST_PAGE}, **asked
+                )
+            )
+        while True:
+            with self._calling(self.uri):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
 
     def stat(self, key: str) -> ObjectInfo:
         self._check(key)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.errors import DamagedShard, PipelineError, UnsupportedShard
 from pipeline.tables.damage import BROKEN, sentence
+from pipeline.tables.pages import HEAD_BYTES, value_start
 from pipeline.tables.schema import Place, binary_places, features_of, is_text, plain_type, values_at
 from pipeline.tables.seal import Footers, checked_footer
 
@@ -28,12 +29,12 @@ class RowReader:
     """Read the rows of a Parquet file with bounded memory; ``file`` stays the caller's to close.
 
     ``sealed`` says that RowWriter wrote the file by column words, and that a footer without its check sum is damaged; where
-    ``footers`` have a sealed file's, it is not read again. Raises DamagedShard, here and in every method, where the file is
-    broken; errors of ``file`` itself pass through.
+    ``footers`` have one of the file's name and size, it is not read again. Raises DamagedShard, here and in every method,
+    where the file is broken; errors of ``file`` itself pass through.
     """
 
     def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False, footers: Footers | None = None) -> None:
-        self.uri = uri
+        self.uri, self._source = uri, file
         with self._guard():
             footer = _sealed_footer(file, uri, footers) if sealed else None
             self._file = pq.ParquetFile(
@@ -121,6 +122,22 @@ class RowReader:
                 sizes[name] = sizes.get(name, 0) + chunk.total_compressed_size
         return sizes
 
+    def value_range(self, group: int, column: str) -> tuple[int, int] | None:
+        """Return where in the file the bytes of a binary column's value begin and end, so that they can be read in pieces.
+
+        None where it is not told: of a group of several rows, of a null, and where the column is compressed. Reads a few bytes.
+        """
+        with self._guard():
+            told = self._footer.row_group(group)
+            chunks = (told.column(index) for index in range(told.num_columns))
+            chunk = next((each for each in chunks if each.path_in_schema == column), None)
+            if told.num_rows != 1 or chunk is None or chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
+                return None
+            offset, size = chunk.data_page_offset, chunk.total_compressed_size
+            self._source.seek(offset)
+            start = value_start(self._source.read(min(HEAD_BYTES, size)), size)
+            return None if start is None else (offset + start, offset + size)
+
     def table(self, columns: Sequence[str]) -> Any:
         """Return the named columns of all rows as one Arrow table, which is in memory as a whole."""
         names = self._names(columns)
@@ -182,12 +199,12 @@ def to_pandas(tables: Iterable[tuple[Any, Mapping[str, str]]], columns: Sequence
 
 def _sealed_footer(file: BinaryIO, uri: str, footers: Footers | None) -> Any:
     size = file.seek(0, os.SEEK_END)
-    footer = None if footers is None else footers.get((uri, size))
+    footer = None if footers is None else footers.get((file.name, size))
     if footer is None:
         data = checked_footer(file, uri)
         footer = pq.read_metadata(pa.BufferReader(data))
         if footers is not None:
-            footers.put((uri, size), footer, len(data))
+            footers.put((file.name, size), footer, len(data))
     return footer
 
 

@@ -54,6 +54,6 @@ def checked_footer(file: BinaryIO, uri: str) -> bytes:
 
 
 class Footers(ByteCache[Any]):
-    """Parsed footers of files that do not change, by URI and size of the file; each counts the bytes that it is stored as."""
+    """Parsed footers of files, by the name (which tells the version) and size; each counts the bytes that it is stored as."""
 
     largest_share = 1  # one that is not kept would be read again for every entry of its shard

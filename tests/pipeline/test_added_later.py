@@ -28,7 +28,7 @@ from pipeline.planning.changes import CHANGES
 from pipeline.planning.left_out import LEFT_OUT
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.reader import open_archive
-from pipeline.reading.service import Shelf
+from pipeline.serving.shelf import Shelf
 from pipeline.stores.store import LocalStore, open_store
 from tests.pipeline.test_odd_files import PHOTO, PNG, SAME, source_of
 from tests.support import workshop

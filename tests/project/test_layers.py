@@ -17,6 +17,7 @@ MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py
 LAW = {
     # what users import, and the paths: from the top
     "": "reading",
+    "serving": "reading archives pictures stores tables core",
     "reading": "restore entry_picture archives engines pictures stores tables core",
     "works": "verify restore rescale stores core",
     "verify": "entry_picture archives engines assets decoders pictures stores core",

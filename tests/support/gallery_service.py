@@ -15,7 +15,8 @@ import uvicorn
 
 from jobs.web.http.app import create_app
 from jobs.web.http.service import HttpOptions
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from jobs.web.library import Library
+from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
 from tests.support.commands import GUARD
 
 
@@ -64,12 +65,11 @@ def served(
     uris: Mapping[str, str], *, token: str | None = None, origin: str | None = None, count: int | None = None
 ) -> Iterator[str]:
     """Serve archives by their names on loopback, with ``count`` entries in their lists where given; yield the address."""
-    shelves = [Shelf(name, uri, number=number) for number, (name, uri) in enumerate(uris.items())]
-    for shelf in shelves:
-        shelf.catalogue.begin()
-    app: Any = create_app(shelves, InProcess(uris), HttpOptions(token=token, origin=origin, seconds=GUARD))
+    library = Library(uris)
+    library.begin()
+    app: Any = create_app(library, InProcess(uris), HttpOptions(token=token, origin=origin, seconds=GUARD))
     if count is not None:
-        shelf = shelves[0]
+        shelf = next(iter(library.shelves.values()))
         like = {**shelf.asset(shelf.place(key := next(shelf.reader.keys("trips/")))), "links": _links(shelf.name, key)}
         app = LongListing(app=app, count=count, like=like)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=2)
@@ -85,8 +85,7 @@ def served(
     finally:
         server.should_exit = True
         thread.join(GUARD)
-        for shelf in shelves:
-            shelf.close()
+        library.close()
 
 
 def _links(archive: str, key: str) -> dict[str, str | None]:

@@ -11,8 +11,10 @@ from starlette.testclient import TestClient
 from jobs.web.front.guard import App
 from jobs.web.http.app import create_app
 from jobs.web.http.service import HttpOptions
+from jobs.web.library import Library
 from pipeline.core.errors import PipelineError
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer, Shelf
+from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
+from pipeline.serving.shelf import Shelf
 from tests.support.commands import GUARD
 from tests.support.pictures import photo, saved
 from tests.support.workshop import Rescaled, Sample, picture, samples, sentence
@@ -48,9 +50,10 @@ class Site:
     def __init__(self, rescaled: Rescaled, *, client: tuple[str, int] = ("testclient", 50000), **options: Any) -> None:
         self.rescaled = rescaled
         self.shelf = Shelf("demo", rescaled.uri)
-        self.shelf.catalogue.begin()
         self.backend = Threads(rescaled.uri)
-        self.app: App = create_app([self.shelf], self.backend, HttpOptions(**{"seconds": GUARD, **options}))
+        self.library = Library.of(self.shelf)
+        self.library.begin()
+        self.app: App = create_app(self.library, self.backend, HttpOptions(**{"seconds": GUARD, **options}))
         self.client = TestClient(
             self.app, base_url="http://127.0.0.1", raise_server_exceptions=True, follow_redirects=False, client=client
         )

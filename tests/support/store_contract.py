@@ -131,6 +131,13 @@ class StoreContract:
         for prefix in ("", "a", "a/", "a/c", "a/c/", "a/c/d", "a/c/dx", "a-b/", "b", "none", "/", "/a", "..", "../", "a//"):
             assert [info.key for info in store.list(prefix)] == [key for key in keys if key.startswith(prefix)], prefix
 
+    def test_folders_are_one_level(self, store: Store, behind: Behind) -> None:
+        """What lies directly below a place is told once each, in order, however much is below it; objects are no folders."""
+        assert list(store.folders()) == []
+        for key in ("b/c/d", "b/e", "a b/x", "é/x/y", "a-b", "b-c/x", "z"):
+            behind.put(key, b"x")
+        assert list(store.folders()) == ["a b", "b", "b-c", "é"]
+
     def test_list_and_stat_agree(self, store: Store, behind: Behind) -> None:
         """The ETag that a plan took from a listing is the one that a read checks."""
         behind.put("a/b", DATA)

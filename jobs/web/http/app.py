@@ -6,8 +6,8 @@ run in threads, restores in the backend's engines; nothing here waits for either
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -24,11 +24,12 @@ from jobs.web.front.account import Account
 from jobs.web.front.guard import App, Guard
 from jobs.web.http import docs as docs_page
 from jobs.web.http.answers import add_route, file_answer, image_answer, problem
-from jobs.web.http.negotiation import form_for
-from jobs.web.http.service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, text_of
+from jobs.web.http.negotiation import form_for, unchanged
+from jobs.web.http.service import LIST_SECONDS, HttpOptions, Key, Name, Service, Shard, Version
 from jobs.web.http.shapes import IMAGES, Archives, Asset, Assets, status_of
 from jobs.web.iiif.cross_origin import PREFIX, CrossOrigin
 from jobs.web.iiif.routes import add_iiif_routes, iiif_status
+from jobs.web.library import Library
 from jobs.web.on_demand import Backend
 from pipeline.core.errors import PipelineError
 from pipeline.core.records import EntryKind, Tier
@@ -36,16 +37,18 @@ from pipeline.entry_picture import renamed
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import ServiceError
-from pipeline.reading.service import FORMS, EntryPlace, ImageRequest, Shelf
+from pipeline.reading.service import FORMS, EntryPlace, ImageRequest
+from pipeline.serving.shelf import Shelf
+from pipeline.serving.stored import File, FileFigures, lr_figures, original_figures
 
 ENTRY = "/archives/{archive}/assets/{key:path}"
 GALLERY = Path(__file__).parents[1] / "gallery"
 RETRY_SECONDS = 2
 
 
-def create_app(shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> App:
-    """Return the ASGI application that serves some archives, with restores by ``backend``."""
-    service = Service(shelves, backend, options)
+def create_app(library: Library, backend: Backend, options: HttpOptions) -> App:
+    """Return the ASGI application that serves a library's archives, with restores by ``backend``."""
+    service = Service(library, backend, options)
     summary, here = "Archives of images, restored on demand.", [{"url": "./"}]
     app = FastAPI(title="iarn", summary=summary, servers=here, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
@@ -101,7 +104,7 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 def _add_archive_routes(app: FastAPI, service: Service) -> None:
     async def archives() -> dict[str, Any]:
         """List the archives that are served."""
-        return {"archives": [shelf.describe() for shelf in service.shelves.values()]}
+        return {"archives": [shelf.describe() for shelf in service.shelves]}
 
     async def assets(
         archive: Name,
@@ -129,7 +132,7 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
             lambda: shelf.list(wanted, after=after, limit=limit, seconds=LIST_SECONDS), limiter=service.listers
         )
         for each in listed["assets"]:
-            each["links"] = _links(each, "assets/", ambiguous=each.pop("holders") > 1)
+            each["links"] = _links(each, "assets/", shelf.version, ambiguous=each.pop("holders") > 1)
         return JSONResponse(listed, headers={"Cache-Control": "no-cache"})
 
     add_route(app, "/archives", archives, response_model=Archives)
@@ -137,9 +140,9 @@ def _add_archive_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_entry_route(app: FastAPI, service: Service) -> None:
-    async def asset(archive: Name, key: Key, shard: Shard = None) -> JSONResponse:
+    async def asset(archive: Name, key: Key, shard: Shard = None, version: Version = None) -> JSONResponse:
         """Tell all that is known of an entry."""
-        shelf, place, _ = await service.find(archive, key, "", shard)
+        shelf, place, _ = await service.find(archive, key, "", shard, version)
         return await _all_known(service, shelf, place, shard)
 
     add_route(app, ENTRY, asset, responses={200: {"model": Asset}})
@@ -147,33 +150,51 @@ def _add_entry_route(app: FastAPI, service: Service) -> None:
 
 async def _all_known(service: Service, shelf: Shelf, place: EntryPlace, shard: str | None) -> JSONResponse:
     found = await service.read(shelf.asset, place)
-    found["links"] = _links(found, "", ambiguous=shard is not None)
+    found["links"] = _links(found, "", shelf.version, ambiguous=shard is not None)
     return JSONResponse(found, headers={"Cache-Control": "no-cache"})
 
 
 def _add_stored_routes(app: FastAPI, service: Service) -> None:
-    async def lr(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
+    async def lr(request: Request, archive: Name, key: Key, shard: Shard = None, version: Version = None) -> Response:
         """Give an entry's LR, the very bytes that are stored."""
-        name = json.dumps(["lr", archive, key, shard])
-        found = service.cache.get(name)
-        if found is None:
-            shelf, place, part = await service.find(archive, key, "lr", shard)
-            if not part:
-                return await _all_known(service, shelf, place, shard)
-            found = await service.read(shelf.lr, place)
-            service.cache.put(name, found, len(found.data))
-        return file_answer(service, request, found, key=renamed(text_of(key), found.form))
-
-    async def original(request: Request, archive: Name, key: Key, shard: Shard = None) -> Response:
-        """Give the source's own bytes, where they are kept."""
-        shelf, place, part = await service.find(archive, key, "original", shard)
+        shelf, place, part = await service.find(archive, key, "lr", shard, version)
         if not part:
             return await _all_known(service, shelf, place, shard)
-        found = await service.read(shelf.original, place)
-        return file_answer(service, request, found, key=place.key, own_bytes=True)
+        found: File | FileFigures | None = service.cache.get(name := f"lr of {place}")
+        if found is None and "if-none-match" in request.headers:
+            entry = await service.read(shelf.figures, place)
+            form, digest = lr_figures(entry)
+            if unchanged(request.headers, f'"{digest}"'):
+                found = FileFigures(form=form, size=0, digest=digest)
+        if found is None:
+            found = await service.read(shelf.lr, place)
+            if isinstance(found, File):
+                service.cache.put(name, found, found.size)
+        return _stored(service, request, found, renamed(place.key, found.form), version)
+
+    async def original(request: Request, archive: Name, key: Key, shard: Shard = None, version: Version = None) -> Response:
+        """Give the source's own bytes, where they are kept."""
+        shelf, place, part = await service.find(archive, key, "original", shard, version)
+        if not part:
+            return await _all_known(service, shelf, place, shard)
+        entry = await service.read(shelf.figures, place)
+        form, digest = original_figures(entry)
+        found: File | FileFigures = FileFigures(form=form, size=entry.byte_size, digest=digest)
+        if request.method != "HEAD" and not unchanged(request.headers, f'"{digest}"'):
+            found = await service.read(shelf.original, place)
+        return _stored(service, request, found, place.key, version, own_bytes=True)
 
     for path, endpoint in (("lr", lr), ("original", original)):
         add_route(app, f"{ENTRY}/{path}", endpoint, response_class=Response, responses=IMAGES)
+
+
+def _stored(
+    service: Service, request: Request, found: File | FileFigures, key: str, version: str | None, *, own_bytes: bool = False
+) -> Response:
+    """Answer with a stored file, and with the digest by which parts of it that were put together are compared (RFC 9530)."""
+    digest = base64.b64encode(bytes.fromhex(found.digest)).decode("ascii")
+    told = {"Repr-Digest": f"sha-256=:{digest}:"}
+    return file_answer(service, request, found, key=key, versioned=version is not None, headers=told, own_bytes=own_bytes)
 
 
 def _add_image_route(app: FastAPI, service: Service) -> None:
@@ -182,6 +203,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         archive: Name,
         key: Key,
         shard: Shard = None,
+        version: Version = None,
         max_side: Annotated[int | None, Query(ge=1, le=1_000_000, description="Longest side, in pixels.")] = None,
         scale: Annotated[float | None, Query(gt=0, le=4, allow_inf_nan=False, description="Of the original size.")] = None,
         size: Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,6}x[1-9][0-9]{0,6}$", description="640x480.")] = None,
@@ -191,7 +213,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         latent: Annotated[int, Query(ge=0, le=1, description="0: from the LR alone.")] = 1,
     ) -> Response:
         """Give a restored image or a region of it, at the original size or another: the bytes that `iarn restore` writes."""
-        shelf, place, part = await service.find(archive, key, "image", shard)
+        shelf, place, part = await service.find(archive, key, "image", shard, version)
         if not part:
             return await _all_known(service, shelf, place, shard)
         width, _, height = (size or "").partition("x")
@@ -205,17 +227,20 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
             use_latent=latent == 1,
         )
         vary = {} if format else {"Vary": "Accept"}
-        return await image_answer(service, request, shelf, place, wanted, headers=vary)
+        return await image_answer(service, request, shelf, place, wanted, versioned=version is not None, headers=vary)
 
     add_route(app, f"{ENTRY}/image", image, response_class=Response, responses=IMAGES)
 
 
-def _links(asset: Mapping[str, Any], base: str, *, ambiguous: bool) -> dict[str, str | None]:
-    """Return links relative to the address of an entry whose key is encoded whole, or of a list where ``base`` says so."""
+def _links(asset: Mapping[str, Any], base: str, version: str, *, ambiguous: bool) -> dict[str, str | None]:
+    """Return links relative to the address of an entry whose key is encoded whole, or of a list where ``base`` says so.
+
+    They lead to this version of the archive, or to nothing.
+    """
     base += quote(asset["key"], safe="")
-    shard = f"?shard={quote(asset['shard'], safe='')}" if ambiguous else ""
-    lr = f"{base}/lr{shard}" if asset["kind"] == "lr" else None
-    return {"lr": lr, "image": f"{base}/image{shard}", "original": f"{base}/original{shard}" if asset["has_original"] else None}
+    query = f"?v={version}" + (f"&shard={quote(asset['shard'], safe='')}" if ambiguous else "")
+    there = {"lr": asset["kind"] == "lr", "image": True, "original": asset["has_original"]}
+    return {part: f"{base}/{part}{query}" if kept else None for part, kept in there.items()}
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -236,6 +261,6 @@ def _told(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]:
         found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
         return 422, "invalid-option", "; ".join(found), None
     assert isinstance(error, HTTPException)
-    kinds = {404: "not-found", 405: "method-not-allowed"}
+    kinds = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
     message = error.detail if error.status_code != 404 or error.detail != "Not Found" else "There is nothing at this address."
     return error.status_code, kinds.get(error.status_code, "refused"), message, error.headers

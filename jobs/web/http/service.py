@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -17,22 +19,41 @@ from starlette.exceptions import HTTPException
 from jobs.web.front.access_log import AccessLog
 from jobs.web.front.forwarded import Networks
 from jobs.web.front.guard import LOOPBACK_HOSTS
+from jobs.web.http.room import Room
+from jobs.web.library import Library
 from jobs.web.on_demand import Backend, Images
 from jobs.web.service_metrics import ServiceMetrics, Shared
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
 from pipeline.reading.errors import NoSuchEntry, RanOutOfTime
-from pipeline.reading.service import EntryPlace, File, Shelf
+from pipeline.reading.service import EntryPlace
+from pipeline.serving.shelf import VERSION_DIGITS, Shelf
+from pipeline.serving.stored import File
 
 READERS = 16
 LISTERS = 4
+SENT_BYTES = 512 * 2**20
+"""Bytes of answers that may be in memory to be sent."""
 LIST_SECONDS = 1.0
 """How long a request for a list waits for one that is still being made."""
+
+MOST_NAMED = 20
+"""Archives that are named to who asks for another."""
+
+_VERSIONED = re.compile(rf"(.+)(?:@|%40)([0-9a-f]{{{VERSION_DIGITS}}})", re.IGNORECASE)
 
 Result = TypeVar("Result")
 Name = Annotated[str, Segment(max_length=1024, description="The archive's name.")]
 Key = Annotated[str, Segment(max_length=8192, description="The key, percent-encoded: best as a whole, a slash as %2F.")]
+Version = Annotated[
+    str | None,
+    Query(
+        alias="v",
+        pattern=f"^[0-9a-f]{{{VERSION_DIGITS}}}$",
+        description="The first digits of the plan's digest, as links have them: that archive or none, and for ever.",
+    ),
+]
 Shard = Annotated[str | None, Query(max_length=300, description="The shard's id, where several have the key.")]
 
 
@@ -61,24 +82,40 @@ class HttpOptions:
 class Service:
     """What the routes work with."""
 
-    def __init__(self, shelves: Sequence[Shelf], backend: Backend, options: HttpOptions) -> None:
-        self.shelves = {shelf.name: shelf for shelf in shelves}
-        self.options = options
+    def __init__(self, library: Library, backend: Backend, options: HttpOptions) -> None:
+        self._library, self.options = library, options
         self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
         self.metrics = ServiceMetrics(lambda: self.cache.state, options.shared)
         self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
+        self.room = Room(SENT_BYTES)
         self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
 
-    def shelf(self, name: str) -> Shelf:
-        """Return the archive of a name, as it stands in a path."""
-        shelf = self.shelves.get(text_of(name))
+    @property
+    def shelves(self) -> list[Shelf]:
+        """The archives that are served now."""
+        return list(self._library.shelves.values())
+
+    def shelf(self, name: str, version: str | None = None) -> Shelf:
+        """Return the archive of a name, as it stands in a path; where a version is given that one or none."""
+        shelves = self._library.shelves
+        shelf = shelves.get(text_of(name))
         if shelf is None:
-            raise HTTPException(404, f"No archive here has this name; there are {', '.join(self.shelves)}.")
+            some = ", ".join([*islice(shelves, MOST_NAMED), *["…"] * (len(shelves) > MOST_NAMED)])
+            raise HTTPException(404, f"No archive here has this name; there are {some}.")
+        if version not in (None, shelf.version):
+            raise HTTPException(404, f"{shelf.name} is not {version} now but {shelf.version}: it was made anew. List it again.")
         return shelf
 
-    async def find(self, name: str, key: str, part: str, shard: str | None) -> tuple[Shelf, EntryPlace, str]:
+    def versioned(self, name: str) -> tuple[str, str | None]:
+        """Return the name and the version that a segment NAME@VERSION has; an archive that is called so comes first."""
+        match = _VERSIONED.fullmatch(name)
+        return (name, None) if match is None or text_of(name) in self._library.shelves else (match[1], match[2])
+
+    async def find(
+        self, name: str, key: str, part: str, shard: str | None, version: str | None = None
+    ) -> tuple[Shelf, EntryPlace, str]:
         """Return the archive, the place of an entry, and what of it an address means: ``part``, or "" for all that is known."""
-        shelf, missing = self.shelf(name), dict[str, NoSuchEntry]()
+        shelf, missing = self.shelf(name, version), dict[str, NoSuchEntry]()
         for own, wanted in _meanings(key, part):
             try:
                 return shelf, await self.read(shelf.place, text_of(own), shard), wanted

@@ -125,9 +125,9 @@ def status_of(error: PipelineError) -> tuple[int, str]:
 
 
 _ABOUT = {
-    400: "The region is none of the image.",
+    400: "The region is none of the image, or a parameter is unknown or given twice.",
     401: "The token is missing or wrong.",
-    404: "There is no such archive or entry, or the entry does not keep what was asked for.",
+    404: "There is no such archive, version or entry, or the entry does not keep what was asked for.",
     409: "Several shards have an entry of this key; say which.",
     414: "The address is too long.",
     421: "The service does not answer as this host.",

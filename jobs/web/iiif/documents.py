@@ -112,12 +112,12 @@ def thumbnail_size(figures: ImageFigures, bounds: Bounds) -> Size:
 
 
 def manifest(
-    base: str, key: str, figures: ImageFigures, bounds: Bounds, caption: Caption, *, collection: str, entry: str
+    base: str, service: str, key: str, figures: ImageFigures, bounds: Bounds, caption: Caption, *, collection: str, entry: str
 ) -> dict[str, Any]:
     """Return the manifest of one entry: a canvas of the image's size, painted with it (Presentation API 3.0, 5.2 to 5.6).
 
-    Its label is the title that the source's file has, or the key's last part. ``collection`` is the address of the archive's,
-    ``entry`` that of all that is known of the entry.
+    Its label is the title that the source's file has, or the key's last part. ``service`` is the image's address by which it is
+    shown, ``collection`` that of the archive's, ``entry`` that of all that is known of the entry.
     """
     canvas, (height, width) = f"{base}/canvas", figures.size
     most = most_of(figures.size, bounds, upscale=False)
@@ -129,7 +129,7 @@ def manifest(
         "summary": _label(_plain(key)),
         **_rights(caption),
         **_required(caption),
-        "thumbnail": [_image(base, figures, bounds, thumbnail_size(figures, bounds))],
+        "thumbnail": [_image(service, figures, bounds, thumbnail_size(figures, bounds))],
         "seeAlso": [{"id": entry, "type": "Dataset", "label": {"en": ["What is known of it"]}, "format": "application/json"}],
         "partOf": [{"id": collection, "type": "Collection"}],
         "items": [
@@ -148,7 +148,7 @@ def manifest(
                                 "id": f"{canvas}/page/image",
                                 "type": "Annotation",
                                 "motivation": "painting",
-                                "body": _image(base, figures, bounds, most),
+                                "body": _image(service, figures, bounds, most),
                                 "target": canvas,
                             }
                         ],

@@ -32,13 +32,15 @@ from jobs.web.iiif.cross_origin import PREFIX
 from jobs.web.iiif.documents import IMAGE_CONTEXT, PRESENTATION_CONTEXT, PROFILE, ImageFigures
 from jobs.web.iiif.parameters import Bounds, understand
 from jobs.web.iiif.request import TurnedRequest, is_given
-from pipeline.core.records import Size, Tier
+from pipeline.core.records import Entry, Size
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import EntryPlace, ImageRequest, Shelf
+from pipeline.reading.service import EntryPlace, ImageRequest
+from pipeline.serving.shelf import Shelf
 
 IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
+_SMALLEST = ImageRequest(size=(1, 1))
 PAGE = 500
 """Entries in a page of a collection."""
 
@@ -78,34 +80,25 @@ def _add_collection_route(app: FastAPI, service: Service) -> None:
         after: Annotated[str, Query(max_length=8192, description="Keys behind this one.")] = "",
     ) -> Response:
         """Give an archive as a collection of the IIIF Presentation API 3.0: manifests, a page at a time."""
-        shelf = service.shelf(archive)
-        listed = await run_sync(
-            lambda: shelf.list(Filter(), after=after, limit=PAGE, seconds=LIST_SECONDS), limiter=service.listers
+        shelf = service.shelf(*service.versioned(archive))
+        listed, last = await run_sync(
+            lambda: shelf.page(Filter(), after=after, limit=PAGE, seconds=LIST_SECONDS), limiter=service.listers
         )
         address = f"{_root_of(service, request)}{PREFIX}/{quote(shelf.name, safe='')}"
-        page = [
-            (each["key"], f"{address}/{quote(each['key'], safe='')}/manifest.json")
-            for each in listed["assets"]
-            if each["holders"] == 1 and 0 < _least_pixels(each) <= service.options.limits.most_pixels
-        ]
-        following = listed["next"] and f"{address}?after={quote(listed['next'], safe='')}"
+        keys = [each.entry.key for each in listed if each.holders == 1 and _is_shown(service, shelf, each.entry)]
+        page = [(key, f"{address}/{quote(key, safe='')}/manifest.json") for key in keys]
+        following = last and f"{address}?after={quote(last, safe='')}"
         own = f"{address}?after={quote(after, safe='')}" if after else address
         return _document(request, documents.collection(own, shelf.name, page, following), PRESENTATION_CONTEXT, shelf)
 
     add_route(app, f"{PREFIX}/{{archive}}", collection, response_class=Response, responses=_DOCUMENT)
 
 
-def _least_pixels(asset: Mapping[str, Any]) -> int:
-    """Return how many pixels any view of an entry takes, by what is listed of it; 0 where it is no image of known size."""
-    whole = asset["kind"] == "original" or asset["has_original"] or asset["tier"] == Tier.EXACT_PIXELS
-    height, width = ("height", "width") if whole or not asset["width"] else ("lr_height", "lr_width")
-    return (asset[height] or 0) * (asset[width] or 0)
-
-
 def _add_document_routes(app: FastAPI, service: Service) -> None:
     async def info(request: Request, archive: Name, key: Key) -> Response:
         """Give what the IIIF Image API 3.0 tells of an image: its sizes, its tiles, what may be asked for."""
-        shelf, place, part = await service.find(archive, key, "info.json", None)
+        name, version = service.versioned(archive)
+        shelf, place, part = await service.find(name, key, "info.json", None, version)
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
@@ -114,18 +107,20 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         def given(region: Region, size: Size) -> bool:
             return is_given(entry, ImageRequest(region=region, size=size), service.options.limits, _pixel_limit(shelf))
 
-        found = documents.info(_base_of(service, request, shelf, place), figures, bounds, caption, given)
+        found = documents.info(_base_of(service, request, shelf, place, version), figures, bounds, caption, given)
         return _document(request, found, IMAGE_CONTEXT, shelf)
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
         """Give an entry as a manifest of the IIIF Presentation API 3.0."""
-        shelf, place, part = await service.find(archive, key, "manifest.json", None)
+        name, version = service.versioned(archive)
+        shelf, place, part = await service.find(name, key, "manifest.json", None, version)
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
         root, name = _root_of(service, request), quote(shelf.name, safe="")
         found = documents.manifest(
             _base_of(service, request, shelf, place),
+            _base_of(service, request, shelf, place, shelf.version),
             place.key,
             figures,
             bounds,
@@ -146,14 +141,17 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Give an image by the IIIF Image API 3.0: `full/max/0/default.jpg` is all of it."""
         asked = [text_of(each) for each in (region, size, rotation, quality, format)]
-        shelf, place, part = await service.find(archive, key, f"{region}/{size}/{rotation}/{quality}.{format}", None)
+        name, version = service.versioned(archive)
+        asked_for = f"{region}/{size}/{rotation}/{quality}.{format}"
+        shelf, place, part = await service.find(name, key, asked_for, None, version)
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
         wanted = understand(*asked, of=figures.size, bounds=bounds)
-        canonical = f"{_base_of(service, request, shelf, place)}/{wanted.canonical}"
+        canonical = f"{_base_of(service, request, shelf, place, version)}/{wanted.canonical}"
         links = {"Link": f'<{canonical}>;rel="canonical", <{PROFILE}>;rel="profile"'}
-        return await image_answer(service, request, shelf, place, TurnedRequest.of(wanted), headers=links)
+        wanted_image, versioned = TurnedRequest.of(wanted), version is not None
+        return await image_answer(service, request, shelf, place, wanted_image, versioned=versioned, headers=links)
 
     path = f"{IMAGE}/{{region}}/{{size}}/{{rotation}}/{{quality}}.{{format}}"
     add_route(app, path, iiif_image, response_class=Response, responses={**IMAGES, **_REDIRECT})
@@ -162,7 +160,8 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
 def _add_base_route(app: FastAPI, service: Service) -> None:
     async def base(request: Request, archive: Name, key: Key) -> Response:
         """Lead from an image's own address to its info.json."""
-        await service.find(archive, key, "", None)
+        name, version = service.versioned(archive)
+        await service.find(name, key, "", None, version)
         return _to_info(request)
 
     add_route(app, IMAGE, base, response_class=Response, status_code=303, responses=_REDIRECT)
@@ -177,10 +176,16 @@ async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[
     figures = ImageFigures.of(entry)
     if figures is None:
         raise NotKept(place.key, "image", "no size is known of it; its original has its bytes")
-    if not is_given(entry, ImageRequest(size=(1, 1)), limits, pixel_limit):
+    if not is_given(entry, _SMALLEST, limits, pixel_limit):
         reason = f"any view of it takes more than the {limits.most_pixels} pixels that the service restores"
         raise NotKept(place.key, "image to zoom into", reason)
     return figures, figures.bounds(limits, pixel_limit)
+
+
+def _is_shown(service: Service, shelf: Shelf, entry: Entry) -> bool:
+    """Return whether an entry is an image of which something is given, by what is listed of it."""
+    there = ImageFigures.of(entry) is not None
+    return there and is_given(entry, _SMALLEST, service.options.limits, _pixel_limit(shelf))
 
 
 def _pixel_limit(shelf: Shelf) -> int:
@@ -197,8 +202,10 @@ def _root_of(service: Service, request: Request) -> str:
     return asked.root
 
 
-def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace) -> str:
-    return f"{_root_of(service, request)}{PREFIX}/{quote(shelf.name, safe='')}/{quote(place.key, safe='')}"
+def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace, version: str | None = None) -> str:
+    """Return an image's own address: that of one version of the archive, or of whichever there is."""
+    name = quote(shelf.name, safe="") + ("" if version is None else f"@{version}")
+    return f"{_root_of(service, request)}{PREFIX}/{name}/{quote(place.key, safe='')}"
 
 
 def _to_info(request: Request) -> Response:

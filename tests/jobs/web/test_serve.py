@@ -160,7 +160,8 @@ def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None
     from ray import serve as ray_serve
 
     from jobs.web.replicas import started
-    from pipeline.reading.service import ImageRequest, Limits, Shelf
+    from pipeline.reading.service import ImageRequest, Limits
+    from pipeline.serving.shelf import Shelf
 
     shelf = Shelf("archive", archive.uri)
     job = ServeJob(archives={"archive": archive.uri}, device="cpu")
@@ -220,7 +221,9 @@ def test_only_loopback_is_open(archive: Rescaled, monkeypatch: pytest.MonkeyPatc
     assert "--tls-cert" in refused(2, "serve", archive.uri, "--tls-key", archive.uri, "--tls-cert", archive.uri)
     assert "--access-log" in refused(2, "serve", archive.uri, "--access-log", archive.uri)
     assert "https://archive.example/img" in refused(2, "serve", archive.uri, "--public-address", "archive.example")
-    refused(3, "serve", str(Path(archive.uri).parent))
+    refused(3, "serve", str(Path(archive.uri) / "shards"))
+    assert "--refresh" in refused(2, "serve", archive.uri, "--refresh", 0.5)
+    assert "NAME=" in refused(2, "serve", f"name={Path(archive.uri).parent}")
 
 
 def test_a_public_address_is_one() -> None:

@@ -63,6 +63,7 @@ ERRORS = {
     "not-read": of_reading.NotRead(KEY, ("lr", "latent")),
     "overloaded": of_reading.Overloaded("all replicas are busy"),
     "not-ready": of_reading.NotReady("small", 3, 9),
+    "replaced": of_reading.Replaced("s3://bucket/small"),
     "out-of-time": of_reading.RanOutOfTime(KEY, 60),
     "invalid-option": errors.InvalidOption("AWS configuration", "NoRegionError", "You must specify a region."),
 }

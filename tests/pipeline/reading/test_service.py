@@ -19,7 +19,8 @@ from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
-from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer, Shelf
+from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer
+from pipeline.serving.shelf import Shelf
 from tests.support.commands import GUARD
 from tests.support.pictures import exif, photo, saved, swapped_profile
 from tests.support.workshop import (
@@ -404,7 +405,7 @@ def test_archives_of_one_model_share_its_engine(tmp_path: Path) -> None:
     ]
     restorer = Restorer(uris, device="cpu")
     assert len(restorer._batchers) == 1
-    shelves = [Shelf(f"a{n}", uri, number=n) for n, uri in enumerate(uris)]
+    shelves = [Shelf(f"a{n}", uri) for n, uri in enumerate(uris)]
     images = [restorer.restore(shelf.place("x.png"), ImageRequest()).data for shelf in shelves]
     assert images[0] != images[1]
     for shelf in shelves:

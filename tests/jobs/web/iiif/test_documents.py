@@ -95,7 +95,7 @@ def test_words_of_files_are_no_html() -> None:
     caption = Caption(title="<b>x</b>", artist="<img src=x onerror=alert(1)>")
     figures = ImageFigures(size=(3, 4), lr_size=None, grey=True)
     found = manifest(
-        BASE, "<i>k</i>", figures, bounds, caption, collection="https://example.org/c", entry="https://example.org/e"
+        BASE, BASE, "<i>k</i>", figures, bounds, caption, collection="https://example.org/c", entry="https://example.org/e"
     )
     for value in (*found["summary"]["none"], *found["requiredStatement"]["value"]["none"]):
         assert not value.startswith("<")
