@@ -57,6 +57,7 @@ SURFACE = {
     "report": ["archive", "--archive-access", "--device", "--json", "--out", "--sample", "--source-access", "--worst"],
     "serve": [
         "--archive-access",
+        "--refresh",
         *[
             "archives",
             "--address",
