@@ -62,6 +62,7 @@ SURFACE = {
         "--tls-key",
         "--trusted-proxy",
         "--workers",
+        "--refresh",
         *[
             "archives",
             "--address",
