@@ -25,7 +25,8 @@ from benchmarks.support.machine import described
 from pipeline.core.options import Limits
 from pipeline.core.records import Size
 from pipeline.pictures.region import Region
-from pipeline.reading.service import ImageRequest, Restorer, Shelf
+from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.serving.shelf import Shelf
 from pipeline.stores.local import LocalStore
 
 WINDOW = (800, 1280)
