@@ -41,6 +41,7 @@ from jobs.web.iiif.request import TurnedRequest
 from pipeline.core.options import Limits
 from pipeline.reading.service import ImageRequest, Restorer
 from pipeline.serving.shelf import Shelf
+from pipeline.serving.stored import File
 
 SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("max_side=128", {"max_side": 128}),
@@ -109,7 +110,8 @@ def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
     lrs, images, tiles = {}, {}, {}
     for key in keys:
         place, path = shelf.place(key), f"/archives/{name}/assets/{quote(key, safe='')}"
-        lrs[f"{path}/lr"] = shelf.lr(place).data
+        lr = shelf.lr(place)
+        lrs[f"{path}/lr"] = lr.data if isinstance(lr, File) else b"".join(lr.pieces())
         for query, options in SIZES:
             images[f"{path}/image?{query}"] = restorer.restore(place, ImageRequest(**options)).data
         figures = ImageFigures.of(shelf.figures(place))
