@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         monkeypatch.setattr(module, name, wrapped)
 
     for module, name in (
-        (service, "_entry"),
+        (service, "read_entry"),
         (entry_picture, "decode_lr"),
         (entry_picture, "alpha_of"),
         (entry_picture, "original_pixels"),
@@ -69,12 +69,12 @@ def test_what_tiles_share_is_decoded_once(tier: Tier, tmp_path: Path, counted: d
         place = shelf.place("clear.png")
     plain, keeping = Restorer([uri], device="cpu", kept_bytes=0), Restorer([uri], device="cpu")
     expected = [plain.restore(place, request).data for request in REQUESTS]
-    assert counted["_entry"] == len(REQUESTS)
+    assert counted["read_entry"] == len(REQUESTS)
     counted.update(dict.fromkeys(counted, 0))
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda request: keeping.restore(place, request).data, REQUESTS * 3))
     assert found == expected * 3
-    assert counted["_entry"] == 1
+    assert counted["read_entry"] == 1
     assert counted["decode_lr"] <= 1
     assert counted["alpha_of"] <= 2  # of the whole picture too, where its pixels are kept
     assert counted["original_pixels"] + counted["decode"] <= 1
