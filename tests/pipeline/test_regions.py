@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def small_tiles() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent, "TILE", 64)
         patch.setattr(latent, "LEAST_TILE", 64)
-        patch.setattr(latent.encode, "__kwdefaults__", {"tile": 64})
+        patch.setitem(cast("dict[str, int]", latent.encode.__kwdefaults__), "tile", 64)
         yield
 
 

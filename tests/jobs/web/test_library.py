@@ -225,10 +225,10 @@ def test_names_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_a_replica_does_not_mix_archives(tmp_path: Path) -> None:
     """Protects against a mix: a replica restores what a place is of, opens an archive that was made anew, and refuses a place
-    of one that is gone."""
+    of one that is gone. (It keeps nothing here: of what it has in memory it may still give the old one's.)"""
     source = as_folder(tmp_path / "source", [Sample(key="x.png", data=picture(40, 44))])
     library = Library({"small": rescale(source, tmp_path / "archive").uri})
-    restorer = Restorer(library.uris, device="cpu")
+    restorer = Restorer(library.uris, device="cpu", kept_bytes=0)
     before = library.shelves["small"].place("x.png")
     first = restorer.restore(before, ImageRequest(use_latent=False)).data
     shutil.rmtree(tmp_path / "archive")
