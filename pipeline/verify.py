@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Collection
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.commits import read_commit
@@ -25,7 +24,6 @@ from pipeline.core.errors import (
 from pipeline.core.overlap import halved
 from pipeline.core.progress import Progress
 from pipeline.core.records import (
-    Asset,
     Entry,
     EntryKind,
     FloorMetric,
@@ -94,38 +92,45 @@ class VerifyWorker:
             raise  # the pool tries again, or ends the job
         except (ArchiveError, StoreError) as error:
             tally.fail(shard.id, None, error)
-        try:  # what is damaged above shows here which entries it took
-            for entry in self.archive.entries(shard.id, lost=partial(tally.fail, shard.id)):
-                original = entry.kind is EntryKind.ORIGINAL
-                pixels = 0 if original else (entry.width or 0) * (entry.height or 0)
-                tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size)
-                self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
+
+        def check(entry: Entry) -> None:
+            original = entry.kind is EntryKind.ORIGINAL
+            pixels = 0 if original else (entry.width or 0) * (entry.height or 0)
+            tally.add(original=original, pixels=pixels, bytes_in=entry.byte_size)
+            self.progress.add(pixels=pixels, bytes_in=entry.byte_size)
+            check_entry(entry)
+            if fault := self._below_floor(entry):
+                tally.fail(shard.id, entry.key, fault)
+            if self._takes(entry, first=not sampled):
+                sampled.add(entry.key)
+
+        self._each(shard.id, None, check, tally)  # what is damaged above shows here which entries it took
+        if tally.entries != commit.report.entries and not tally.failures:
+            tally.fail(shard.id, None, f"{tally.entries} entries found, {commit.report.entries} committed")
+        self._compare(shard, sampled, tally)
+        if sampled:
+            self._each(shard.id, sampled, self._restored, tally)
+        return tally.report(shard.id)
+
+    def _each(self, shard_id: str, wanted: Collection[str] | None, check: Callable[[Entry], object], tally: Tally) -> None:
+        """Check each entry of a shard, or each wanted one; what is wrong with one, and what damage took, is told once."""
+        told = {(each.key, each.reason) for each in tally.failures}
+
+        def fail(key: str | None, fault: PipelineError) -> None:
+            if (key, str(fault)) not in told:
+                told.add((key, str(fault)))
+                tally.fail(shard_id, key, fault)
+
+        try:
+            for entry in self.archive.entries(shard_id, wanted, lost=fail):
                 try:
-                    check_entry(entry)
-                    if fault := self._below_floor(entry):
-                        tally.fail(shard.id, entry.key, fault)
-                    if self._takes(entry, first=not sampled):
-                        sampled.add(entry.key)
+                    check(entry)
                 except ArchiveError as error:
-                    tally.fail(shard.id, entry.key, error)
-            if tally.entries != commit.report.entries and not tally.failures:
-                tally.fail(shard.id, None, f"{tally.entries} entries found, {commit.report.entries} committed")
+                    fail(entry.key, error)
         except NO_WORD:
             raise  # as above
         except (ArchiveError, StoreError) as error:
-            if all((each.key, each.reason) != (None, str(error)) for each in tally.failures):
-                tally.fail(shard.id, None, error)
-        for key, fault in self._compare(shard, frozenset(sampled)):
-            tally.compared += 1
-            sampled.discard(key)
-            if fault is not None:
-                tally.fail(shard.id, key, fault)
-        for entry in self.archive.entries(shard.id, sampled) if sampled else ():
-            try:
-                self._restored(entry)
-            except ArchiveError as error:
-                tally.fail(shard.id, entry.key, error)
-        return tally.report(shard.id)
+            fail(None, error)
 
     def _takes(self, entry: Entry, *, first: bool) -> bool:
         """Whether the sample has this entry: drawn by its key, and the first of every shard."""
@@ -144,32 +149,41 @@ class VerifyWorker:
             restored = restore_lr(self.engine, LrToRestore(entry, lr))
         return finish_picture(entry, restored, use_latent=True).pixels
 
-    def _compare(self, shard: SourceShard, keys: frozenset[str]) -> Iterator[tuple[str, str | None]]:
-        """Yield each sampled key that the source still has, with what is wrong with its restore (None: nothing).
+    def _compare(self, shard: SourceShard, sampled: set[str], tally: Tally) -> None:
+        """Measure the restores of sampled keys that the source still has; they are taken out of ``sampled``.
 
-        Entries that were stored without figures have nothing to be compared with.
+        Entries that were stored without figures have nothing to be compared with, nor have those whose source changed.
         """
-        if not keys:
+        if not sampled:
             return
         try:
             settings = self.archive.plan.settings
             source = open_store(self.archive.plan.source, access=self._source_access)
             for asset in shards.read_assets(source, shard, image_column=settings.image_column, all_files=settings.all_files):
-                if asset.key in keys and asset.data is not None:
+                if asset.key not in sampled or asset.data is None:
+                    continue
+                try:
                     entry = self.archive.read_entry(shard.id, asset.key)
-                    if entry.psnr is not None or settings.verify is Verification.FULL:
-                        yield asset.key, self._fault(entry, asset)
+                except ArchiveError:
+                    continue  # the pass over what was not compared tells it
+                if entry.psnr is None and settings.verify is not Verification.FULL:
+                    continue
+                if hashlib.sha256(asset.data).hexdigest() != entry.sha256:
+                    tally.fail(shard.id, entry.key, "its source is not the one that was rescaled (SHA-256)")
+                    continue
+                sampled.discard(entry.key)
+                tally.compared += 1
+                if fault := self._fault(entry, asset.data):
+                    tally.fail(shard.id, entry.key, fault)
         except (StoreError, ShardError):
             return  # gone or changed: an archive outlives its source
 
-    def _fault(self, entry: Entry, asset: Asset) -> str | None:
-        assert asset.data is not None
-        if hashlib.sha256(asset.data).hexdigest() != entry.sha256:
-            return "its source is not the one that was rescaled (SHA-256)"
+    def _fault(self, entry: Entry, data: bytes) -> str | None:
+        """Return what is wrong with an entry's restore, measured against its source's bytes."""
         if source_bytes(entry) is not None:
             return None  # which are the source's, and were compared with its digest
         try:
-            picture = decoding.decode(asset.data, pixel_limit=self.archive.plan.settings.pixel_limit)
+            picture = decoding.decode(data, pixel_limit=self.archive.plan.settings.pixel_limit)
             found = measure(picture.pixels, self._restored(entry), device=self.engine.device)
         except PipelineError as error:
             return str(error)

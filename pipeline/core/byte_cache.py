@@ -53,11 +53,12 @@ class ByteCache(Generic[Value]):
             return found[0]
 
     def put(self, name: Hashable, value: Value, size: int) -> None:
-        """Keep a value of ``size`` bytes, unless it is too large; others go for it."""
+        """Keep a value of ``size`` bytes, in the place of the name's last one, unless it is too large; others go for it."""
         with self._turn:
+            self._bytes -= self._values.pop(name, (value, 0))[1]
             if size * self.largest_share > self.limit:
                 return
-            self._bytes += size - self._values.pop(name, (value, 0))[1]
+            self._bytes += size
             self._values[name] = (value, size)
             while self._bytes > self.limit:
                 _, (_, freed) = self._values.popitem(last=False)

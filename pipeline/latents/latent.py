@@ -76,6 +76,9 @@ MOST_THREADS = 4
 TILES_OF_A_THREAD = 4
 """Tiles that are worth a thread."""
 
+LARGEST_SHARED_TILE = 1024
+"""Side of the largest tiles that are coded side by side: one of 4,096, as other writers may make them, takes some 720 MB."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -112,7 +115,7 @@ def _encode(
         payload, result[window] = _encode_tile(image[window], restored[window], step, dry=dry)
         return payload
 
-    tiles = _side_by_side(code, list(_windows((height, width), tile)), threads)
+    tiles = _side_by_side(code, list(_windows((height, width), tile)), tile, threads)
     lengths = struct.pack(f">{len(tiles)}I", *map(len, tiles))
     stream = b"".join((_HEADER.pack(_MAGIC, _VERSIONS[image.dtype], height, width, tile, step), lengths, *tiles))
     return stream + _CRC.pack(zlib.crc32(stream)), result
@@ -202,14 +205,17 @@ def apply(latent: bytes, restored: Pixels, window: Window | None = None, *, thre
 
     placed = zip(_windows(size, tile), tiles, strict=True)
     touched = [(place, payload) for place, payload in placed if payload and _touch(place, (rows, columns))]
-    _side_by_side(lambda each: add(*each), touched, threads)
+    _side_by_side(lambda each: add(*each), touched, tile, threads)
     return image
 
 
-def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], threads: int | None) -> list[Result]:
-    """Return what a function gives of each tile, computed in so many threads, or as many as the tiles are worth."""
+def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], side: int, threads: int | None) -> list[Result]:
+    """Return what a function gives of each tile, computed in so many threads, or as many as the tiles are worth.
+
+    Tiles of a ``side`` above LARGEST_SHARED_TILE go one at a time, whatever was asked for.
+    """
     wanted = min(MOST_THREADS, os.cpu_count() or 1, len(tiles) // TILES_OF_A_THREAD) if threads is None else threads
-    if wanted < 2 or len(tiles) < 2:
+    if wanted < 2 or len(tiles) < 2 or side > LARGEST_SHARED_TILE:
         return list(map(function, tiles))
     with ThreadPoolExecutor(min(wanted, len(tiles)), thread_name_prefix="latent") as pool:
         return list(pool.map(function, tiles))

@@ -31,8 +31,7 @@ class OpenEntries:
             if found is None:
                 found = self._in_use[name] = OpenEntry(read)
         yield found
-        size = found.bytes
-        self._kept.put(name, *((found, size) if size <= self._kept.limit else (None, 0)))
+        self._kept.put(name, found, found.bytes)  # weighed anew after each use, for it may have more decoded then
 
     @property
     def state(self) -> CacheState:
@@ -40,7 +39,5 @@ class OpenEntries:
         return self._kept.state
 
 
-class _Kept(ByteCache[OpenEntry | None]):
-    """Weighs an entry anew after each use, for it has more decoded then; None stands for one that has grown too large."""
-
+class _Kept(ByteCache[OpenEntry]):
     largest_share = 1  # one that is not kept would be decoded again for each of its parts

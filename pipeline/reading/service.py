@@ -7,9 +7,7 @@ many processes as there are engines, and opens what it is asked for.
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +18,18 @@ from pipeline.archives.errors import ChecksumMismatch
 from pipeline.core.errors import InvalidOption, PipelineError
 from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Size
-from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import View, check_restored_size, encode_restored, output_format, pixels_to_restore, restore_entry
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.pictures.region import Region
 from pipeline.reading.errors import NoSuchEntry, Replaced
+from pipeline.reading.open_archives import OpenArchives
 from pipeline.reading.open_entries import KEPT_BYTES, OpenEntries
-from pipeline.reading.reader import ArchiveReader, open_archive
 from pipeline.stores.store import Access
 from pipeline.tables.reader import RowReader
 
 FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
-
-MOST_READERS = 64
-"""Archives that a process which restores has open."""
 
 LARGEST_SCALE = 4.0
 _RESTORED_PARTS = PARTS - {"sidecars"}
@@ -129,6 +123,9 @@ class Restored:
 class Restorer:
     """Restores images of several archives on one device, in as many threads as call it; archives of one model share it.
 
+    It starts without archives that cannot be opened, which are tried again when they are asked for; where none can be it raises
+    the first error.
+
     What it has read and decoded of the entries that were asked for last is kept, ``kept_bytes`` of it at most: a viewer asks
     for dozens of parts of one.
     """
@@ -142,15 +139,9 @@ class Restorer:
         access: Access = Access.SIGNED,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        self._access, self._limits = access, limits or Limits()
-        self._open = OpenEntries(kept_bytes)
+        self._limits, self._open = limits or Limits(), OpenEntries(kept_bytes)
         self._device = choose_device(device)
-        readers = (open_archive(uri, access=access) for uri in uris)
-        self._readers = OrderedDict((reader.uri, reader) for reader in readers)
-        self._batchers: dict[str, Batcher] = {}
-        self._loading, self._opening = threading.Lock(), threading.Lock()
-        for reader in self._readers.values():
-            self._batcher(reader)
+        self._archives = OpenArchives(uris, lambda weights: Engine(weights, self._device), access=access)
 
     @property
     def device(self) -> str:
@@ -160,9 +151,10 @@ class Restorer:
     def restore(self, place: EntryPlace, request: ImageRequest) -> Restored:
         """Return an image as a file; raises InvalidOption, SizeNotReachable, ImageError, ArchiveError, StoreError."""
         began = time.monotonic()
-        reader = self._reader(place)
+        archive = self._archives.of(place.archive, place.plan)
+        reader, batcher = archive.reader, archive.batcher
         limit = reader.plan.settings.pixel_limit
-        view, batcher = request.view(self._limits, limit), self._batcher(reader)
+        view = request.view(self._limits, limit)
         with self._open.entry(place, lambda: read_entry(reader.archive, place, _RESTORED_PARTS)) as opened:
             pixels = request.check(opened.entry, self._limits, limit)
             most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
@@ -177,26 +169,6 @@ class Restorer:
             return self.restore(place, request)
         except PipelineError as error:
             return error
-
-    def _reader(self, place: EntryPlace) -> ArchiveReader:
-        """Return the archive of a place, opened where it came later or was made anew; raises Replaced where it is another."""
-        with self._opening:
-            reader = self._readers.pop(place.archive, None)
-            if reader is None or reader.digest != place.plan:
-                reader = open_archive(place.archive, access=self._access)
-            self._readers[place.archive] = reader  # the last one asked
-            if len(self._readers) > MOST_READERS:
-                self._readers.popitem(last=False)
-        if reader.digest != place.plan:
-            raise Replaced(place.archive)
-        return reader
-
-    def _batcher(self, reader: ArchiveReader) -> Batcher:
-        with self._loading:
-            model = reader.plan.model
-            if model not in self._batchers:
-                self._batchers[model] = Batcher(lambda: Engine(reader.archive.model_bytes(), self._device))
-            return self._batchers[model]
 
 
 def read_entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:

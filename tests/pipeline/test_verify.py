@@ -12,11 +12,13 @@ import pytest
 from pipeline import rescale, verify
 from pipeline.archives.archive import Archive
 from pipeline.archives.errors import ChecksumMismatch
+from pipeline.assets import shards
 from pipeline.core.errors import DamagedObject, InvalidWeights, StoreUnavailable
-from pipeline.core.records import Pixels, Quality, Tier
+from pipeline.core.records import Entry, Pixels, Quality, Tier
 from pipeline.engines.engine import Engine
 from pipeline.engines.lr import LrToRestore
 from pipeline.stores.store import LocalStore
+from pipeline.verify import VerifyWorker
 from tests.support import workshop
 from tests.support.workshop import Rescaled, Sample
 
@@ -43,6 +45,18 @@ def flip(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
+
+
+def counted_networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by the key of each entry that the network restores."""
+    network, ran = verify.restore_lr, list[str]()
+
+    def counted(engine: Engine, asked: LrToRestore) -> Pixels:
+        ran.append(asked.entry.key)
+        return network(engine, asked)
+
+    monkeypatch.setattr(verify, "restore_lr", counted)
+    return ran
 
 
 @pytest.mark.slow
@@ -73,13 +87,7 @@ def test_an_entry_is_restored_once(
     result = workshop.rescale(workshop.as_tar(tmp_path / "source", workshop.samples(2)), tmp_path / "archive", tier=tier)
     if gone:
         shutil.rmtree(tmp_path / "source")
-    network, ran = verify.restore_lr, list[str]()
-
-    def counted(engine: Engine, asked: LrToRestore) -> Pixels:
-        ran.append(asked.entry.key)
-        return network(engine, asked)
-
-    monkeypatch.setattr(verify, "restore_lr", counted)
+    ran = counted_networks(monkeypatch)
     (report,) = workshop.verify(result)
     assert not report.failures
     assert len(ran) == len(set(ran)) == restores
@@ -106,6 +114,34 @@ def test_damage_is_told_with_the_entries_it_took(whole: Path, tmp_path: Path) ->
     assert "SHA-256" in workshop.sentence(faults[0].reason)
     workshop.sentence(faults[1].reason)
     assert not workshop.failures(reports.values())
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_damage_of_a_moment_later_is_told_with_its_entries(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """Protects the report: damage that only the restore of the sample meets is told once for each entry that it took, whether
+    the source is still there or not, and the shard's report has all else."""
+    result = copied(whole, tmp_path)
+    small = next(shard for shard in result.archive.shards() if shard.name == "small.tar")
+    path = tmp_path / f"archive/shards/{small.id}.parquet"
+    *_, last = result.archive.entries(small.id)
+    takes = VerifyWorker._takes
+
+    def damaging(self: VerifyWorker, entry: Entry, *, first: bool) -> bool:
+        if entry.key == last.key:  # all were found whole, and are to be read again
+            flip(path, path.read_bytes().find(last.lr or b"") + 20)
+        return takes(self, entry, first=first)
+
+    monkeypatch.setattr(VerifyWorker, "_takes", damaging)
+    if gone:
+        monkeypatch.setattr(shards, "read_assets", lambda *_, **__: iter(()))
+    report = {each.shard_id: each for each in workshop.verify(result)}[small.id]
+    keys = [fault.key for fault in report.failures]
+    assert last.key in keys
+    assert None not in keys
+    assert len(keys) == len(set(keys))
+    assert report.entries == 4
 
 
 @pytest.mark.parametrize("place", [0.05, 0.5, 0.999])
@@ -168,16 +204,20 @@ def test_a_restore_below_its_figures_is_told(tmp_path: Path, monkeypatch: pytest
     assert "59.0 dB are stored" in fault.reason
 
 
-def test_a_source_of_the_same_date_but_other_bytes_is_told(tmp_path: Path) -> None:
-    """Protects the comparison: a source file whose bytes are not the ones that were rescaled is not measured against."""
+def test_a_source_of_the_same_date_but_other_bytes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the comparison: a source file whose bytes are not the ones that were rescaled is not measured against; its entry
+    is restored all the same."""
     source = workshop.as_folder(tmp_path / "source", workshop.samples(1))
     result = workshop.rescale(source, tmp_path / "archive")
     path = tmp_path / "source/000.png"
     status = path.stat()
     flip(path, 60)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (fault,) = workshop.failures(workshop.verify(result))
+    ran = counted_networks(monkeypatch)
+    (report,) = workshop.verify(result)
+    (fault,) = report.failures
     assert "not the one that was rescaled" in fault.reason
+    assert (report.compared, ran) == (0, ["000.png"])
 
 
 def test_a_missing_or_damaged_model_is_told_first(whole: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
         patch.setattr(latent, "LEAST_TILE", 32)
         found = {latent.apply(stream, restored, threads=threads).tobytes() for threads in (1, 2, 8, None)}
     assert len(found) == 1
+
+
+def test_large_tiles_go_one_at_a_time() -> None:
+    """Protects memory: tiles of other writers, which may have 4,096 pixels a side, are not in work in several threads."""
+
+    def names(side: int) -> set[str]:
+        return set(latent._side_by_side(lambda _: threading.current_thread().name, range(16), side, 4))
+
+    assert names(latent.LARGEST_SHARED_TILE + 1) == {threading.current_thread().name}
+    assert threading.current_thread().name not in names(latent.LARGEST_SHARED_TILE)
 
 
 def test_damage_is_told_from_any_thread() -> None:

@@ -108,6 +108,9 @@ def test_what_is_kept_is_bounded() -> None:
     use("a", 400)
     assert read[4:] == ["large", "large", "a"]
     assert entries.state.bytes <= 1000
+    for number in range(100):
+        use(f"large {number}", 1001)
+    assert entries.state.values == 2, "names of entries that are not kept"
 
 
 def test_an_error_is_not_kept() -> None:

@@ -404,7 +404,7 @@ def test_archives_of_one_model_share_its_engine(tmp_path: Path) -> None:
         for n in range(2)
     ]
     restorer = Restorer(uris, device="cpu")
-    assert len(restorer._batchers) == 1
+    assert len(restorer._archives._batchers) == 1
     shelves = [Shelf(f"a{n}", uri) for n, uri in enumerate(uris)]
     images = [restorer.restore(shelf.place("x.png"), ImageRequest()).data for shelf in shelves]
     assert images[0] != images[1]
