@@ -101,8 +101,8 @@ class _Pieces(Response):
         """Return the next piece, None behind the last; who goes meanwhile is noticed when the thread that reads is done."""
         await checkpoint()
         with CancelScope(shield=True):
-            piece = await self._service.in_thread(next, pieces, None)
-        return piece  # noqa: RET504 - for mypy, which takes any scope for one that swallows errors
+            piece: bytes | None = await self._service.in_thread(next, pieces, None)
+        return piece
 
     async def _send(self, piece: bytes | None, pieces: Iterator[bytes], send: Any) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
