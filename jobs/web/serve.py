@@ -51,6 +51,7 @@ def serve(job: ServeJob) -> int:
         if job.workers == 1:
             answer(job, listener, library, replicas, ready)
         else:
+            library.close()  # each worker has its own
             serve_by_workers(job, listener, replicas.deployed, ready)
     return 0
 
@@ -112,15 +113,18 @@ def serve_by_workers(job: ServeJob, listener: socket.socket, deployed: Deployed,
 
 
 def answer_as_worker(task: WorkerTask, number: int, ready: Callable[[], None]) -> None:
-    """Answer HTTP as one of several processes, each with archives and a cache of its own."""
+    """Answer HTTP as one of several processes, each with archives and a cache of its own.
+
+    All archives could be opened when the command was started; one that is away when a worker is started again comes later.
+    """
     shared = Shared(folder=task.folder, worker=number)
-    with opened(task.job) as library, joined(task.deployed) as replicas:
+    with opened(task.job, patient=True) as library, joined(task.deployed) as replicas:
         answer(task.job, task.listener, library, replicas, ready, shared)
 
 
-def opened(job: ServeJob) -> closing[Library]:
-    """Open the archives of a service."""
-    return closing(Library(job.archives, access=job.archive_access))
+def opened(job: ServeJob, *, patient: bool = False) -> closing[Library]:
+    """Open the archives of a service; a patient one does without those that cannot be opened, until they can."""
+    return closing(Library(job.archives, access=job.archive_access, patient=patient))
 
 
 def limits_of(job: ServeJob) -> Limits:

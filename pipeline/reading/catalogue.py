@@ -109,10 +109,10 @@ class Catalogue:
 
     def add(self, shard_ids: Iterable[str]) -> None:
         """Have further shards listed, and those tried again that could not be read."""
+        added = list(shard_ids)
         with self._hand:
-            before = len(self._waiting)
-            self._waiting.extend(shard_ids)
-            self.shards += len(self._waiting) - before
+            self._waiting.extend(added)
+            self.shards += len(added)
             if self._begun and self._thread is None and (self._waiting or not self._complete.is_set()):
                 self._thread = threading.Thread(target=self._fill, name="catalogue", daemon=True)
                 self._thread.start()
@@ -121,11 +121,11 @@ class Catalogue:
         """Stop filling it; what is in it can be asked for."""
         self._stopped.set()
 
-    def close(self) -> None:
-        """Stop filling it, and let its file go."""
+    def close(self, seconds: float | None = None) -> None:
+        """Stop filling it, wait until that is over, ``seconds`` at most, and let its file go."""
         self.stop()
         if (thread := self._thread) is not None:
-            thread.join()
+            thread.join(seconds)
         with self._turn:
             self._base.close()
 

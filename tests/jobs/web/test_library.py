@@ -25,23 +25,8 @@ from pipeline.serving.shelf import Shelf
 from pipeline.stores.store import LocalStore, open_store
 from tests.support import workshop
 from tests.support.commands import GUARD
-from tests.support.workshop import Sample, as_folder, as_tar, begin, picture, rescale, rescaler, samples, sentence
-
-
-def begun(folder: Path) -> tuple[Archive, list[SourceShard]]:
-    """Begin an archive of two tars, of two and three samples; return it and its shards."""
-    as_tar(folder / "source", samples(2, folder="a/"), "a.tar")
-    archive = begin(as_tar(folder / "source", samples(3, folder="b/"), "b.tar"), folder / "archive")
-    return archive, list(archive.shards())
-
-
-def total(shelf: Shelf) -> int:
-    """Return how many entries the list has, once it has all that were seen."""
-    for _ in range(int(100 * GUARD)):
-        if shelf.catalogue.ready(GUARD) and shelf.catalogue.shards_read == shelf.catalogue.shards:
-            return int(shelf.list(Filter(), after="", limit=1, seconds=GUARD)["total"])
-        threading.Event().wait(0.01)
-    raise AssertionError("the list does not become complete")
+from tests.support.growing import begun, total, unplugged
+from tests.support.workshop import Sample, as_folder, picture, rescale, rescaler, sentence
 
 
 @pytest.fixture
@@ -113,7 +98,7 @@ def test_a_store_out_of_reach_takes_nothing_down(
     rescaler(archive).run(shards[1])
     with monkeypatch.context() as broken, caplog.at_level(logging.WARNING):
         for name in ("list", "stat", "read"):
-            broken.setattr(LocalStore, name, _unplugged)
+            broken.setattr(LocalStore, name, unplugged)
         library.look()
         library.look()
         assert total(shelf) == 2
@@ -125,10 +110,6 @@ def test_a_store_out_of_reach_takes_nothing_down(
     assert "it was unplugged" in first
     assert second == f"{archive.store.uri} is seen again."
     assert total(shelf) == 5
-
-
-def _unplugged(store: LocalStore, *_: object, **__: object) -> None:
-    raise StoreUnavailable(store.uri, "it was unplugged")
 
 
 def test_a_look_that_ends_in_the_middle_is_made_up_for(
