@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from anyio import CancelScope, create_task_group
+from anyio.lowlevel import checkpoint
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from jobs.web.http.negotiation import ANY_BYTES, MEDIA_TYPES, byte_range_of, unchanged
-from jobs.web.http.room import Room
+from jobs.web.http.outgoing import Outgoing
 from jobs.web.http.service import Service
 from jobs.web.http.shapes import ERRORS
 from pipeline.core.errors import PipelineError
@@ -53,16 +54,18 @@ async def check_query(request: Request) -> None:
 class _Bytes(Response):
     """A body in memory that is sent in pieces, each when the client has taken most of those before."""
 
-    def __init__(self, room: Room, content: bytes | memoryview, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(content, status, headers)
-        self._room = room
+    def __init__(self, outgoing: Outgoing, data: bytes, start: int, stop: int, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(memoryview(data)[start:stop], status, headers)
+        self._outgoing, self._data = outgoing, data
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
         body = memoryview(b"" if scope["method"] == "HEAD" else self.body)
-        with self._room.taken(len(body)):
+        with self._outgoing.sending(self._data, len(self._data) if body else 0) as sending:  # all of it stays for a part
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for start in range(0, len(body), CHUNK_BYTES):
-                await send({"type": "http.response.body", "body": body[start : start + CHUNK_BYTES], "more_body": True})
+                chunk = body[start : start + CHUNK_BYTES]
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                sending.rest -= len(chunk)
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -70,33 +73,42 @@ class _Pieces(Response):
     """A body that is read while it is sent. What goes wrong then is told in the log, and to the client by the missing end."""
 
     def __init__(
-        self, service: Service, pieces: Iterator[bytes], size: int, digest: str, status: int, headers: Mapping[str, str]
+        self, service: Service, found: FileFigures, start: int, stop: int, status: int, headers: Mapping[str, str]
     ) -> None:
-        super().__init__(None, status, {**headers, "Content-Length": str(size)})
-        self._service, self._pieces, self._digest = service, pieces, digest
+        super().__init__(None, status, {**headers, "Content-Length": str(stop - start)})
+        self._service, self._found, self._start, self._stop = service, found, start, stop
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["method"] == "HEAD":
+        if scope["method"] == "HEAD" or not isinstance(self._found, LargeFile):
             await super().__call__(scope, receive, send)
             return
-        with self._service.room.taken(PIECES_HELD * PIECE_BYTES):
-            first = await self._next()  # what cannot be read at all is an error like any other
-            async with create_task_group() as group:
-                group.start_soon(_until_gone, receive, group.cancel_scope)
-                try:
-                    await self._send(first, send)
-                except PipelineError as error:
-                    _log.error("A file was sent in part, %s: %s", self._digest, error)
-                group.cancel_scope.cancel()
+        pieces = self._found.pieces(self._start, self._stop)
+        with self._service.outgoing.sending(self, PIECES_HELD * PIECE_BYTES):
+            try:
+                first = await self._next(pieces)  # what cannot be read at all is an error like any other
+                async with create_task_group() as group:
+                    group.start_soon(_until_gone, receive, group.cancel_scope)
+                    try:
+                        await self._send(first, pieces, send)
+                    except PipelineError as error:
+                        _log.error("A file was sent in part, %s: %s", self._found.digest, error)
+                    group.cancel_scope.cancel()
+            finally:
+                with CancelScope(shield=True):
+                    await self._service.in_thread(pieces.close)
 
-    async def _next(self) -> bytes:
-        return await self._service.read(next, self._pieces, b"")
+    async def _next(self, pieces: Iterator[bytes]) -> bytes | None:
+        """Return the next piece, None behind the last; who goes meanwhile is noticed when the thread that reads is done."""
+        await checkpoint()
+        with CancelScope(shield=True):
+            piece: bytes | None = await self._service.in_thread(next, pieces, None)
+        return piece
 
-    async def _send(self, piece: bytes, send: Any) -> None:
+    async def _send(self, piece: bytes | None, pieces: Iterator[bytes], send: Any) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while piece:
+        while piece is not None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await self._next()
+            piece = await self._next(pieces)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -165,9 +177,8 @@ def _body(
     service: Service, found: File | FileFigures, start: int, stop: int, status: int, headers: Mapping[str, str]
 ) -> Response:
     if isinstance(found, File):
-        return _Bytes(service.room, memoryview(found.data)[start:stop], status, headers)
-    pieces = found.pieces(start, stop) if isinstance(found, LargeFile) else iter(())
-    return _Pieces(service, pieces, stop - start, found.digest, status, headers)
+        return _Bytes(service.outgoing, found.data, start, stop, status, headers)
+    return _Pieces(service, found, start, stop, status, headers)
 
 
 def caching(service: Service, digest: str, *, versioned: bool) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from fastapi import Path as Segment
 from fastapi import Query
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from jobs.web.front.access_log import AccessLog
 from jobs.web.front.forwarded import Networks
 from jobs.web.front.guard import LOOPBACK_HOSTS
-from jobs.web.http.room import Room
+from jobs.web.http.outgoing import Outgoing
 from jobs.web.library import Library
 from jobs.web.on_demand import Backend, Images
 from jobs.web.service_metrics import ServiceMetrics, Shared
@@ -34,7 +34,7 @@ from pipeline.serving.stored import File
 READERS = 16
 LISTERS = 4
 SENT_BYTES = 512 * 2**20
-"""Bytes of answers that may be in memory to be sent."""
+"""Bytes of answers that may wait in memory to be sent."""
 LIST_SECONDS = 1.0
 """How long a request for a list waits for one that is still being made."""
 
@@ -87,8 +87,9 @@ class Service:
         self.cache: ByteCache[File] = ByteCache(options.cache_bytes)
         self.metrics = ServiceMetrics(lambda: self.cache.state, options.shared)
         self.images = Images(backend, self.cache, self.metrics, seconds=options.seconds, most=options.most_restores)
-        self.room = Room(SENT_BYTES)
-        self.readers, self.listers = CapacityLimiter(READERS), CapacityLimiter(LISTERS)
+        self.outgoing = Outgoing(SENT_BYTES)
+        self.listers = CapacityLimiter(LISTERS)
+        self._readers = ThreadPoolExecutor(READERS, "reader")
 
     @property
     def shelves(self) -> list[Shelf]:
@@ -124,12 +125,16 @@ class Service:
         raise missing[part]
 
     async def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run what reads an archive in a thread, within the seconds of a request; there are READERS of them."""
+        """Run what reads an archive in a thread, within the seconds of a request; raises RanOutOfTime."""
         try:
             async with asyncio.timeout(self.options.seconds):
-                return await run_sync(function, *arguments, limiter=self.readers, abandon_on_cancel=True)
+                return await self.in_thread(function, *arguments)
         except TimeoutError:
             raise RanOutOfTime("the entry", round(self.options.seconds)) from None
+
+    def in_thread(self, function: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
+        """Run what reads an archive in one of READERS threads, which is taken until the function returns, awaited or not."""
+        return asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
 
 
 def text_of(segment: str) -> str:

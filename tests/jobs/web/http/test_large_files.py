@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from jobs.web.http import service as http_service
-from jobs.web.http.room import Room
-from pipeline.reading.errors import Overloaded
+from jobs.web.http.outgoing import SMALL_BYTES, Outgoing
+from jobs.web.http.service import Service
+from pipeline.reading.errors import Overloaded, RanOutOfTime
 from pipeline.serving import stored
 from pipeline.serving.stored import LargeFile
 from tests.support.commands import GUARD
@@ -36,15 +39,16 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rooms(monkeypatch: pytest.MonkeyPatch) -> list[Room]:
-    """The rooms of the services that a test makes."""
-    found: list[Room] = []
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Service]:
+    """The services that a test makes."""
+    found: list[Service] = []
+    begin = Service.__init__
 
-    def made(most: int) -> Room:
-        found.append(Room(most))
-        return found[-1]
+    def begun(service: Service, *arguments: Any) -> None:
+        begin(service, *arguments)
+        found.append(service)
 
-    monkeypatch.setattr(http_service, "Room", made)
+    monkeypatch.setattr(Service, "__init__", begun)
     return found
 
 
@@ -103,27 +107,35 @@ def test_only_figures_are_read_for_head(big: Site, monkeypatch: pytest.MonkeyPat
     assert big.get(LARGE, if_none_match=whole.headers["etag"]).status_code == 304
 
 
-def test_there_is_only_so_much_room(monkeypatch: pytest.MonkeyPatch, rescaled: Rescaled, rooms: list[Room]) -> None:
-    """Protects memory: answers that would take more than there is room for are 503, and asked for again later."""
+def test_only_so_much_is_sent_at_once(monkeypatch: pytest.MonkeyPatch, rescaled: Rescaled, made: list[Service]) -> None:
+    """Protects memory, and small files: a large answer beside others is 503, and asked for again later; a small one comes."""
     monkeypatch.setattr(http_service, "SENT_BYTES", 100)
     site = Site(rescaled)
     with closing(site.library):
-        with rooms[-1].taken(1):
-            for path in (LARGE, LARGE.replace("large", "small")):
-                answer = site.get(path)
-                assert (answer.status_code, told(answer)) == (503, "overloaded")
-                assert "retry-after" in answer.headers
+        with made[-1].outgoing.sending(object(), 50):
+            answer = site.get(LARGE)
+            assert (answer.status_code, told(answer)) == (503, "overloaded")
+            assert "retry-after" in answer.headers
+            assert site.get(LARGE.replace("large", "small")).content == NOISE[:1000]
             assert site.client.head(LARGE).status_code == 200
         assert site.get(LARGE).content == NOISE
+        assert made[-1].outgoing.bytes == 0
 
 
-def test_one_answer_alone_may_take_more() -> None:
-    """Protects large images: what is above the bound is still sent when nothing else is; and what was taken is given back."""
-    room = Room(10)
-    with room.taken(50), pytest.raises(Overloaded), room.taken(1):
-        pass
-    with room.taken(5), room.taken(5):
-        pass
+def test_what_is_sent_is_given_back() -> None:
+    """Protects whoever comes beside a slow client: what that one has is of no account, and one value for several counts once;
+    the only answer may take more than there is."""
+    large, outgoing = 10 * SMALL_BYTES, Outgoing(20 * SMALL_BYTES)
+    one, two, three = object(), object(), object()
+    with outgoing.sending(one, 3 * large) as first:
+        with pytest.raises(Overloaded), outgoing.sending(two, large):
+            pass
+        first.rest -= 2 * large
+        with outgoing.sending(one, large), outgoing.sending(two, large), outgoing.sending(three, SMALL_BYTES):
+            assert outgoing.bytes == 2 * large + SMALL_BYTES
+            with pytest.raises(Overloaded), outgoing.sending(three, large):
+                pass
+    assert outgoing.bytes == 0
 
 
 def test_damage_breaks_a_file_off(big: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,18 +160,23 @@ def test_over_a_connection_what_breaks_off_is_seen(rescaled: Rescaled) -> None:
             answer.read()
 
 
-def test_nothing_is_read_for_who_has_gone(rescaled: Rescaled, rooms: list[Room], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects stores: who leaves in the middle of a large file stops its reading, and gives back its room."""
-    read, pieces, gone = 0, LargeFile.pieces, threading.Event()
+def test_nothing_is_read_for_who_has_gone(rescaled: Rescaled, made: list[Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects stores and memory: who leaves in the middle of a large file stops its reading; what it took is given back when
+    the thread that reads is done, and no sooner."""
+    read, pieces = 0, LargeFile.pieces
+    waiting, gone, closed = threading.Event(), threading.Event(), threading.Event()
 
-    def slow(file: LargeFile, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def slow(file: LargeFile, start: int = 0, stop: int | None = None) -> Generator[bytes]:
         nonlocal read
-        for piece in pieces(file, start, stop):
-            read += len(piece)
-            if read > 1_000_000:
-                assert gone.wait(GUARD)
-                threading.Event().wait(0.1)
-            yield piece
+        try:
+            for piece in pieces(file, start, stop):
+                read += len(piece)
+                if read > 1_000_000:
+                    waiting.set()
+                    assert gone.wait(GUARD)
+                yield piece
+        finally:
+            closed.set()
 
     monkeypatch.setattr(LargeFile, "pieces", slow)
     with served({"demo": rescaled.uri}) as address:
@@ -167,11 +184,37 @@ def test_nothing_is_read_for_who_has_gone(rescaled: Rescaled, rooms: list[Room],
         client.request("GET", LARGE)
         with client.getresponse() as answer:
             answer.read(1000)
+            assert waiting.wait(GUARD)
         client.close()
+        threading.Event().wait(0.2)
+        assert made[-1].outgoing.bytes > 0
         gone.set()
+        assert closed.wait(GUARD)
         for _ in range(int(100 * GUARD)):
-            if rooms[-1]._taken == 0:
+            if made[-1].outgoing.bytes == 0:
                 break
             threading.Event().wait(0.01)
-        assert rooms[-1]._taken == 0
+        assert made[-1].outgoing.bytes == 0
         assert read < len(NOISE)
+
+
+def test_a_thread_is_taken_until_it_is_done(rescaled: Rescaled, made: list[Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the machine: a read that nobody waits for any more has its thread still, so there are never more of them."""
+    monkeypatch.setattr(http_service, "READERS", 2)
+    site = Site(rescaled, seconds=0.05)
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def stuck() -> None:
+        begun.release()
+        assert go.wait(GUARD)
+
+    async def ask() -> None:
+        for _ in range(4):
+            with pytest.raises(RanOutOfTime):
+                await made[-1].read(stuck)
+        go.set()
+        assert await made[-1].in_thread(int, "7") == 7
+
+    with closing(site.library):
+        asyncio.run(ask())
+    assert [begun.acquire(blocking=False) for _ in range(3)] == [True, True, False]
