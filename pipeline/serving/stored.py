@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -68,8 +68,8 @@ class LargeFile(FileFigures):
     compressed: bool = False
     held: bytes | None = None
 
-    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yield bytes ``start`` to ``stop``, a piece at a time, with memory for one.
+    def pieces(self, start: int = 0, stop: int | None = None) -> Generator[bytes]:
+        """Yield bytes ``start`` to ``stop``, a piece at a time, with memory for one; an empty one for each that is passed over.
 
         Of the whole file the last comes only where the digest is right: raises DamagedEntry there, and StoreError. A part
         cannot be compared with anything.
@@ -91,14 +91,12 @@ class LargeFile(FileFigures):
             yield self.archive.store.read(shard_key(self.place.shard), self.start + first, self.start + last, self.etag)
 
     def _inflated(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield what is wanted of the frames, having gone through what stands before it."""
+        """Yield what is wanted of each piece of the frames, which have to be gone through from the first."""
         uri, position = f"{self.archive.store.uri}/{shard_key(self.place.shard)}", 0
         with damage_of(uri), self._coded() as file:
             for piece in decompressed(file, uri, size=stop, piece=PIECE_BYTES):
-                wanted = piece[max(0, start - position) :]
+                yield piece[max(0, start - position) :]
                 position += len(piece)
-                if wanted:
-                    yield wanted
 
     def _coded(self) -> BinaryIO:
         if self.held is not None:

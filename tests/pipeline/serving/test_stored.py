@@ -104,6 +104,15 @@ def test_a_part_is_a_slice(shelf: Shelf, key: str, start: int, length: int) -> N
     assert b"".join(found.pieces(start, stop)) == FILES[key][start:stop]
 
 
+def test_what_is_passed_over_comes_as_nothing(shelf: Shelf) -> None:
+    """Protects whoever gives a file's end: control comes back with each piece of the frames that stands before it."""
+    found = shelf.original(shelf.place("c.tif"))
+    assert isinstance(found, LargeFile)
+    *passed, last = found.pieces(found.size - 1)
+    assert (last, set(passed)) == (FLAT[-1:], {b""})
+    assert len(passed) == (len(FLAT) - 1) // 70_000
+
+
 def test_a_part_reads_no_more(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects bandwidth: what is asked of a large original is read of its shard, and next to nothing else; of its figures
     not even that."""
