@@ -64,7 +64,8 @@ class Site:
 
 
 def told(answer: Any) -> str:
-    """Return the kind of an error that is answered as one should be."""
+    """Return the kind of an error that is answered as one should be, and kept by no cache."""
+    assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json()) == {"error"}
     sentence(answer.json()["error"]["message"])

@@ -63,9 +63,13 @@ class Guard:
 
 
 async def refuse(send: Send, status: int, kind: str, message: str) -> None:
-    """Answer with a sentence."""
+    """Answer with a sentence, which no cache keeps."""
     body = json.dumps({"error": {"kind": kind, "message": message}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

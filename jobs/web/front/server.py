@@ -94,8 +94,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         body = json.dumps({"error": {"kind": kind, "message": message}}).encode()
+        head = (
+            f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "cache-control: no-store\r\n"
+        ).encode()
         retry = b"retry-after: 2\r\n" if status == 503 else b""
-        head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n".encode()
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self.transport.write(head + retry + b"connection: close\r\n\r\n" + body)
         self.transport.close()

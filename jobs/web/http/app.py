@@ -83,7 +83,8 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 
     async def metrics() -> Response:
         """Tell the service's figures, the sums of all its workers, in Prometheus' text format."""
-        return Response(await run_sync(service.metrics.text), media_type=service_metrics.MEDIA_TYPE)
+        text, headers = await run_sync(service.metrics.text), {"Cache-Control": "no-store"}
+        return Response(text, headers=headers, media_type=service_metrics.MEDIA_TYPE)
 
     async def docs() -> Response:
         """Show this description."""
@@ -102,8 +103,9 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_archive_routes(app: FastAPI, service: Service) -> None:
-    async def archives() -> dict[str, Any]:
+    async def archives(response: Response) -> dict[str, Any]:
         """List the archives that are served."""
+        response.headers["Cache-Control"] = "no-cache"
         return {"archives": [shelf.describe() for shelf in service.shelves]}
 
     async def assets(

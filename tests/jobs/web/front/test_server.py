@@ -79,7 +79,9 @@ def test_a_request_that_does_not_come_is_not_waited_for(impatient: int, sent: by
     """Protects connections: silence, half a line or half of the headers are answered with 408 and the end."""
     with connected(impatient) as connection:
         connection.sendall(sent)
-        assert rest(connection).startswith(b"HTTP/1.1 408")
+        told = rest(connection)
+        assert told.startswith(b"HTTP/1.1 408")
+        assert b"\r\ncache-control: no-store\r\n" in told
 
 
 def test_a_request_that_comes_in_drops_is_not_waited_for(impatient: int) -> None:

@@ -62,6 +62,13 @@ def test_the_iiif_has_versions_in_its_paths(site: Site) -> None:
     assert site.get(IMAGE.format("demo") + "/info.json").json()["id"] == f"http://127.0.0.1{IMAGE.format('demo')}"
 
 
+def test_lists_and_figures_are_never_old(site: Site) -> None:
+    """Protects readers: a list is asked for again each time, and the service's figures are kept nowhere."""
+    for path in ("/archives", "/archives/demo/assets", ENTRY):
+        assert site.get(path).headers["cache-control"] == "no-cache"
+    assert site.get("/metrics").headers["cache-control"] == "no-store"
+
+
 def test_what_needs_a_token_is_for_one_client(archive: Rescaled) -> None:
     """Protects what is private: with a token no shared cache keeps anything, with a version or without."""
     site = Site(archive, token=TOKEN)
