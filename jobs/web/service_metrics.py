@@ -64,7 +64,7 @@ class ServiceMetrics:
         self._hits = self._counter("iarn_cache_hits", "Answers out of the cache")
         self._misses = self._counter("iarn_cache_misses", "Answers that were not in the cache")
         self._cached = self._gauge("iarn_cache_bytes", "Bytes in the cache")
-        self._lost_lines = self._counter("iarn_access_log_lost", "Requests that the log had no room for")
+        self._lost_lines = self._counter("iarn_access_log_lost", "Requests that the log could not take")
         self._gauge("iarn_workers", "Processes that answer").set(1)
 
     def begin(self) -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from pipeline.core.errors import InvalidOption
 
@@ -26,13 +26,14 @@ class AccessLog:
     """Where the lines of one worker go; several may write to one file, whose lines stay whole.
 
     A file that was renamed or removed is made anew with the next line, so a log may be rotated at any time. The token stands in
-    no line, wherever a client had it.
+    no line, wherever a client had it and however encoded. ``lost`` is called for each line that was not written, by any thread.
     """
 
     def __init__(self, target: str, *, worker: int = 1, token: str | None = None) -> None:
         """Open a file to append to, or standard output by "-"; raises InvalidOption."""
         self._path = None if target == STANDARD_OUTPUT else Path(target)
         self._worker, self._token = worker, token
+        self.lost: Callable[[], None] = lambda: None
         try:
             self._file = self._opened()
         except OSError as error:
@@ -41,13 +42,12 @@ class AccessLog:
         self._writer = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._writer.start()
 
-    def add(self, **values: Any) -> bool:
-        """Log a request; return whether there was room for its line."""
+    def add(self, **values: Any) -> None:
+        """Log a request."""
         try:
             self._waiting.put_nowait(line(values | {"worker": self._worker}, self._token))
         except queue.Full:
-            return False
-        return True
+            self.lost()
 
     def close(self) -> None:
         """Write what waits, for some seconds at most."""
@@ -61,9 +61,11 @@ class AccessLog:
         while (found := self._waiting.get()) is not None:
             try:
                 self._follow()
-                os.write(self._file, found)
+                written = os.write(self._file, found)
             except OSError:  # a full disk, a reader that is gone: requests are answered all the same
-                continue
+                written = 0
+            if written < len(found):
+                self.lost()
         os.close(self._file)
 
     def _follow(self) -> None:
@@ -99,10 +101,15 @@ def known_query(query: bytes, known: Collection[str]) -> str:
     return "&".join(f"{name}{equals}{value if unquote_plus(name) in known else ''}" for name, equals, value in parts)
 
 
+def _tells(text: str, token: str) -> bool:
+    """Return whether a token stands in a text as it is, or percent-encoded once or twice."""
+    return any(token in each for each in (text, unquote(text), unquote(unquote(text))))
+
+
 def _shown(text: str, token: str | None) -> str:
-    """Return a text without the token, cut where it would take more than its bytes in JSON."""
-    if token is not None:
-        text = text.replace(token, "…")
+    """Return a text, none of one that has the token in it, cut where it would take more than its bytes in JSON."""
+    if token is not None and _tells(text, token):
+        return "…"
     if len(text) * 6 > MOST_TEXT_BYTES:  # as many as an escape has
         while len(json.dumps(text)) > MOST_TEXT_BYTES:
             text = text[: len(text) * MOST_TEXT_BYTES // len(json.dumps(text))] if len(text) > 16 else text[:-1]

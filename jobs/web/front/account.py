@@ -31,6 +31,8 @@ class Account:
 
     def __init__(self, app: App, *, metrics: ServiceMetrics, trusted: Networks = (), log: AccessLog | None = None) -> None:
         self._app, self._metrics, self._trusted, self._log = app, metrics, trusted, log
+        if log is not None:
+            log.lost = metrics.line_lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,7 +72,7 @@ class Account:
             return
         known = {each.alias for each in getattr(getattr(route, "dependant", None), "query_params", ())}
         asked: Asked | None = scope.get("asked")
-        written = self._log.add(
+        self._log.add(
             client=asked.client if asked else (scope.get("client") or ("",))[0],
             method=method,
             path=scope["path"],
@@ -80,5 +82,3 @@ class Account:
             seconds=round(seconds, 4),
             route=path,
         )
-        if not written:
-            self._metrics.line_lost()
