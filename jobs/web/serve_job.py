@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.web.front.forwarded import HOST, Network
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
 from pipeline.stores.base import Access
@@ -15,11 +16,8 @@ from pipeline.stores.base import Access
 TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
-_HOST = r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
-_PUBLIC = re.compile(rf"https?://{_HOST}(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{{2}})*)?")
+_PUBLIC = re.compile(rf"https?://(?:{HOST.pattern})(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{{2}})*)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)

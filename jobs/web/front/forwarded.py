@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
-Networks = Collection[IPv4Network | IPv6Network]
+Network = IPv4Network | IPv6Network
+Networks = Collection[Network]
 
 HOST = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", re.ASCII)
 
