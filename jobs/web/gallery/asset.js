@@ -202,7 +202,6 @@ export class AssetView {
     } catch (error) {
       if (this.#shown[which] !== mine || error.name === "AbortError") return;
       this.#put(which, null);
-      this.#tell(which, "");
       this.#failed(which, error);
     }
   }
@@ -210,9 +209,10 @@ export class AssetView {
   #showTiles(which, wanted, mine) {
     const asset = this.#asset;
     const title = choices(asset).get(wanted);
+    const current = () => this.#shown[which] === mine;
     const tiles = new Tiles(asset, mine.urls[0], this.#tiling, {
-      onLoaded: (all) => this.#tell(which, all ? `${title}: ${side(asset.width, asset.height)}` : null),
-      onProblem: (error) => this.#shown[which] === mine && this.#failed(which, error),
+      onLoaded: (all) => current() && this.#tell(which, all ? `${title}: ${side(asset.width, asset.height)}` : null),
+      onProblem: (error) => current() && this.#failed(which, error),
     });
     tiles.element.setAttribute("aria-label", `${asset.key}, ${title}, ${asset.width} by ${asset.height} pixels`);
     this.#put(which, tiles.element, tiles);
@@ -228,6 +228,7 @@ export class AssetView {
   /** Say what is wrong with a side, which is asked for anew when it is tried again. */
   #failed(which, error) {
     this.#shown[which] = undefined;
+    this.#tell(which, "");
     if (error.status === 422 && this.#asset.kind === "original") this.#nothing(error.message);
     else this.report(error, () => this.update());
   }

@@ -267,6 +267,28 @@ def test_a_tile_that_does_not_come_is_said(visit: Callable[..., Visit]) -> None:
     here.calm(but="")
 
 
+def test_tiles_of_before_say_nothing(visit: Callable[..., Visit]) -> None:
+    """Protects the status line: while a picture is on its way that takes the place of tiles, what becomes of those is not told
+    as that picture's."""
+    here = visit()
+    page = here.go(archive="photos", key=KEY)
+    both_there(page)
+    page.route("**/image?*", lambda route: route.continue_() if "&region=" in route.request.url else None)
+    page.select_option("#right", "difference")
+    until(page, "document.querySelector('.busy')")
+    tiles: list[str] = []
+    page.on("requestfinished", lambda request: tiles.append(request.url))
+    page.locator("#stage").focus()
+    page.keyboard.press("1")
+    end = time.monotonic() + GUARD
+    while not tiles and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(2000)  # for the others in sight
+    assert tiles
+    assert page.locator("#status").inner_text() == "Restoring…"
+    page.unroute("**/image?*")
+
+
 def test_two_fingers_zoom_into_tiles(visit: Callable[..., Visit]) -> None:
     """Protects phones: fingers reach the stage through the tiles, and they are drawn where it has them."""
     here = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, device_scale_factor=2)
