@@ -233,7 +233,7 @@ def test_a_public_address_is_one() -> None:
             assert ServeJob(archives={}, public_address=given + slash).root == given
     assert ServeJob(archives={}).root is None
     wrong_ends = ("?x", "#x", "a b", '>;rel="x"', "%")
-    for wrong in ("", "archive.example", "ftp://a.example", "https://", "https://me:secret@a.example",
+    for wrong in ("", "archive.example", "ftp://a.example", "https://", "https://me:secret@a.example", "http://a:٨٠",
                   *(f"https://a.example/{end}" for end in wrong_ends)):  # fmt: skip
         with pytest.raises(InvalidOption, match="public-address"):
             ServeJob(archives={}, public_address=wrong)
