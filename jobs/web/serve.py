@@ -35,8 +35,7 @@ from pipeline.core.options import Limits
 
 def serve(job: ServeJob) -> int:
     """Serve archives until SIGINT or SIGTERM; return the exit status 0. Raises what reading archives and Ray do."""
-    if job.tls_cert is not None and job.tls_key is not None:
-        Certificate(job.tls_cert, job.tls_key)
+    certificate_of(job)
     if job.access_log is not None:
         AccessLog(job.access_log).close()
     with bind(job.host, job.port) as listener, ExitStack() as stack:
@@ -86,8 +85,7 @@ def answer(
         library.begin(job.refresh)
         gc.collect()
         gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
-        certificate = Certificate(job.tls_cert, job.tls_key) if job.tls_cert is not None and job.tls_key is not None else None
-        serve_http(create_app(library, backend, options), listener, ready, certificate)
+        serve_http(create_app(library, backend, options), listener, ready, certificate_of(job))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +123,11 @@ def answer_as_worker(task: WorkerTask, number: int, ready: Callable[[], None]) -
 def opened(job: ServeJob, *, patient: bool = False) -> closing[Library]:
     """Open the archives of a service; a patient one does without those that cannot be opened, until they can."""
     return closing(Library(job.archives, access=job.archive_access, patient=patient))
+
+
+def certificate_of(job: ServeJob) -> Certificate | None:
+    """Return the certificate of a service, None where it has none; raises InvalidOption where it is no certificate."""
+    return None if job.tls_cert is None or job.tls_key is None else Certificate(job.tls_cert, job.tls_key)
 
 
 def limits_of(job: ServeJob) -> Limits:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
+
+from tests.support.handler_server import handled_by
 
 
 @contextmanager
@@ -53,14 +54,8 @@ def opaque_bucket(objects: dict[str, bytes], *, refused: frozenset[str] = frozen
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with handled_by(Handler) as address:
+        yield address
 
 
 def _etag(data: bytes) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import http.client
 import posixpath
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from tests.support.commands import GUARD
+from tests.support.handler_server import handled_by
 
 PREFIX = "/img/"
 KEPT = "!$&'()*+,-./:;=@[]_~"
@@ -53,15 +53,8 @@ def path_proxy(upstream: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}{PREFIX.rstrip('/')}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with handled_by(Handler) as address:
+        yield f"{address}{PREFIX.rstrip('/')}"
 
 
 def passed_on(path: str) -> str | None:

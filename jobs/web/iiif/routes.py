@@ -97,8 +97,7 @@ def _add_collection_route(app: FastAPI, service: Service) -> None:
 def _add_document_routes(app: FastAPI, service: Service) -> None:
     async def info(request: Request, archive: Name, key: Key) -> Response:
         """Give what the IIIF Image API 3.0 tells of an image: its sizes, its tiles, what may be asked for."""
-        name, version = service.versioned(archive)
-        shelf, place, part = await service.find(name, key, "info.json", None, version)
+        shelf, place, part, version = await _find(service, archive, key, "info.json")
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
@@ -112,8 +111,7 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
         """Give an entry as a manifest of the IIIF Presentation API 3.0."""
-        name, version = service.versioned(archive)
-        shelf, place, part = await service.find(name, key, "manifest.json", None, version)
+        shelf, place, part, _ = await _find(service, archive, key, "manifest.json")
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
@@ -141,9 +139,8 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Give an image by the IIIF Image API 3.0: `full/max/0/default.jpg` is all of it."""
         asked = [text_of(each) for each in (region, size, rotation, quality, format)]
-        name, version = service.versioned(archive)
         asked_for = f"{region}/{size}/{rotation}/{quality}.{format}"
-        shelf, place, part = await service.find(name, key, asked_for, None, version)
+        shelf, place, part, version = await _find(service, archive, key, asked_for)
         if not part:
             return _to_info(request)
         figures, bounds = await _image_of(service, shelf, place)
@@ -160,11 +157,16 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
 def _add_base_route(app: FastAPI, service: Service) -> None:
     async def base(request: Request, archive: Name, key: Key) -> Response:
         """Lead from an image's own address to its info.json."""
-        name, version = service.versioned(archive)
-        await service.find(name, key, "", None, version)
+        await _find(service, archive, key, "")
         return _to_info(request)
 
     add_route(app, IMAGE, base, response_class=Response, status_code=303, responses=_REDIRECT)
+
+
+async def _find(service: Service, archive: str, key: str, part: str) -> tuple[Shelf, EntryPlace, str, str | None]:
+    """Return what :meth:`Service.find` does for an address NAME/KEY/PART or NAME@VERSION/KEY/PART, and the version, if any."""
+    name, version = service.versioned(archive)
+    return *await service.find(name, key, part, None, version), version
 
 
 async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[ImageFigures, Bounds]:

@@ -88,20 +88,6 @@ def service(archive: str, site: str) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def visit(browser: Any, service: str) -> Iterator[Callable[..., Visit]]:
-    """Makes visits, which end with the test."""
-    visits: list[Visit] = []
-
-    def make(**options: Any) -> Visit:
-        visits.append(Visit(browser, service, **options))
-        return visits[-1]
-
-    yield make
-    for each in visits:
-        each.page.close()
-
-
 def part(service: str, x: int, y: int, width: int, height: int) -> np.ndarray[Any, Any]:
     """Return the pixels of a part of the entry, as the service restores it in one piece."""
     return pixels(fetched(asset_url(service, KEY, f"/image?format=png&region={x},{y},{width},{height}")))
