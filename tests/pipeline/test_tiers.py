@@ -58,7 +58,7 @@ def test_a_clean_lr_is_the_bicubic_one(height: int, width: int, lower: int, seed
     expected = metrics.bicubic_lr(tensor(pixels), axes_for((height, width), lr_size))[0].permute(1, 2, 0).numpy() * 255
     levels = clean_lr.precision((height, width), lr_size)
     assert draft.clean
-    assert np.abs(draft.lr - expected).max() <= levels / 2 + 1
+    assert np.abs(draft.lr - expected).max() <= levels / 2 + 2  # Pillow rounds and clips after each of its two passes
     assert (draft.lr % levels == 0)[draft.lr < 255].all()
 
 
