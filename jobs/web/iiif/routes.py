@@ -99,7 +99,7 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         """Give what the IIIF Image API 3.0 tells of an image: its sizes, its tiles, what may be asked for."""
         shelf, place, part, version = await _find(service, archive, key, "info.json")
         if not part:
-            return _to_info(request)
+            return _to_info(service, request, shelf, place, version)
         figures, bounds = await _image_of(service, shelf, place)
         caption, entry = await service.read(shelf.caption, place), await service.read(shelf.figures, place)
 
@@ -111,9 +111,9 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
         """Give an entry as a manifest of the IIIF Presentation API 3.0."""
-        shelf, place, part, _ = await _find(service, archive, key, "manifest.json")
+        shelf, place, part, version = await _find(service, archive, key, "manifest.json")
         if not part:
-            return _to_info(request)
+            return _to_info(service, request, shelf, place, version)
         figures, bounds = await _image_of(service, shelf, place)
         root, name = _root_of(service, request), quote(shelf.name, safe="")
         found = documents.manifest(
@@ -142,7 +142,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         asked_for = f"{region}/{size}/{rotation}/{quality}.{format}"
         shelf, place, part, version = await _find(service, archive, key, asked_for)
         if not part:
-            return _to_info(request)
+            return _to_info(service, request, shelf, place, version)
         figures, bounds = await _image_of(service, shelf, place)
         wanted = understand(*asked, of=figures.size, bounds=bounds)
         canonical = f"{_base_of(service, request, shelf, place, version)}/{wanted.canonical}"
@@ -157,8 +157,8 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
 def _add_base_route(app: FastAPI, service: Service) -> None:
     async def base(request: Request, archive: Name, key: Key) -> Response:
         """Lead from an image's own address to its info.json."""
-        await _find(service, archive, key, "")
-        return _to_info(request)
+        shelf, place, _, version = await _find(service, archive, key, "")
+        return _to_info(service, request, shelf, place, version)
 
     add_route(app, IMAGE, base, response_class=Response, status_code=303, responses=_REDIRECT)
 
@@ -210,8 +210,13 @@ def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace
     return f"{_root_of(service, request)}{PREFIX}/{name}/{quote(place.key, safe='')}"
 
 
-def _to_info(request: Request) -> Response:
-    """Lead from the address as it was written, below whatever path a proxy has it at."""
+def _to_info(service: Service, request: Request, shelf: Shelf, place: EntryPlace, version: str | None) -> Response:
+    """Lead to info.json: at the image's own address where the client's is known, else from the address as it was written.
+
+    A proxy may have decoded that, so that nobody knows how many segments the key has to the client.
+    """
+    if service.options.public_address is not None or request.scope["asked"].told:
+        return RedirectResponse(f"{_base_of(service, request, shelf, place, version)}/info.json", 303)
     return RedirectResponse(f"./{request.scope['path'].rpartition('/')[2]}/info.json", 303)
 
 
