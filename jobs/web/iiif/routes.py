@@ -100,8 +100,9 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         shelf, place, part, version = await _find(service, archive, key, "info.json")
         if not part:
             return _to_info(service, request, shelf, place, version)
-        figures, bounds = await _image_of(service, shelf, place)
-        caption, entry = await service.read(shelf.caption, place), await service.read(shelf.figures, place)
+        entry = await service.read(shelf.figures, place)
+        figures, bounds = _image_of(service, shelf, entry)
+        caption = await service.read(shelf.caption, place)
 
         def given(region: Region, size: Size) -> bool:
             return is_given(entry, ImageRequest(region=region, size=size), service.options.limits, _pixel_limit(shelf))
@@ -114,7 +115,7 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         shelf, place, part, version = await _find(service, archive, key, "manifest.json")
         if not part:
             return _to_info(service, request, shelf, place, version)
-        figures, bounds = await _image_of(service, shelf, place)
+        figures, bounds = _image_of(service, shelf, await service.read(shelf.figures, place))
         root, name = _root_of(service, request), quote(shelf.name, safe="")
         found = documents.manifest(
             _base_of(service, request, shelf, place),
@@ -143,7 +144,7 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         shelf, place, part, version = await _find(service, archive, key, asked_for)
         if not part:
             return _to_info(service, request, shelf, place, version)
-        figures, bounds = await _image_of(service, shelf, place)
+        figures, bounds = _image_of(service, shelf, await service.read(shelf.figures, place))
         wanted = understand(*asked, of=figures.size, bounds=bounds)
         canonical = f"{_base_of(service, request, shelf, place, version)}/{wanted.canonical}"
         links = {"Link": f'<{canonical}>;rel="canonical", <{PROFILE}>;rel="profile"'}
@@ -169,25 +170,27 @@ async def _find(service: Service, archive: str, key: str, part: str) -> tuple[Sh
     return *await service.find(name, key, part, None, version), version
 
 
-async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[ImageFigures, Bounds]:
+def _image_of(service: Service, shelf: Shelf, entry: Entry) -> tuple[ImageFigures, Bounds]:
     """Return the figures of an entry's image, and what is given of it.
 
     Raises NotKept for an entry that is none, and for one of which nothing is given.
     """
-    entry, limits, pixel_limit = await service.read(shelf.figures, place), service.options.limits, _pixel_limit(shelf)
-    figures = ImageFigures.of(entry)
+    limits, pixel_limit, figures = service.options.limits, _pixel_limit(shelf), ImageFigures.of(entry)
     if figures is None:
-        raise NotKept(place.key, "image", "no size is known of it; its original has its bytes")
+        raise NotKept(entry.key, "image", "no size is known of it; its original has its bytes")
     if not is_given(entry, _SMALLEST, limits, pixel_limit):
         reason = f"any view of it takes more than the {limits.most_pixels} pixels that the service restores"
-        raise NotKept(place.key, "image to zoom into", reason)
+        raise NotKept(entry.key, "image to zoom into", reason)
     return figures, figures.bounds(limits, pixel_limit)
 
 
 def _is_shown(service: Service, shelf: Shelf, entry: Entry) -> bool:
     """Return whether an entry is an image of which something is given, by what is listed of it."""
-    there = ImageFigures.of(entry) is not None
-    return there and is_given(entry, _SMALLEST, service.options.limits, _pixel_limit(shelf))
+    try:
+        _image_of(service, shelf, entry)
+    except NotKept:
+        return False
+    return True
 
 
 def _pixel_limit(shelf: Shelf) -> int:
