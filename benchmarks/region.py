@@ -35,7 +35,7 @@ from pipeline.archives.archive import Archive
 from pipeline.core.records import Pixels, Settings, Size, Tier, Verification
 from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import restore_lr
+from pipeline.engines.restoring import restore_lr
 from pipeline.entry_picture import OpenEntry, View, restore_entry
 from pipeline.latents import latent
 from pipeline.pictures.region import Region

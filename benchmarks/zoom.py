@@ -28,7 +28,9 @@ from jobs.web.iiif.request import TurnedRequest
 from pipeline.core.options import Limits
 from pipeline.core.records import Entry
 from pipeline.reading.open_entries import KEPT_BYTES
-from pipeline.reading.service import EntryPlace, ImageRequest, Restorer
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from pipeline.stores.local import LocalStore
 
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         uri = options.archive or regions.rescaled(Path(folder), options)
         with closing(Shelf("zoom", uri)) as shelf:
             large, small = shelf.place(regions.LARGE), shelf.place(regions.SMALL)
-            session = requests(options.session, shelf.figures(large), shelf.reader.plan.settings.pixel_limit)
+            session = requests(options.session, shelf.figures(large), shelf.archive.plan.settings.pixel_limit)
         whole = [ImageRequest(form="jpeg")]
         rows = []
         for way, asked, kept in (("before", whole, 0), ("nothing kept", session, 0), ("as it is", session, KEPT_BYTES)):

@@ -36,7 +36,8 @@ from pipeline.core.records import Entry, Size
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import EntryPlace, ImageRequest
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest
 from pipeline.serving.shelf import Shelf
 
 IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
@@ -194,7 +195,7 @@ def _is_shown(service: Service, shelf: Shelf, entry: Entry) -> bool:
 
 
 def _pixel_limit(shelf: Shelf) -> int:
-    return shelf.reader.plan.settings.pixel_limit
+    return shelf.archive.plan.settings.pixel_limit
 
 
 def _root_of(service: Service, request: Request) -> str:
@@ -229,7 +230,7 @@ def _document(request: Request, content: Mapping[str, Any], context: str, shelf:
     media_type = (
         "application/json" if prefers_json(request.headers.get("accept")) else f'application/ld+json;profile="{context}"'
     )
-    tag = f'"{hashlib.sha256(shelf.reader.digest.encode() + media_type.encode() + body).hexdigest()}"'
+    tag = f'"{hashlib.sha256(shelf.archive.digest.encode() + media_type.encode() + body).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
     if context == IMAGE_CONTEXT:
         headers["Link"] = f'<{PROFILE}>;rel="profile"'
