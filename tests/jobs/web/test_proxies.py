@@ -164,6 +164,9 @@ def proxy(folder: Path, port: int, *command: object) -> Iterator[Proxy]:
 
         running.until(answers)
         yield Proxy(port=port, tls=trusting(certificate))
+        running.terminate()  # nginx would start killed workers again
+        running.ended()
+        assert running.left_behind() == []
 
 
 def address_of(key: str, name: str = "small") -> str:
