@@ -35,7 +35,7 @@ from pipeline.archives.archive import Archive
 from pipeline.core.records import Pixels, Settings, Size, Tier, Verification
 from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import restore_lr
+from pipeline.engines.restoring import restore_lr
 from pipeline.entry_picture import OpenEntry, View, restore_entry
 from pipeline.latents import latent
 from pipeline.pictures.region import Region
@@ -100,10 +100,15 @@ def side_by_side(source: Path, megapixels: float) -> Pixels:
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(source.glob("*.jpg"))]
     height = min(len(picture) for picture in pictures)
     row = np.concatenate([picture[:height] for picture in pictures], axis=1)
-    wanted_height, wanted_width = round(math.sqrt(megapixels * 1e6 / 1.5)), round(math.sqrt(megapixels * 1e6 * 1.5))
+    wanted_height, wanted_width = shape_of(megapixels)
     shifted = [np.roll(row, number * 997, axis=1) for number in range(-(-wanted_height // height))]  # no row like another
     across = [np.concatenate([each] * -(-wanted_width // row.shape[1]), axis=1) for each in shifted]
     return np.ascontiguousarray(np.concatenate(across)[:wanted_height, :wanted_width])
+
+
+def shape_of(megapixels: float) -> Size:
+    """Return the height and width of a large picture."""
+    return round(math.sqrt(megapixels * 1e6 / 1.5)), round(math.sqrt(megapixels * 1e6 * 1.5))
 
 
 def figures_of(large: EntryReader, options: argparse.Namespace) -> dict[str, Any]:
