@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--side", type=int, default=1024, help="of the region, in pixels")
     found.add_argument("--scale", default="2")
     found.add_argument("--tier", type=Tier, default=Tier.BALANCED)
+    found.add_argument("--floor", type=float, default=40.0, help="dB, in the tier floor")
     found.add_argument("--regions", type=int, default=7)
     found.add_argument("--repeats", type=int, default=3, help="of the whole restore")
     found.add_argument("--device", default="auto")
@@ -86,7 +87,9 @@ def rescaled(folder: Path, options: argparse.Namespace) -> str:
     for name, pixels in ((LARGE, large), (SMALL, large[top : top + options.side, left : left + options.side])):
         Image.fromarray(pixels).save(folder / "source" / name, compress_level=1)
     verify = Verification.NONE if options.tier is Tier.LEAN else Verification.FULL
-    settings = Settings(target=TargetSize.parse(scale=options.scale), tier=options.tier, verify=verify, max_ratio=None)
+    floor = options.floor if options.tier is Tier.FLOOR else None
+    target = TargetSize.parse(scale=options.scale)
+    settings = Settings(target=target, tier=options.tier, floor=floor, verify=verify, max_ratio=None)
     found, store = find_source(str(folder / "source")), open_store(str(folder / "archive"), create=True)
     archive = Archive.begin(store, source=found.store.uri, settings=settings, model=shipped(), shards=found.shards)
     worker = RescaleWork(archive=store.uri, device=options.device).start()
