@@ -137,18 +137,18 @@ def of_regions(archive: ArchiveReader, large: EntryReader, small: EntryReader, o
         restore_entry(opened, network, view, span=engine.span, pixel_limit=archive.plan.settings.pixel_limit)
 
     row: dict[str, Any] = {}
-    following = OpenEntry(lambda: large.record)
+    following = OpenEntry(lambda: (large.record, None))
     restored(following, Region(0, 0, side, side))
     for name, step in (("", 1), ("aligned_", TILE)):
         first, then, images, decoded = [], [], [], []
         for _ in range(options.regions):
             y, x = (generator.randrange((length - side) // step + 1) * step for length in (height, width))
             region = Region(x, y, side, side)
-            first.append(seconds(lambda region=region: restored(OpenEntry(lambda: large.record), region)))  # type: ignore[misc]
+            first.append(seconds(lambda region=region: restored(OpenEntry(lambda: (large.record, None)), region)))  # type: ignore[misc]
             with Decoded() as tiles:
                 then.append(seconds(lambda region=region: restored(following, region)))  # type: ignore[misc]
             decoded.append(tiles.bytes)
-            images.append(seconds(lambda: restored(OpenEntry(lambda: small.record))))
+            images.append(seconds(lambda: restored(OpenEntry(lambda: (small.record, None)))))
         row |= {
             f"{name}region_s": round(median(then), 3),
             f"{name}image_s": round(median(images), 3),

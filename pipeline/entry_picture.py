@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import attrgetter
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from pipeline.core.records import Entry, EntryKind, Pixels, Settings, Size, Stor
 from pipeline.decoders import decoding
 from pipeline.engines.lr import LrToRestore, decode_lr
 from pipeline.latents import latent
-from pipeline.latents.layout import Layout, Stretch
+from pipeline.latents.layout import Window
+from pipeline.latents.opened import OpenLatent, Stretch
 from pipeline.pictures import clean_lr, lr_codec, originals, writing
 from pipeline.pictures.depth import LEVEL, in_16_bits
 from pipeline.pictures.picture import Box, Picture, resize, resize_with_alpha, size_of
@@ -76,12 +76,12 @@ class View:
 class OpenEntry:
     """An entry that is read, and its parts decoded, when they are first asked for: each once, in whatever threads.
 
-    ``latent`` gives its latent, as bytes or to be read by slices. What is decoded is shared by all who ask, and nobody's to
-    change.
+    ``read`` gives the entry, and its latent where that is apart, to be read by slices. What is decoded is shared by all who
+    ask, and nobody's to change.
     """
 
-    def __init__(self, read: Callable[[], Entry], latent: Callable[[Entry], Stretch | None] = attrgetter("latent")) -> None:
-        self._read, self._read_latent, self._turn = read, latent, threading.RLock()
+    def __init__(self, read: Callable[[], tuple[Entry, Stretch | None]]) -> None:
+        self._read, self._turn = read, threading.RLock()
         self._kept: Picture | None = None
 
     @property
@@ -102,11 +102,19 @@ class OpenEntry:
         with self._turn:
             return self._alpha
 
-    @property
-    def detail(self) -> Layout | None:
-        """The opened latent; raises DamagedEntry, and what ``latent`` does."""
-        with self._turn:
-            return self._detail
+    def detail(self, window: Window) -> OpenLatent | None:
+        """Return the latent, of which what a window of the image touches is read; None where there is none.
+
+        Raises DamagedEntry, and what slices of it raise.
+        """
+        try:
+            with self._turn:
+                found = self._detail
+            if found is not None:
+                found.fetch(window)
+        except DamagedLatent as error:
+            raise DamagedEntry(self.entry.key, "latent", str(error)) from None
+        return found
 
     def kept(self, pixel_limit: int) -> Picture:
         """Return the whole picture of what was kept of the source; raises DamagedEntry, ImageError."""
@@ -121,13 +129,17 @@ class OpenEntry:
         decoded: list[Pixels | None] = [*self.__dict__.get("_lr", ()), self.__dict__.get("_alpha")]
         decoded += [] if self._kept is None else [self._kept.pixels, self._kept.alpha]
         stored = sum(size_of_part(self.entry, part) for part in PARTS)
-        detail: Layout | None = self.__dict__.get("_detail")
+        detail: OpenLatent | None = self.__dict__.get("_detail")
         stored += detail.held if detail is not None and self.entry.latent is None else 0
         return stored + sum(pixels.nbytes for pixels in decoded if pixels is not None)
 
     @cached_property
-    def _entry(self) -> Entry:
+    def _both(self) -> tuple[Entry, Stretch | None]:
         return self._read()
+
+    @property
+    def _entry(self) -> Entry:
+        return self._both[0]
 
     @cached_property
     def _lr(self) -> Lr:
@@ -139,12 +151,14 @@ class OpenEntry:
         return alpha_of(self.entry)
 
     @cached_property
-    def _detail(self) -> Layout | None:
-        try:
-            data = self._read_latent(self.entry)
-            return None if data is None else Layout(data)
-        except DamagedLatent as error:
-            raise DamagedEntry(self.entry.key, "latent", str(error)) from None
+    def _detail(self) -> OpenLatent | None:
+        entry, apart = self._both
+        if entry.stored is not Stored.LATENT:
+            return None
+        data = apart or entry.latent
+        if data is None:
+            raise DamagedLatent("it is missing")
+        return OpenLatent(data, image_size(entry))
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:
@@ -200,8 +214,8 @@ def restore_entry(
     if from_lr(entry, view):
         return lr_view(entry, opened.lr, view, span)
     asked = to_restore(entry, opened.lr, view)
+    detail = opened.detail(view.region_of(image_size(entry)).window) if view.use_latent else None
     restored = network(asked)
-    detail = opened.detail if view.use_latent else None
     return view.resized(finish_picture(entry, restored, detail=detail, region=asked.region, alpha=opened.alpha))
 
 
@@ -288,7 +302,12 @@ def alpha_of(entry: Entry) -> Pixels | None:
 
 
 def finish_picture(
-    entry: Entry, restored: Pixels, *, detail: bytes | Layout | None, region: Region | None = None, alpha: Pixels | None = None
+    entry: Entry,
+    restored: Pixels,
+    *,
+    detail: bytes | OpenLatent | None,
+    region: Region | None = None,
+    alpha: Pixels | None = None,
 ) -> Picture:
     """Add an entry's alpha and metadata, and the ``detail`` of its latent, to the restored pixels, or to those of a region.
 

@@ -121,7 +121,7 @@ class Model:
 
 @cache
 def shipped() -> Model:
-    """Return the model in the package, which version 3 of latents is coded with."""
+    """Return the model in the package, which latents are coded with."""
     data = resources.files("pipeline.latents").joinpath(MODEL_KEY).read_bytes()
     with np.load(BytesIO(data), allow_pickle=False) as arrays:
         return Model(**{name: arrays[name].astype(np.int32) for name in ("weights", "beside", "edges", "counts")})

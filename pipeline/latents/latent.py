@@ -23,7 +23,8 @@ from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
 from pipeline.latents import coder
 from pipeline.latents.coefficients import BLOCK, DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
-from pipeline.latents.layout import Layout, Window, pack, windows
+from pipeline.latents.layout import Window, pack, windows
+from pipeline.latents.opened import OpenLatent
 
 TILE = 512
 """Pixels along a tile's side: so are those of viewers' tiles (docs/performance.md)."""
@@ -159,7 +160,7 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float,
     return None if reached is None else round(2 ** reached[0])
 
 
-def apply(latent: bytes | Layout, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
+def apply(latent: bytes | OpenLatent, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
     """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
     Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are read and decoded;
@@ -167,10 +168,11 @@ def apply(latent: bytes | Layout, restored: Pixels, window: Window | None = None
     ValueError where it is of another size or depth.
     """
     _check_shape(restored, "restore")
-    layout = latent if isinstance(latent, Layout) else Layout(latent)
-    size, step = layout.size, layout.step
-    if layout.dtype != restored.dtype:
-        raise ValueError(f"the latent is of another depth, {layout.dtype}, than the restore, which is {restored.dtype}")
+    opened = latent if isinstance(latent, OpenLatent) else OpenLatent(latent)
+    header = opened.header
+    size = header.size
+    if header.dtype != restored.dtype:
+        raise ValueError(f"the latent is of another depth, {header.dtype}, than the restore, which is {restored.dtype}")
     rows, columns = window or (slice(0, size[0]), slice(0, size[1]))
     own = rows.stop - rows.start, columns.stop - columns.start
     if restored.shape[:2] != own or rows.stop > size[0] or columns.stop > size[1]:
@@ -185,12 +187,11 @@ def apply(latent: bytes | Layout, restored: Pixels, window: Window | None = None
         shared = _shared(rows, down), _shared(columns, across)
         own = _from(shared[0], rows.start), _from(shared[1], columns.start)
         of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
-        shifts, values = _decode_tile(layout.payload(number), (down.stop - down.start, across.stop - across.start))
-        image[own] = _add(restored[own], values, step, shifts, of_tile)
+        shifts, values = _decode_tile(opened.payload(number), (down.stop - down.start, across.stop - across.start))
+        image[own] = _add(restored[own], values, header.step, shifts, of_tile)
 
-    touched = layout.touched((rows, columns))
-    layout.read(number for number, _ in touched)
-    _side_by_side(lambda each: add(*each), touched, layout.tile, threads)
+    opened.fetch((rows, columns))
+    _side_by_side(lambda each: add(*each), opened.touched((rows, columns)), header.tile, threads)
     return image
 
 

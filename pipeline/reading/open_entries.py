@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from pipeline.core.byte_cache import ByteCache, CacheState
+from pipeline.core.errors import ArchiveError, ShardError, StoreError
 from pipeline.entry_picture import OpenEntry
 
 KEPT_BYTES = 256 * 2**20
@@ -24,12 +25,22 @@ class OpenEntries:
 
     @contextmanager
     def entry(self, name: Hashable, make: Callable[[], OpenEntry]) -> Iterator[OpenEntry]:
-        """Give the entry of a name, which ``make`` gives where it is not there; one that raises an error is not kept."""
+        """Give the entry of a name, which ``make`` gives where it is not there.
+
+        One of which the archive or the store makes an error is forgotten: whoever asks next has it opened anew.
+        """
         with self._turn:
             found = self._in_use.get(name)
             if found is None:
                 found = self._in_use[name] = make()
-        yield found
+        try:
+            yield found
+        except (ArchiveError, ShardError, StoreError):
+            with self._turn:
+                if self._in_use.get(name) is found:
+                    del self._in_use[name]
+            self._kept.remove(name)
+            raise
         self._kept.put(name, found, found.bytes)  # weighed anew after each use, for it may have more decoded then
 
     @property
@@ -40,3 +51,7 @@ class OpenEntries:
 
 class _Kept(ByteCache[OpenEntry]):
     largest_share = 1  # one that is not kept would be decoded again for each of its parts
+
+    def remove(self, name: Hashable) -> None:
+        with self._turn:
+            self._bytes -= self._values.pop(name, (None, 0))[1]

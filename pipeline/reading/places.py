@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from pipeline.archives.errors import ChecksumMismatch
 from pipeline.archives.shard_writer import shard_key
 from pipeline.core.records import Entry
 from pipeline.reading.errors import NoSuchEntry, Replaced
+from pipeline.stores.base import version_of
 from pipeline.stores.object_range import ObjectRange
 from pipeline.stores.store import Access, open_store
 from pipeline.tables.reader import RowReader
@@ -20,6 +20,9 @@ from pipeline.tables.seal import Footers
 
 FOOTER_BYTES = 16 * 2**20
 """Of footers that are kept of an archive, as they are stored: of some 8,000 large entries, or 100,000 small ones."""
+
+HEAD_BYTES = 4096
+"""Of a part that is read in pieces, fetched with the entry: what tells where its pieces are."""
 
 BINARY_COLUMNS = {"lr": "lr.bytes", **{part: part for part in ("latent", "alpha", "original", "icc", "exif", "xmp")}}
 """The parts of one binary value, and the column of each."""
@@ -46,21 +49,24 @@ def archive_at(uri: str, access: Access) -> Archive:
     return Archive.open(open_store(uri, access=access)).keeping(Footers(FOOTER_BYTES))
 
 
-def read_small(archive: Archive, place: EntryPlace, parts: Collection[str], most: Mapping[str, int]) -> Entry:
-    """Return the entry at a place with ``parts`` of its bytes but those of ``most`` that take more, stored; as read_entry."""
-    with shard_of(archive, place) as reader:
-        stored = reader.chunk_bytes(place.group)
-        return entry_in(reader, place, {part for part in parts if stored.get(part, 0) <= most.get(part, sys.maxsize)})
+def read_apart(
+    archive: Archive, place: EntryPlace, parts: Collection[str], part: str, most: int
+) -> tuple[Entry, ObjectRange | None]:
+    """Return the entry at a place with ``parts`` of its bytes; a ``part`` that takes more than ``most`` stays where it is.
 
-
-def range_of(archive: Archive, place: EntryPlace, part: str) -> ObjectRange | None:
-    """Return where a part of an entry's bytes is to be read in pieces; None where it does not lie by itself; as read_entry."""
-    etag = archive.store.stat(shard_key(place.shard)).etag  # before it is opened: reads by it then see that version or none
+    That one is told as a range of the same version of the shard, unless it does not lie by itself. Raises as read_entry.
+    """
     with shard_of(archive, place) as reader:
-        found = reader.value_range(place.group, BINARY_COLUMNS[part])
-    if found is None:
-        return None
-    return ObjectRange(store=archive.store, key=shard_key(place.shard), etag=etag, start=found[0], stop=found[1])
+        found = None
+        if reader.chunk_bytes(place.group).get(part, 0) > most:
+            found = reader.value_range(place.group, BINARY_COLUMNS[part])
+        if found is None:
+            return entry_in(reader, place, parts), None
+        (start, stop), source = found, reader.source
+        source.seek(start)
+        head, etag = source.read(min(HEAD_BYTES, stop - start)), version_of(source)
+        apart = ObjectRange(store=archive.store, key=shard_key(place.shard), etag=etag, start=start, stop=stop, head=head)
+        return entry_in(reader, place, set(parts) - {part}), apart
 
 
 def read_entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:

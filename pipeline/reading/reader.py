@@ -185,7 +185,7 @@ class ArchiveReader:
                 return restore_lr(engine, asked)
 
         limit = self.plan.settings.pixel_limit
-        return restore_entry(OpenEntry(lambda: entry), network, view, span=here.span, pixel_limit=limit)
+        return restore_entry(OpenEntry(lambda: (entry, None)), network, view, span=here.span, pixel_limit=limit)
 
 
 class _Opened:

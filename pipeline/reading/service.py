@@ -12,21 +12,21 @@ from collections.abc import Collection
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import PARTS
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, SourceChanged
 from pipeline.core.options import Limits
-from pipeline.core.records import Entry, EntryKind, Stored
+from pipeline.core.records import EntryKind
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.entry_picture import OpenEntry, restore_entry
 from pipeline.pictures.picture import size_of
+from pipeline.reading.errors import Replaced
 from pipeline.reading.open_archives import OpenArchives
 from pipeline.reading.open_entries import KEPT_BYTES, OpenEntries
-from pipeline.reading.places import EntryPlace, range_of, read_entry, read_small
+from pipeline.reading.places import EntryPlace, read_apart
 from pipeline.reading.requests import ImageRequest, Restored
-from pipeline.stores.object_range import ObjectRange
 from pipeline.stores.store import Access
 
 LARGE_LATENT = 2 * 2**20
-"""Bytes of a latent above which only what is touched of it is read: up to there one request more costs as much."""
+"""Bytes of a latent above which only what is touched of it is read: up to there its tiles' requests cost as much."""
 
 _RESTORED_PARTS = PARTS - {"sidecars"}
 
@@ -66,10 +66,13 @@ class Restorer:
         reader, batcher = archive.reader, archive.batcher
         limit = reader.plan.settings.pixel_limit
         view = request.view(self._limits, limit)
-        with self._open.entry(place, lambda: open_entry(reader.archive, place)) as opened:
-            pixels = request.check(opened.entry, self._limits, limit)
-            most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
-            picture = restore_entry(opened, batcher.restore, view, span=batcher.span, pixel_limit=most)
+        try:
+            with self._open.entry(place, lambda: open_entry(reader.archive, place)) as opened:
+                pixels = request.check(opened.entry, self._limits, limit)
+                most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
+                picture = restore_entry(opened, batcher.restore, view, span=batcher.span, pixel_limit=most)
+        except SourceChanged:  # the shard is another since the entry was opened, which is forgotten now
+            raise Replaced(place.archive) from None
         data, form = request.written(picture)
         pixels = pixels or math.prod(size_of(picture.pixels))
         return Restored(data=data, form=form, pixels=pixels, seconds=time.monotonic() - began)
@@ -84,10 +87,4 @@ class Restorer:
 
 def open_entry(archive: Archive, place: EntryPlace) -> OpenEntry:
     """Return an entry to restore, read when it is used; of a large latent what is touched; raises as :func:`read_entry`."""
-
-    def latent(entry: Entry) -> bytes | ObjectRange | None:
-        if entry.latent is not None or entry.stored is not Stored.LATENT:
-            return entry.latent
-        return range_of(archive, place, "latent") or read_entry(archive, place, ("latent",)).latent
-
-    return OpenEntry(lambda: read_small(archive, place, _RESTORED_PARTS, {"latent": LARGE_LATENT}), latent)
+    return OpenEntry(lambda: read_apart(archive, place, _RESTORED_PARTS, "latent", LARGE_LATENT))

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import PARTS, check_lr, size_of_part, source_bytes
-from pipeline.archives.shard_writer import damage_of
+from pipeline.archives.shard_writer import damage_of, shard_key
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import Entry, EntryKind, OriginalCoding
 from pipeline.reading.errors import NotKept
-from pipeline.reading.places import BINARY_COLUMNS, EntryPlace, entry_in, range_of, read_entry, read_small, shard_of
+from pipeline.reading.places import BINARY_COLUMNS, EntryPlace, entry_in, read_apart, read_entry, shard_of
 from pipeline.stores.object_range import ObjectRange
 from pipeline.tables.zstandard import decompressed
 
@@ -53,8 +53,12 @@ class FileFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class LargeFile(FileFigures):
-    """A ``part`` of the entry of a ``key`` that is read when it is given; its ``value`` may be ``compressed`` by Zstandard."""
+    """A ``part`` of the entry of a ``key`` that is read when it is given; its ``value`` may be ``compressed`` by Zstandard.
 
+    ``uri`` is that of the shard.
+    """
+
+    uri: str
     key: str
     part: str
     value: bytes | ObjectRange
@@ -83,9 +87,9 @@ class LargeFile(FileFigures):
 
     def _inflated(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield what is wanted of each piece of the frames, which have to be gone through from the first."""
-        uri, position = self.key if isinstance(self.value, bytes) else self.value.uri, 0
-        with damage_of(uri), self._coded() as file:
-            for piece in decompressed(file, uri, size=stop, piece=PIECE_BYTES):
+        position = 0
+        with damage_of(self.uri), self._coded() as file:
+            for piece in decompressed(file, self.uri, size=stop, piece=PIECE_BYTES):
                 yield piece[max(0, start - position) :]
                 position += len(piece)
 
@@ -106,11 +110,11 @@ def part_sizes(archive: Archive, place: EntryPlace) -> tuple[Entry, dict[str, in
 
 def read_lr(archive: Archive, place: EntryPlace) -> File | LargeFile:
     """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, and as :func:`read_entry`."""
-    entry = _read_small(archive, place, "lr")
+    entry, apart = read_apart(archive, place, ("lr",), "lr", LARGE_BYTES)
     form, digest = lr_figures(entry)
-    if entry.lr is None and (value := range_of(archive, place, "lr")) is not None:
-        return LargeFile(key=place.key, part="LR", value=value, size=len(value), form=form, digest=digest)
-    entry = read_entry(archive, place, ("lr",)) if entry.lr is None else entry
+    if apart is not None:
+        uri = f"{archive.store.uri}/{shard_key(place.shard)}"
+        return LargeFile(uri=uri, key=place.key, part="LR", value=apart, size=len(apart), form=form, digest=digest)
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "it is missing")
     check_lr(entry)
@@ -119,16 +123,16 @@ def read_lr(archive: Archive, place: EntryPlace) -> File | LargeFile:
 
 def read_original(archive: Archive, place: EntryPlace) -> File | LargeFile:
     """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, and as :func:`read_entry`."""
-    entry = _read_small(archive, place, "original")
+    entry, apart = read_apart(archive, place, ("original",), "original", LARGE_BYTES)
     form, digest = original_figures(entry)
     told: dict[str, Any] = {"key": place.key, "part": "original", "form": form, "digest": digest, "size": entry.byte_size}
+    told["uri"] = f"{archive.store.uri}/{shard_key(place.shard)}"
     compressed = entry.original_coding is OriginalCoding.ZSTD
-    in_pieces = compressed or entry.original_coding is OriginalCoding.BYTES
-    if entry.original is None and in_pieces and (value := range_of(archive, place, "original")) is not None:
-        if not compressed and len(value) != entry.byte_size:
-            raise DamagedEntry(place.key, "original", f"{len(value)} bytes were found, {entry.byte_size} expected")
-        return LargeFile(value=value, compressed=compressed, **told)
-    entry = read_entry(archive, place, ("original",)) if entry.original is None else entry
+    if apart is not None and (compressed or entry.original_coding is OriginalCoding.BYTES):
+        if not compressed and len(apart) != entry.byte_size:
+            raise DamagedEntry(place.key, "original", f"{len(apart)} bytes were found, {entry.byte_size} expected")
+        return LargeFile(value=apart, compressed=compressed, **told)
+    entry = entry if apart is None else read_entry(archive, place, ("original",))
     if compressed and entry.original is not None and entry.byte_size > LARGE_BYTES:
         return LargeFile(value=entry.original, compressed=True, **told)
     if (data := source_bytes(entry)) is None:
@@ -158,8 +162,3 @@ def _known(entry: Entry, part: str, digest: str | None) -> str:
 
 def _form_of(name: str) -> str:
     return name.rpartition(".")[2].lower()
-
-
-def _read_small(archive: Archive, place: EntryPlace, part: str) -> Entry:
-    """Return an entry with one of its parts, or without it where that is large."""
-    return read_small(archive, place, (part,), {part: LARGE_BYTES})

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from pipeline.core.errors import AccessDenied, InvalidKey, NotFound, PipelineError, SourceChanged, StoreUnavailable
 from pipeline.core.records import ObjectInfo
@@ -137,6 +137,7 @@ class _RangedReader(io.RawIOBase):
     def __init__(self, store: Store, info: ObjectInfo) -> None:
         super().__init__()
         self._store, self._info, self._position = store, info, 0
+        self.etag = info.etag
         self.name = f"{store.uri}/{info.key} {info.etag}"
 
     def readable(self) -> bool:
@@ -179,6 +180,11 @@ def open_ranged(store: Store, key: str, etag: str | None, buffer_size: int) -> B
     if etag is not None and info.etag != etag:
         raise SourceChanged(f"{store.uri}/{key}", etag, info.etag)
     return io.BufferedReader(_RangedReader(store, info), buffer_size)
+
+
+def version_of(file: BinaryIO) -> str:
+    """Return the ETag of the version of an object that a file of ``Store.open`` reads."""
+    return cast(_RangedReader, cast(io.BufferedReader, file).raw).etag
 
 
 ERRNO_MEANS_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from pipeline.stores.base import Store
@@ -10,18 +10,17 @@ from pipeline.stores.base import Store
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRange:
-    """Bytes ``start`` to ``stop`` of one version of an object; slices of them are read as ``Store.read`` does, and raise so."""
+    """Bytes ``start`` to ``stop`` of one version of an object; slices of them are read as ``Store.read`` does, and raise so.
+
+    ``head`` are the first of them, which are there already.
+    """
 
     store: Store
     key: str
     etag: str
     start: int
     stop: int
-
-    @property
-    def uri(self) -> str:
-        """The object's."""
-        return f"{self.store.uri}/{self.key}"
+    head: bytes = field(default=b"", repr=False)
 
     def open(self, buffer_size: int) -> BinaryIO:
         """Return the object from ``start`` on, beyond ``stop`` too, as a file that fetches ``buffer_size`` bytes at a time."""
@@ -36,4 +35,6 @@ class ObjectRange:
         first, last, step = part.indices(len(self))
         if step != 1:
             raise ValueError(f"bytes in a row can be read, not every {step}th")
-        return self.store.read(self.key, self.start + first, self.start + last, self.etag) if first < last else b""
+        if last <= len(self.head) or first >= last:
+            return self.head[first:last]
+        return self.store.read(self.key, self.start + first, self.start + last, self.etag)

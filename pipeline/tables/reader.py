@@ -34,7 +34,7 @@ class RowReader:
     """
 
     def __init__(self, file: BinaryIO, uri: str, *, sealed: bool = False, footers: Footers | None = None) -> None:
-        self.uri, self._source = uri, file
+        self.uri, self.source = uri, file
         with self._guard():
             footer = _sealed_footer(file, uri, footers) if sealed else None
             self._file = pq.ParquetFile(
@@ -134,8 +134,8 @@ class RowReader:
             if told.num_rows != 1 or chunk is None or chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
                 return None
             offset, size = chunk.data_page_offset, chunk.total_compressed_size
-            self._source.seek(offset)
-            start = value_start(self._source.read(min(HEAD_BYTES, size)), size)
+            self.source.seek(offset)
+            start = value_start(self.source.read(min(HEAD_BYTES, size)), size)
             return None if start is None else (offset + start, offset + size)
 
     def table(self, columns: Sequence[str]) -> Any:

@@ -6,14 +6,18 @@ import base64
 import hashlib
 import struct
 import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels
-from pipeline.latents import latent, layout
+from pipeline.latents import latent, layout, opened
 from pipeline.latents.coefficients import FRACTION
+from pipeline.latents.opened import OpenLatent
+from tests.support.commands import GUARD
 from tests.support.latents import INDEX, resealed, sealed, tile_lengths
 from tests.support.pictures import photo
 
@@ -136,22 +140,50 @@ class Sliced:
 def test_a_part_reads_its_tiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects viewers of large pictures: what is not touched is not read, neighbours come at once, and nothing comes twice."""
     monkeypatch.setattr(layout, "LEAST_TILE", 32)
-    monkeypatch.setattr(layout, "_HEAD_BYTES", 64)
+    monkeypatch.setattr(opened, "HEAD_BYTES", 64)
+    monkeypatch.setattr(opened, "GAP_BYTES", 0)
     image, restored = noisy(160, 320)  # 5 by 10 tiles
     stream = latent.encode(image, restored, step=STEP, tile=32)
     lengths = tile_lengths(stream, 50)
     starts = [INDEX + 8 * 50 + 4 + sum(lengths[:number]) for number in range(51)]
     read = Sliced(stream)
-    opened = layout.Layout(read)
+    found = OpenLatent(read)
     assert read.asked == [(0, 64), (0, starts[0])], "the index is longer than what is read at first"
     whole = latent.apply(stream, restored)
     window = slice(32, 96), slice(70, 130)  # of rows 1 and 2, columns 2 to 4
     for _ in range(2):
-        assert (latent.apply(opened, restored[window], window) == whole[window]).all()
+        assert (latent.apply(found, restored[window], window) == whole[window]).all()
     assert read.asked[2:] == [(starts[12], starts[15]), (starts[22], starts[25])]
-    assert opened.held == sum(stop - start for start, stop in read.asked[2:])
-    assert (latent.apply(opened, restored) == whole).all()
+    assert found.held == 51 * 8 + 50 * 4 + sum(stop - start for start, stop in read.asked[2:])
+    assert (latent.apply(found, restored) == whole).all()
     assert sum(stop - start for start, stop in read.asked[2:]) == sum(lengths)
+
+
+def test_what_lies_between_is_read_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects seconds: a window that lacks a column of tiles takes one request, not one for each row of them."""
+    monkeypatch.setattr(layout, "LEAST_TILE", 32)
+    image, restored = noisy(160, 320)
+    stream = latent.encode(image, restored, step=STEP, tile=32)
+    read = Sliced(stream)
+    found = OpenLatent(read)
+    found.fetch((slice(0, 160), slice(0, 288)))
+    assert len(read.asked) == 2
+
+
+def test_threads_read_a_tile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects stores: of regions that are asked for at once, and share tiles, one reads them."""
+    monkeypatch.setattr(layout, "LEAST_TILE", 32)
+    image, restored = noisy(160, 320)
+    read = Sliced(latent.encode(image, restored, step=STEP, tile=32))
+    found, together = OpenLatent(read), threading.Barrier(8)
+
+    def fetch(_: int) -> None:
+        together.wait(GUARD)
+        found.fetch((slice(0, 64), slice(0, 64)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(fetch, range(8)))
+    assert len(read.asked) == 2
 
 
 def test_damage_is_refused_where_it_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,19 +194,49 @@ def test_damage_is_refused_where_it_is_touched(monkeypatch: pytest.MonkeyPatch) 
     whole, window = latent.apply(stream, restored), (slice(0, 64), slice(0, 64))
     damaged = stream[:-7] + bytes([stream[-7] ^ 16]) + stream[-6:]
     for data in (damaged, Sliced(damaged)):
-        opened = layout.Layout(data)
-        assert (latent.apply(opened, restored[window], window) == whole[window]).all()
+        found = OpenLatent(data)
+        assert (latent.apply(found, restored[window], window) == whole[window]).all()
         with pytest.raises(DamagedLatent, match="does not have its check sum"):
-            latent.apply(opened, restored)
+            latent.apply(found, restored)
+
+
+def test_a_tile_that_was_read_wrongly_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects viewers from a fault of a moment: what does not have its check sum is not kept."""
+    monkeypatch.setattr(layout, "LEAST_TILE", 32)
+    image, restored = noisy(160, 320)
+    stream = latent.encode(image, restored, step=STEP, tile=32)
+    read = Sliced(stream)
+    found = OpenLatent(read)
+    for damaged in (stream[:-7] + bytes([stream[-7] ^ 16]) + stream[-6:], stream[:-3]):
+        read.data = damaged
+        with pytest.raises(DamagedLatent, match="does not have its check sum"):
+            latent.apply(found, restored)
+    read.data = stream
+    assert (latent.apply(found, restored) == latent.apply(stream, restored)).all()
+
+
+def test_what_a_header_claims_costs_nothing() -> None:
+    """Protects memory and time: of another picture than the entry's no index is read, whatever its check sums say."""
+    image, restored = noisy(64, 96)
+    stream = latent.encode(image, restored, step=STEP)
+    read = Sliced(sealed(stream[:5] + struct.pack(">II", 256, 2**20) + stream[13:INDEX], [0] * 2048, b""))
+    with pytest.raises(DamagedLatent, match="1048576 x 256 pixels, the picture has 96 x 64"):
+        OpenLatent(read, (64, 96))
+    assert read.asked == [(0, opened.HEAD_BYTES)]
+    with pytest.raises(DamagedLatent, match="fewer than its index takes"):
+        OpenLatent(stream[:5] + b"\xff" * 8 + stream[13:])
+    head = stream[:INDEX] + struct.pack(">II", 0, 1)
+    with pytest.raises(DamagedLatent, match="a tile of no bytes has a check sum"):
+        OpenLatent(head + struct.pack(">I", zlib.crc32(head)))
 
 
 def test_latents_of_before_are_read_whole() -> None:
     """Protects archives of before from tiles whose bytes nothing would vouch for; they are read once."""
     read = Sliced(base64.b64decode(STORED))
-    opened = layout.Layout(read)
-    whole = latent.apply(opened, pattern())
+    found = OpenLatent(read)
+    whole = latent.apply(found, pattern())
     assert read.asked == [(0, len(read))]
-    assert opened.held == len(read)
+    assert len(read) < found.held < len(read) + 100
     assert (whole == latent.apply(read.data, pattern())).all()
 
 
