@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pipeline.core.records import Entry, EntryKind, Pixels, Settings, Size, Stor
 from pipeline.decoders import decoding
 from pipeline.engines.lr import LrToRestore, decode_lr
 from pipeline.latents import latent
+from pipeline.latents.layout import Layout, Stretch
 from pipeline.pictures import clean_lr, lr_codec, originals, writing
 from pipeline.pictures.depth import LEVEL, in_16_bits
 from pipeline.pictures.picture import Box, Picture, resize, resize_with_alpha, size_of
@@ -74,11 +76,12 @@ class View:
 class OpenEntry:
     """An entry that is read, and its parts decoded, when they are first asked for: each once, in whatever threads.
 
-    What is decoded is shared by all who ask, and nobody's to change.
+    ``latent`` gives its latent, as bytes or to be read by slices. What is decoded is shared by all who ask, and nobody's to
+    change.
     """
 
-    def __init__(self, read: Callable[[], Entry]) -> None:
-        self._read, self._turn = read, threading.RLock()
+    def __init__(self, read: Callable[[], Entry], latent: Callable[[Entry], Stretch | None] = attrgetter("latent")) -> None:
+        self._read, self._read_latent, self._turn = read, latent, threading.RLock()
         self._kept: Picture | None = None
 
     @property
@@ -99,6 +102,12 @@ class OpenEntry:
         with self._turn:
             return self._alpha
 
+    @property
+    def detail(self) -> Layout | None:
+        """The opened latent; raises DamagedEntry, and what ``latent`` does."""
+        with self._turn:
+            return self._detail
+
     def kept(self, pixel_limit: int) -> Picture:
         """Return the whole picture of what was kept of the source; raises DamagedEntry, ImageError."""
         with self._turn:
@@ -112,6 +121,8 @@ class OpenEntry:
         decoded: list[Pixels | None] = [*self.__dict__.get("_lr", ()), self.__dict__.get("_alpha")]
         decoded += [] if self._kept is None else [self._kept.pixels, self._kept.alpha]
         stored = sum(size_of_part(self.entry, part) for part in PARTS)
+        detail: Layout | None = self.__dict__.get("_detail")
+        stored += detail.held if detail is not None and self.entry.latent is None else 0
         return stored + sum(pixels.nbytes for pixels in decoded if pixels is not None)
 
     @cached_property
@@ -126,6 +137,14 @@ class OpenEntry:
     @cached_property
     def _alpha(self) -> Pixels | None:
         return alpha_of(self.entry)
+
+    @cached_property
+    def _detail(self) -> Layout | None:
+        try:
+            data = self._read_latent(self.entry)
+            return None if data is None else Layout(data)
+        except DamagedLatent as error:
+            raise DamagedEntry(self.entry.key, "latent", str(error)) from None
 
 
 def from_original(entry: Entry, use_latent: bool) -> bool:
@@ -182,7 +201,8 @@ def restore_entry(
         return lr_view(entry, opened.lr, view, span)
     asked = to_restore(entry, opened.lr, view)
     restored = network(asked)
-    return view.resized(finish_picture(entry, restored, use_latent=view.use_latent, region=asked.region, alpha=opened.alpha))
+    detail = opened.detail if view.use_latent else None
+    return view.resized(finish_picture(entry, restored, detail=detail, region=asked.region, alpha=opened.alpha))
 
 
 def _kept_picture(entry: Entry, pixel_limit: int) -> Picture:
@@ -191,7 +211,7 @@ def _kept_picture(entry: Entry, pixel_limit: int) -> Picture:
         return decoding.decode(source, pixel_limit=pixel_limit)
     if entry.original is None:  # a sample that never had an image
         raise UndecodableImage("the file is empty")
-    return finish_picture(entry, original_pixels(entry), use_latent=True)
+    return finish_picture(entry, original_pixels(entry), detail=None)
 
 
 def to_restore(entry: Entry, lr: Lr, view: View) -> LrToRestore:
@@ -268,16 +288,16 @@ def alpha_of(entry: Entry) -> Pixels | None:
 
 
 def finish_picture(
-    entry: Entry, restored: Pixels, *, use_latent: bool, region: Region | None = None, alpha: Pixels | None = None
+    entry: Entry, restored: Pixels, *, detail: bytes | Layout | None, region: Region | None = None, alpha: Pixels | None = None
 ) -> Picture:
-    """Add an entry's latent, alpha and metadata to the restored pixels, or to those of a region; raises DamagedEntry.
+    """Add an entry's alpha and metadata, and the ``detail`` of its latent, to the restored pixels, or to those of a region.
 
-    ``alpha`` is that of :func:`alpha_of`, where it is decoded already.
+    ``alpha`` is that of :func:`alpha_of`, where it is decoded already. Raises DamagedEntry.
     """
     window = None if region is None else region.window
     try:
-        if entry.latent is not None and use_latent:
-            restored = latent.apply(entry.latent, restored, window)
+        if detail is not None:
+            restored = latent.apply(detail, restored, window)
     except (DamagedLatent, ValueError) as error:
         raise DamagedEntry(entry.key, "latent", str(error)) from None
     alpha = alpha_of(entry) if alpha is None else alpha

@@ -278,12 +278,12 @@ class RestoreWorker:
         entry, view = opened.entry, self._view
         if opened.picture is not None:
             return opened.picture
+        detail = entry.latent if view.use_latent else None
         if opened.lr is not None:
             assert opened.restored is not None
-            region = opened.lr.region
-            return view.resized(finish_picture(entry, opened.restored, use_latent=view.use_latent, region=region))
+            return view.resized(finish_picture(entry, opened.restored, detail=detail, region=opened.lr.region))
         if opened.restored is not None:
-            return view.of(finish_picture(entry, opened.restored, use_latent=view.use_latent))
+            return view.of(finish_picture(entry, opened.restored, detail=detail))
         assert opened.source is not None
         return view.of(decoding.decode(opened.source, pixel_limit=self.archive.plan.settings.pixel_limit))
 

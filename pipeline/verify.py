@@ -143,11 +143,11 @@ class VerifyWorker:
         if source_bytes(entry) is not None:
             return decode_lr(entry)[0]
         if entry.original_coding is OriginalCoding.PIXELS:
-            return finish_picture(entry, original_pixels(entry), use_latent=False).pixels
+            return finish_picture(entry, original_pixels(entry), detail=None).pixels
         lr, _ = decode_lr(entry)
         with self._turn, self.progress.engine(), self.progress.stage("network"):
             restored = restore_lr(self.engine, LrToRestore(entry, lr))
-        return finish_picture(entry, restored, use_latent=True).pixels
+        return finish_picture(entry, restored, detail=entry.latent).pixels
 
     def _compare(self, shard: SourceShard, sampled: set[str], tally: Tally) -> None:
         """Measure the restores of sampled keys that the source still has; they are taken out of ``sampled``.

@@ -1,12 +1,9 @@
 """The latent <-> bytes. Its coding is the detail layer: what the restore from a clean LR misses, as quantised coefficients.
 
-    magic  version  height  width  tile  step | bytes of each tile | tiles, row by row | CRC-32 of all before it
-    4s     u8       u32     u32    u32   u16  | u32 each           |                   | u32         (big-endian)
-
-``version`` is 3 for pictures of 8 bits a channel, and 4 for those of 16, whose restore has 16. ``step`` is the quantiser's, in
-64ths of an 8-bit level, for either. A tile of no bytes has nothing to add to the restore; another has six
-bytes that tell how much nearer to zero than their multiples of the step values of 1, 2 and more stand, in the first colour and
-in the others (:mod:`~pipeline.latents.coefficients`), and what :mod:`~pipeline.latents.coder` wrote. Tiles bound the memory
+A latent is laid out as :mod:`~pipeline.latents.layout` says. ``step`` is the quantiser's, in 64ths of an 8-bit level, for
+pictures of 8 bits a channel and of 16, whose restore has 16. A tile of no bytes has nothing to add to the restore; another has
+six bytes that tell how much nearer to zero than their multiples of the step values of 1, 2 and more stand, in the first colour
+and in the others (:mod:`~pipeline.latents.coefficients`), and what :mod:`~pipeline.latents.coder` wrote. Tiles bound the memory
 whatever the size of the image.
 """
 
@@ -14,12 +11,10 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +23,10 @@ from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
 from pipeline.latents import coder
 from pipeline.latents.coefficients import BLOCK, DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
+from pipeline.latents.layout import Layout, Window, pack, windows
 
 TILE = 512
 """Pixels along a tile's side: so are those of viewers' tiles (docs/performance.md)."""
-
-LEAST_TILE, LARGEST_TILE = 256, 4096
-"""Sides of tiles that are read: smaller ones cost seconds a megapixel, larger ones memory."""
 
 FINEST_STEP, COARSEST_STEP = FRACTION // 2, 512 * FRACTION
 """Bounds of a search for a floor, in 64ths of a level: a finer one stores what no 8-bit picture shows."""
@@ -63,10 +56,6 @@ BIT_PRICE = 0.065
 """What a bit may cost, in squared errors of a step: of two values the one is taken that costs less in all. Measured with
 details of BSD100 at x4, bytes at 40 and 42 dB: 0 (plain rounding below 0.63 of a step) 1, 0.04 0.98, 0.06 0.975, 0.1 0.98."""
 
-_MAGIC = b"\x8aDTL"
-_VERSIONS: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 3, np.dtype(np.uint16): 4}
-_HEADER = struct.Struct(">4sBIIIH")
-_CRC = struct.Struct(">I")
 _SHIFTS = 3  # of values 1, 2 and larger
 _SHIFT_UNIT = 256
 
@@ -83,9 +72,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Difference = NDArray[np.int16] | NDArray[np.int32]
-
-Window = tuple[slice, slice]
-"""Rows and columns of an image, or of a tile."""
 
 
 def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE, threads: int | None = None) -> bytes:
@@ -115,10 +101,8 @@ def _encode(
         payload, result[window] = _encode_tile(image[window], restored[window], step, dry=dry)
         return payload
 
-    tiles = _side_by_side(code, list(_windows((height, width), tile)), tile, threads)
-    lengths = struct.pack(f">{len(tiles)}I", *map(len, tiles))
-    stream = b"".join((_HEADER.pack(_MAGIC, _VERSIONS[image.dtype], height, width, tile, step), lengths, *tiles))
-    return stream + _CRC.pack(zlib.crc32(stream)), result
+    tiles = _side_by_side(code, list(windows((height, width), tile)), tile, threads)
+    return pack(image.dtype, (height, width), tile, step, tiles), result
 
 
 def encode_to_floor(
@@ -175,17 +159,18 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float,
     return None if reached is None else round(2 ** reached[0])
 
 
-def apply(latent: bytes, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
+def apply(latent: bytes | Layout, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
     """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
-    Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are decoded;
-    ``threads`` as for :func:`encode`. Raises DamagedLatent where a byte of the stream is wrong or missing, ValueError where it
-    is of another size or depth.
+    Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are read and decoded;
+    ``threads`` as for :func:`encode`. Raises DamagedLatent where a byte of these or of the index is wrong or missing,
+    ValueError where it is of another size or depth.
     """
     _check_shape(restored, "restore")
-    version, size, tile, step, tiles = _parse(latent)
-    if version != _VERSIONS[restored.dtype]:
-        raise ValueError(f"the latent, of version {version}, is of another depth than the restore, which is {restored.dtype}")
+    layout = latent if isinstance(latent, Layout) else Layout(latent)
+    size, step = layout.size, layout.step
+    if layout.dtype != restored.dtype:
+        raise ValueError(f"the latent is of another depth, {layout.dtype}, than the restore, which is {restored.dtype}")
     rows, columns = window or (slice(0, size[0]), slice(0, size[1]))
     own = rows.stop - rows.start, columns.stop - columns.start
     if restored.shape[:2] != own or rows.stop > size[0] or columns.stop > size[1]:
@@ -195,17 +180,17 @@ def apply(latent: bytes, restored: Pixels, window: Window | None = None, *, thre
         )
     image = restored.copy()
 
-    def add(place: Window, payload: memoryview) -> None:
+    def add(number: int, place: Window) -> None:
         down, across = place
         shared = _shared(rows, down), _shared(columns, across)
         own = _from(shared[0], rows.start), _from(shared[1], columns.start)
         of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
-        shifts, values = _decode_tile(bytes(payload), (down.stop - down.start, across.stop - across.start))
+        shifts, values = _decode_tile(layout.payload(number), (down.stop - down.start, across.stop - across.start))
         image[own] = _add(restored[own], values, step, shifts, of_tile)
 
-    placed = zip(_windows(size, tile), tiles, strict=True)
-    touched = [(place, payload) for place, payload in placed if payload and _touch(place, (rows, columns))]
-    _side_by_side(lambda each: add(*each), touched, tile, threads)
+    touched = layout.touched((rows, columns))
+    layout.read(number for number, _ in touched)
+    _side_by_side(lambda each: add(*each), touched, layout.tile, threads)
     return image
 
 
@@ -219,38 +204,6 @@ def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], sid
         return list(map(function, tiles))
     with ThreadPoolExecutor(min(wanted, len(tiles)), thread_name_prefix="latent") as pool:
         return list(pool.map(function, tiles))
-
-
-def _parse(latent: bytes) -> tuple[int, Size, int, int, list[memoryview]]:
-    """Check a stream as a whole; return version, the image's size, the tile's side, the step and the bytes of the tiles."""
-    if not latent.startswith(_MAGIC):
-        raise DamagedLatent("it does not begin as one")
-    body, found = memoryview(latent)[: -_CRC.size], latent[-_CRC.size :]
-    if len(latent) < _HEADER.size + _CRC.size or found != _CRC.pack(zlib.crc32(body)):
-        raise DamagedLatent(f"its {len(latent)} bytes do not have the check sum that they end with")
-    _, version, height, width, tile, step = _HEADER.unpack_from(body)
-    if version not in _VERSIONS.values():
-        known = " and ".join(map(str, _VERSIONS.values()))
-        raise DamagedLatent(f"version {version} of its coding was found, this program reads {known}")
-    sane = LEAST_TILE <= tile <= LARGEST_TILE and step
-    count = math.ceil(height / tile) * math.ceil(width / tile) if sane else 0
-    start = _HEADER.size + 4 * count
-    if not count or len(body) < start:
-        raise DamagedLatent(f"no tiles of {tile} pixels and a step of {step} make up {width} x {height}")
-    tiles = []
-    for length in struct.unpack_from(f">{count}I", body, _HEADER.size):
-        tiles.append(body[start : start + length])
-        start += length
-    if start != len(body):
-        raise DamagedLatent(f"its tiles have {start} bytes, {len(body)} are there")
-    return version, (height, width), tile, step, tiles
-
-
-def _windows(size: Size, tile: int) -> Iterator[Window]:
-    """Yield the tiles of an image of ``size``, row by row; those at the far edges are smaller."""
-    for top in range(0, size[0], tile):
-        for left in range(0, size[1], tile):
-            yield slice(top, min(top + tile, size[0])), slice(left, min(left + tile, size[1]))
 
 
 def _encode_tile(image: Pixels, restored: Pixels, step: int, *, dry: bool) -> tuple[bytes, Pixels]:
@@ -350,10 +303,6 @@ def _shared(one: slice, other: slice) -> slice:
     return slice(max(one.start, other.start), min(one.stop, other.stop))
 
 
-def _touch(one: Window, other: Window) -> bool:
-    return all(bool(a.start < b.stop and b.start < a.stop) for a, b in zip(one, other, strict=True))
-
-
 def _from(part: slice, origin: int) -> slice:
     """Return ``part`` as it is counted from ``origin``."""
     return slice(part.start - origin, part.stop - origin)
@@ -379,5 +328,5 @@ def _finest(image: Pixels) -> int:
 
 
 def _check_shape(pixels: Pixels, name: str) -> None:
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in _VERSIONS:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"the {name} is {pixels.dtype} {pixels.shape}; uint8 or uint16 (height, width, 3) was expected")

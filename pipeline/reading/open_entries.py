@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from pipeline.core.byte_cache import ByteCache, CacheState
-from pipeline.core.records import Entry
 from pipeline.entry_picture import OpenEntry
 
 KEPT_BYTES = 256 * 2**20
@@ -24,12 +23,12 @@ class OpenEntries:
         self._turn = threading.Lock()
 
     @contextmanager
-    def entry(self, name: Hashable, read: Callable[[], Entry]) -> Iterator[OpenEntry]:
-        """Give the entry of a name, which ``read`` reads where it is not there; one that raises an error is not kept."""
+    def entry(self, name: Hashable, make: Callable[[], OpenEntry]) -> Iterator[OpenEntry]:
+        """Give the entry of a name, which ``make`` gives where it is not there; one that raises an error is not kept."""
         with self._turn:
             found = self._in_use.get(name)
             if found is None:
-                found = self._in_use[name] = OpenEntry(read)
+                found = self._in_use[name] = make()
         yield found
         self._kept.put(name, found, found.bytes)  # weighed anew after each use, for it may have more decoded then
 

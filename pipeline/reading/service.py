@@ -7,24 +7,35 @@ many processes as there are engines, and opens what it is asked for.
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import PARTS, columns_of, from_row, there
 from pipeline.archives.errors import ChecksumMismatch
+from pipeline.archives.shard_writer import shard_key
 from pipeline.core.errors import InvalidOption, PipelineError
 from pipeline.core.options import FORMATS, SOURCE_FORMAT, Limits, RestoreOptions
-from pipeline.core.records import Entry, EntryKind, Size
+from pipeline.core.records import Entry, EntryKind, Size, Stored
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.entry_picture import View, check_restored_size, encode_restored, output_format, pixels_to_restore, restore_entry
+from pipeline.entry_picture import (
+    OpenEntry,
+    View,
+    check_restored_size,
+    encode_restored,
+    output_format,
+    pixels_to_restore,
+    restore_entry,
+)
 from pipeline.pictures.picture import Picture, size_of
 from pipeline.pictures.region import Region
 from pipeline.reading.errors import NoSuchEntry, Replaced
 from pipeline.reading.open_archives import OpenArchives
 from pipeline.reading.open_entries import KEPT_BYTES, OpenEntries
+from pipeline.stores.object_range import ObjectRange
 from pipeline.stores.store import Access
 from pipeline.tables.reader import RowReader
 
@@ -32,6 +43,13 @@ FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
 
 LARGEST_SCALE = 4.0
+
+LARGE_LATENT = 2 * 2**20
+"""Bytes of a latent above which only what is touched of it is read: up to there one request more costs as much."""
+
+BINARY_COLUMNS = {"lr": "lr.bytes", **{part: part for part in ("latent", "alpha", "original", "icc", "exif", "xmp")}}
+"""The parts of one binary value, and the column of each."""
+
 _RESTORED_PARTS = PARTS - {"sidecars"}
 _PLAN = "iarn.plan"  # what a shard's footer calls the digest of its plan
 
@@ -155,7 +173,7 @@ class Restorer:
         reader, batcher = archive.reader, archive.batcher
         limit = reader.plan.settings.pixel_limit
         view = request.view(self._limits, limit)
-        with self._open.entry(place, lambda: read_entry(reader.archive, place, _RESTORED_PARTS)) as opened:
+        with self._open.entry(place, lambda: open_entry(reader.archive, place)) as opened:
             pixels = request.check(opened.entry, self._limits, limit)
             most = min(limit, self._limits.most_pixels) if opened.entry.kind is EntryKind.ORIGINAL else limit
             picture = restore_entry(opened, batcher.restore, view, span=batcher.span, pixel_limit=most)
@@ -169,6 +187,34 @@ class Restorer:
             return self.restore(place, request)
         except PipelineError as error:
             return error
+
+
+def open_entry(archive: Archive, place: EntryPlace) -> OpenEntry:
+    """Return an entry to restore, read when it is used; of a large latent what is touched; raises as :func:`read_entry`."""
+
+    def latent(entry: Entry) -> bytes | ObjectRange | None:
+        if entry.latent is not None or entry.stored is not Stored.LATENT:
+            return entry.latent
+        return range_of(archive, place, "latent") or read_entry(archive, place, ("latent",)).latent
+
+    return OpenEntry(lambda: read_small(archive, place, _RESTORED_PARTS, {"latent": LARGE_LATENT}), latent)
+
+
+def read_small(archive: Archive, place: EntryPlace, parts: Collection[str], most: Mapping[str, int]) -> Entry:
+    """Return the entry at a place with ``parts`` of its bytes but those of ``most`` that take more, stored; as read_entry."""
+    with shard_of(archive, place) as reader:
+        stored = reader.chunk_bytes(place.group)
+        return entry_in(reader, place, {part for part in parts if stored.get(part, 0) <= most.get(part, sys.maxsize)})
+
+
+def range_of(archive: Archive, place: EntryPlace, part: str) -> ObjectRange | None:
+    """Return where a part of an entry's bytes is to be read in pieces; None where it does not lie by itself; as read_entry."""
+    etag = archive.store.stat(shard_key(place.shard)).etag  # before it is opened: reads by it then see that version or none
+    with shard_of(archive, place) as reader:
+        found = reader.value_range(place.group, BINARY_COLUMNS[part])
+    if found is None:
+        return None
+    return ObjectRange(store=archive.store, key=shard_key(place.shard), etag=etag, start=found[0], stop=found[1])
 
 
 def read_entry(archive: Archive, place: EntryPlace, parts: Collection[str]) -> Entry:

@@ -14,20 +14,18 @@ from typing import Any, BinaryIO
 
 from pipeline.archives.archive import Archive
 from pipeline.archives.entries import PARTS, check_lr, size_of_part, source_bytes
-from pipeline.archives.shard_writer import damage_of, shard_key
+from pipeline.archives.shard_writer import damage_of
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import Entry, EntryKind, OriginalCoding
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import EntryPlace, entry_in, read_entry, shard_of
+from pipeline.reading.service import BINARY_COLUMNS, EntryPlace, entry_in, range_of, read_entry, read_small, shard_of
+from pipeline.stores.object_range import ObjectRange
 from pipeline.tables.zstandard import decompressed
 
 LARGE_BYTES = 8 * 2**20
 """Bytes of a file above which it is given in pieces."""
 
 PIECE_BYTES = 2**20
-
-_COLUMNS = {"lr": "lr.bytes", **{part: part for part in ("latent", "alpha", "original", "icc", "exif", "xmp")}}
-"""The parts of one binary value, and the column of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +53,12 @@ class FileFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class LargeFile(FileFigures):
-    """A stored file that is read when it is given.
+    """A ``part`` of the entry of a ``key`` that is read when it is given; its ``value`` may be ``compressed`` by Zstandard."""
 
-    Its value begins at ``start`` of the shard's version ``etag``, or is ``held``; ``compressed`` is by Zstandard.
-    """
-
-    archive: Archive
-    place: EntryPlace
+    key: str
     part: str
-    etag: str = ""
-    start: int = 0
+    value: bytes | ObjectRange
     compressed: bool = False
-    held: bytes | None = None
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Generator[bytes]:
         """Yield bytes ``start`` to ``stop``, a piece at a time, with memory for one; an empty one for each that is passed over.
@@ -82,35 +74,30 @@ class LargeFile(FileFigures):
                 digest.update(piece)
                 if start == stop and digest.hexdigest() != self.digest:
                     detail = f"SHA-256 {self.digest[:16]}… expected, {digest.hexdigest()[:16]}… found"
-                    raise DamagedEntry(self.place.key, self.part, detail)
+                    raise DamagedEntry(self.key, self.part, detail)
             yield piece
 
     def _read(self, start: int, stop: int) -> Iterator[bytes]:
         for first in range(start, stop, PIECE_BYTES):
-            last = min(first + PIECE_BYTES, stop)
-            yield self.archive.store.read(shard_key(self.place.shard), self.start + first, self.start + last, self.etag)
+            yield self.value[first : min(first + PIECE_BYTES, stop)]
 
     def _inflated(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield what is wanted of each piece of the frames, which have to be gone through from the first."""
-        uri, position = f"{self.archive.store.uri}/{shard_key(self.place.shard)}", 0
+        uri, position = self.key if isinstance(self.value, bytes) else self.value.uri, 0
         with damage_of(uri), self._coded() as file:
             for piece in decompressed(file, uri, size=stop, piece=PIECE_BYTES):
                 yield piece[max(0, start - position) :]
                 position += len(piece)
 
     def _coded(self) -> BinaryIO:
-        if self.held is not None:
-            return io.BytesIO(self.held)
-        file = self.archive.store.open(shard_key(self.place.shard), self.etag, PIECE_BYTES)
-        file.seek(self.start)
-        return file
+        return io.BytesIO(self.value) if isinstance(self.value, bytes) else self.value.open(PIECE_BYTES)
 
 
 def part_sizes(archive: Archive, place: EntryPlace) -> tuple[Entry, dict[str, int]]:
     """Return an entry, and how many bytes each of ``PARTS`` has, of which large ones are not read; raises as read_entry."""
     with shard_of(archive, place) as reader:
         stored = reader.chunk_bytes(place.group)
-        large = {part: column for part, column in _COLUMNS.items() if stored.get(part, 0) > LARGE_BYTES}
+        large = {part: column for part, column in BINARY_COLUMNS.items() if stored.get(part, 0) > LARGE_BYTES}
         ranges = {part: reader.value_range(place.group, column) for part, column in large.items()}
         told = {part: found[1] - found[0] for part, found in ranges.items() if found is not None}
         entry = entry_in(reader, place, PARTS - told.keys())
@@ -119,13 +106,11 @@ def part_sizes(archive: Archive, place: EntryPlace) -> tuple[Entry, dict[str, in
 
 def read_lr(archive: Archive, place: EntryPlace) -> File | LargeFile:
     """Return an LR's file, as it is stored; raises NotKept for an original, DamagedEntry, and as :func:`read_entry`."""
-    entry, large = _small(archive, place, "lr")
+    entry = _read_small(archive, place, "lr")
     form, digest = lr_figures(entry)
-    if large and (alone := _alone(archive, place, "lr")) is not None:
-        start, stop, etag = alone
-        size = stop - start
-        return LargeFile(archive=archive, place=place, part="LR", etag=etag, start=start, size=size, form=form, digest=digest)
-    entry = read_entry(archive, place, ("lr",)) if large else entry
+    if entry.lr is None and (value := range_of(archive, place, "lr")) is not None:
+        return LargeFile(key=place.key, part="LR", value=value, size=len(value), form=form, digest=digest)
+    entry = read_entry(archive, place, ("lr",)) if entry.lr is None else entry
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "it is missing")
     check_lr(entry)
@@ -134,19 +119,18 @@ def read_lr(archive: Archive, place: EntryPlace) -> File | LargeFile:
 
 def read_original(archive: Archive, place: EntryPlace) -> File | LargeFile:
     """Return the source's own bytes; raises NotKept where they are not kept, DamagedEntry, and as :func:`read_entry`."""
-    entry, large = _small(archive, place, "original")
+    entry = _read_small(archive, place, "original")
     form, digest = original_figures(entry)
-    told: dict[str, Any] = {"form": form, "digest": digest, "size": entry.byte_size}
+    told: dict[str, Any] = {"key": place.key, "part": "original", "form": form, "digest": digest, "size": entry.byte_size}
     compressed = entry.original_coding is OriginalCoding.ZSTD
-    in_pieces = large and (compressed or entry.original_coding is OriginalCoding.BYTES)
-    if in_pieces and (alone := _alone(archive, place, "original")) is not None:
-        start, stop, etag = alone
-        if not compressed and stop - start != entry.byte_size:
-            raise DamagedEntry(place.key, "original", f"{stop - start} bytes were found, {entry.byte_size} expected")
-        return LargeFile(archive=archive, place=place, part="original", etag=etag, start=start, compressed=compressed, **told)
-    entry = read_entry(archive, place, ("original",)) if large else entry
+    in_pieces = compressed or entry.original_coding is OriginalCoding.BYTES
+    if entry.original is None and in_pieces and (value := range_of(archive, place, "original")) is not None:
+        if not compressed and len(value) != entry.byte_size:
+            raise DamagedEntry(place.key, "original", f"{len(value)} bytes were found, {entry.byte_size} expected")
+        return LargeFile(value=value, compressed=compressed, **told)
+    entry = read_entry(archive, place, ("original",)) if entry.original is None else entry
     if compressed and entry.original is not None and entry.byte_size > LARGE_BYTES:
-        return LargeFile(archive=archive, place=place, part="original", held=entry.original, compressed=True, **told)
+        return LargeFile(value=entry.original, compressed=True, **told)
     if (data := source_bytes(entry)) is None:
         raise DamagedEntry(entry.key, "original", "it is missing")
     return File(data=data, form=form, digest=digest)
@@ -176,16 +160,6 @@ def _form_of(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _small(archive: Archive, place: EntryPlace, part: str) -> tuple[Entry, bool]:
-    """Return an entry with one of its parts, or without it and True where that is large."""
-    with shard_of(archive, place) as reader:
-        large = reader.chunk_bytes(place.group).get(part, 0) > LARGE_BYTES
-        return entry_in(reader, place, () if large else (part,)), large
-
-
-def _alone(archive: Archive, place: EntryPlace, part: str) -> tuple[int, int, str] | None:
-    """Return where in which version of its shard a part begins and ends; None where it does not lie there by itself."""
-    etag = archive.store.stat(shard_key(place.shard)).etag  # before it is opened: reads by it then see that version or none
-    with shard_of(archive, place) as reader:
-        found = reader.value_range(place.group, _COLUMNS[part])
-    return None if found is None else (*found, etag)
+def _read_small(archive: Archive, place: EntryPlace, part: str) -> Entry:
+    """Return an entry with one of its parts, or without it where that is large."""
+    return read_small(archive, place, (part,), {part: LARGE_BYTES})

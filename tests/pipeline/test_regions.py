@@ -17,7 +17,7 @@ from pipeline.core.records import Pixels, Size, Tier
 from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Engine, choose_device
 from pipeline.engines.tiles import LEAST
-from pipeline.latents import latent
+from pipeline.latents import latent, layout
 from pipeline.pictures import codecs
 from pipeline.pictures.picture import resize
 from pipeline.pictures.region import Region
@@ -92,7 +92,7 @@ def small_tiles() -> Any:
     """Let latents' tiles be small, so that small pictures have many of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent, "TILE", 64)
-        patch.setattr(latent, "LEAST_TILE", 64)
+        patch.setattr(layout, "LEAST_TILE", 64)
         patch.setitem(cast("dict[str, int]", latent.encode.__kwdefaults__), "tile", 64)
         yield
 

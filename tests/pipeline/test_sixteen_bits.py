@@ -238,6 +238,6 @@ def test_a_depth_that_is_not_the_stored_one_is_damage(folder: Path) -> None:
     entry = workshop.by_key(archived(folder, Tier.BALANCED))["alpha.png"]
     restored = decoded(files()["alpha.png"]).pixels
     with pytest.raises(DamagedEntry, match="latent"):
-        finish_picture(replace(entry, bits=8), in_8_bits(restored), use_latent=True)
+        finish_picture(replace(entry, bits=8), in_8_bits(restored), detail=entry.latent)
     with pytest.raises(DamagedEntry, match="alpha"):
-        finish_picture(replace(entry, bits=8, latent=None), in_8_bits(restored), use_latent=True)
+        finish_picture(replace(entry, bits=8), in_8_bits(restored), detail=None)

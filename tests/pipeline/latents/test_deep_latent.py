@@ -47,7 +47,7 @@ def test_a_finer_step_comes_closer_than_8_bits_can(size: tuple[int, int], step: 
     found = latent.apply(stream, restored)
     assert found.dtype == np.uint16
     assert decibels(image, found) >= least
-    assert stream[4] == 4
+    assert stream[4] == 6
 
 
 def test_noise_of_the_whole_range_is_coded_at_the_finest_step() -> None:
@@ -86,7 +86,7 @@ def test_depths_are_not_mixed() -> None:
     with pytest.raises(ValueError, match="another depth"):
         latent.apply(stream, in_8_bits(restored))
     flat = latent.encode(in_8_bits(image), in_8_bits(restored), step=15 * FRACTION)
-    assert flat[4] == 3
+    assert (flat[4], stream[4]) == (5, 6)
     with pytest.raises(ValueError, match="another depth"):
         latent.apply(flat, in_16_bits(in_8_bits(restored), clean=True))
     with pytest.raises(ValueError, match="one shape and depth"):

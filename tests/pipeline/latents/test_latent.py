@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 import tracemalloc
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,9 @@ from PIL import Image
 
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
-from pipeline.latents import latent
+from pipeline.latents import latent, layout
 from pipeline.latents.coefficients import FRACTION
+from tests.support.latents import INDEX, resealed, sealed
 from tests.support.pictures import photo
 
 encode = partial(latent.encode, step=15 * FRACTION)
@@ -29,7 +29,7 @@ encode = partial(latent.encode, step=15 * FRACTION)
 def small_tiles() -> Iterator[None]:
     """Let tiles be small, so that small pictures have many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "LEAST_TILE", 1)
+        patch.setattr(layout, "LEAST_TILE", 1)
         yield
 
 
@@ -46,12 +46,6 @@ def blurred(image: Pixels) -> Pixels:
 
 def error(image: Pixels, other: Pixels) -> float:
     return float(np.mean((image.astype(np.float64) - other) ** 2))
-
-
-def resealed(stream: bytes, position: int, value: bytes) -> bytes:
-    """Return a stream with other bytes and a right check sum, as only a writer with a fault makes it."""
-    body = stream[:position] + value + stream[position + len(value) : -4]
-    return body + struct.pack(">I", zlib.crc32(body))
 
 
 @pytest.mark.slow
@@ -121,7 +115,7 @@ def test_a_perfect_restore_needs_no_bytes() -> None:
     """Protects the size of entries whose restore is exact already."""
     image = photo(100, 130)
     stream = encode(image, image, tile=64)
-    assert len(stream) == 23 + 6 * 4
+    assert len(stream) == 23 + 6 * 8
     assert (latent.apply(stream, image) == image).all()
 
 
@@ -210,7 +204,7 @@ def test_a_floor_that_the_restore_reaches_takes_no_trial() -> None:
     restored = blurred(image)
     found = latent.encode_to_floor(image, restored, lambda _: 50.0, 1.0, usual=40.0)
     assert found is not None
-    assert len(found[0]) == 23 + 4
+    assert len(found[0]) == 23 + 8
     assert (latent.apply(found[0], restored) == restored).all()
 
 
@@ -246,16 +240,17 @@ def test_streams_that_are_none_are_refused() -> None:
     stream = encode(image, blurred(image), tile=32)
     cases = {
         "does not begin as one": b"\xff\xd8\xff\xe0" + bytes(100),
-        "version 1": resealed(stream, 4, b"\x01"),
-        "no tiles of 0 pixels": resealed(stream, 13, bytes(4)),
-        "no tiles of 1 pixels": resealed(stream, 13, struct.pack(">I", 1)),
-        "its tiles have": resealed(stream, 19, struct.pack(">I", 1)),
-        "a tile cannot be decoded|is not of 32 x 32": resealed(stream, 19 + 4 * 4 + 6, bytes(16)),
+        "version 1": resealed(stream, 4, 4, b"\x01"),
+        "index does not have": resealed(stream, 4, 13, struct.pack(">I", 20)),
+        "no tiles of 0 pixels": sealed(stream[:13] + bytes(4) + stream[17:INDEX], [], b""),
+        "its tiles end": stream[:-1],
+        "have the right check sum|does not have its check sum": stream[:-1] + bytes([stream[-1] ^ 1]),
+        "a tile cannot be decoded|is not of 32 x 32": resealed(stream, 4, INDEX + 8 * 4 + 4 + 6, bytes(16)),
     }
     for sentence, data in cases.items():
         with pytest.raises(DamagedLatent, match=sentence):
             latent.apply(data, image)
-    turned = resealed(encode(image, blurred(image), tile=64), 5, struct.pack(">II", 50, 60))
+    turned = resealed(encode(image, blurred(image), tile=64), 1, 5, struct.pack(">II", 50, 60))
     with pytest.raises(DamagedLatent, match="is not of"):
         latent.apply(turned, photo(50, 60))
 
@@ -263,11 +258,11 @@ def test_streams_that_are_none_are_refused() -> None:
 @pytest.mark.parametrize(("tile", "step"), [(1, 960), (255, 960), (4097, 960), (2**32 - 1, 960), (1024, 0)])
 def test_tiles_that_nobody_writes_are_refused(tile: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects readers from streams that a right check sum hides: hours for tiny tiles, all memory for huge ones."""
-    monkeypatch.setattr(latent, "LEAST_TILE", 256)
+    monkeypatch.setattr(layout, "LEAST_TILE", 256)
     image = photo(40, 50)
     stream = encode(image, blurred(image))
     with pytest.raises(DamagedLatent, match="no tiles of"):
-        latent.apply(resealed(stream, 13, struct.pack(">IH", tile, step)), image)
+        latent.apply(sealed(stream[:13] + struct.pack(">IH", tile, step), [], b""), image)
 
 
 def test_steps_that_cannot_be_coded_are_refused() -> None:

@@ -6,21 +6,18 @@ import base64
 import hashlib
 import struct
 import threading
-import zlib
 
 import numpy as np
 import pytest
 
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels
-from pipeline.latents import latent
+from pipeline.latents import latent, layout
 from pipeline.latents.coefficients import FRACTION
+from tests.support.latents import INDEX, resealed, sealed, tile_lengths
 from tests.support.pictures import photo
 
 STEP = 15 * FRACTION
-
-INDEX = 19
-"""Where a stream's index begins: the bytes of each tile, four each."""
 
 STORED = (
     "ikRUTAMAAAAYAAAETAAABAAKAAAAAKoAAAAuAAAXAAAAMYd9HqTxW0EIrzFs/RXMtd1xcipdqNuL+Mf3xvGpehT0Stg+GERs1nYj+oW2YxrFINn3jn9OFFw5"
@@ -49,7 +46,7 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
     assert len(streams) == 1
     stream = streams.pop()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "LEAST_TILE", 32)
+        patch.setattr(layout, "LEAST_TILE", 32)
         found = {latent.apply(stream, restored, threads=threads).tobytes() for threads in (1, 2, 8, None)}
     assert len(found) == 1
 
@@ -67,14 +64,13 @@ def test_large_tiles_go_one_at_a_time() -> None:
 def test_damage_is_told_from_any_thread() -> None:
     """Protects readers: what one of the threads finds wrong with its tile is what the caller is told."""
     image, restored = noisy(100, 100)
-    stream = bytearray(latent.encode(image, restored, step=STEP, tile=25))
-    stream[INDEX + 4 * 16 + 6 : INDEX + 4 * 16 + 22] = bytes(16)
-    stream[-4:] = struct.pack(">I", zlib.crc32(stream[:-4]))
+    stream = latent.encode(image, restored, step=STEP, tile=25)
+    stream = resealed(stream, 16, INDEX + 8 * 16 + 4 + 6, bytes(16))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "LEAST_TILE", 25)
+        patch.setattr(layout, "LEAST_TILE", 25)
         for threads in (1, 2, 8):
             with pytest.raises(DamagedLatent, match=r"of 25 x 25 pixels|cannot be decoded"):
-                latent.apply(bytes(stream), restored, threads=threads)
+                latent.apply(stream, restored, threads=threads)
 
 
 @pytest.mark.slow
@@ -82,9 +78,9 @@ def test_no_damage_of_the_index_passes() -> None:
     """Protects against a writer with a fault: an index whose lengths are others is refused, though its check sum is right."""
     image, restored = noisy(64, 96)
     stream = latent.encode(image, restored, step=STEP, tile=32)
-    rng, lengths = np.random.default_rng(0), np.frombuffer(stream, ">u4", 6, INDEX)
+    rng, lengths = np.random.default_rng(0), np.array(tile_lengths(stream, 6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "LEAST_TILE", 32)
+        patch.setattr(layout, "LEAST_TILE", 32)
         for _ in range(60):
             kind = rng.integers(3)
             if kind == 0:  # other lengths, of another sum
@@ -98,9 +94,8 @@ def test_no_damage_of_the_index_passes() -> None:
                 damaged = rng.permutation(lengths)
             if (damaged == lengths).all():
                 continue
-            body = stream[:INDEX] + damaged.astype(">u4").tobytes() + stream[INDEX + 24 : -4]
             with pytest.raises(DamagedLatent):
-                latent.apply(body + struct.pack(">I", zlib.crc32(body)), restored)
+                latent.apply(sealed(stream[:INDEX], damaged.tolist(), stream[INDEX + 8 * 6 + 4 :]), restored)
 
 
 def test_latents_of_larger_tiles_stay_what_they_are() -> None:
@@ -109,6 +104,78 @@ def test_latents_of_larger_tiles_stay_what_they_are() -> None:
     assert hashlib.sha256(found.tobytes()).hexdigest() == "3cf851d45b0e0dd5968157a9cd31f96a2188347815810bd4d9c1099b0a1b4c5f"
     window = slice(3, 19), slice(1000, 1050)  # of both tiles
     assert (latent.apply(base64.b64decode(STORED), pattern()[window], window) == found[window]).all()
+
+
+def test_damage_of_latents_of_before_is_refused() -> None:
+    """Protects archives of before: one check sum at the end is over all of such a stream."""
+    stream = base64.b64decode(STORED)
+    for position in range(len(stream)):
+        damaged = bytearray(stream)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(DamagedLatent):
+            latent.apply(bytes(damaged), pattern())
+        with pytest.raises(DamagedLatent):
+            latent.apply(stream[:position], pattern())
+
+
+class Sliced:
+    """A stream that is read by slices, which are noted."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.asked = data, list[tuple[int, int]]()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(len(self.data))
+        self.asked.append((start, stop))
+        return self.data[part]
+
+
+def test_a_part_reads_its_tiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects viewers of large pictures: what is not touched is not read, neighbours come at once, and nothing comes twice."""
+    monkeypatch.setattr(layout, "LEAST_TILE", 32)
+    monkeypatch.setattr(layout, "_HEAD_BYTES", 64)
+    image, restored = noisy(160, 320)  # 5 by 10 tiles
+    stream = latent.encode(image, restored, step=STEP, tile=32)
+    lengths = tile_lengths(stream, 50)
+    starts = [INDEX + 8 * 50 + 4 + sum(lengths[:number]) for number in range(51)]
+    read = Sliced(stream)
+    opened = layout.Layout(read)
+    assert read.asked == [(0, 64), (0, starts[0])], "the index is longer than what is read at first"
+    whole = latent.apply(stream, restored)
+    window = slice(32, 96), slice(70, 130)  # of rows 1 and 2, columns 2 to 4
+    for _ in range(2):
+        assert (latent.apply(opened, restored[window], window) == whole[window]).all()
+    assert read.asked[2:] == [(starts[12], starts[15]), (starts[22], starts[25])]
+    assert opened.held == sum(stop - start for start, stop in read.asked[2:])
+    assert (latent.apply(opened, restored) == whole).all()
+    assert sum(stop - start for start, stop in read.asked[2:]) == sum(lengths)
+
+
+def test_damage_is_refused_where_it_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects viewers: a damaged tile is told by its own check sum, whatever part is asked for, and the others can be seen."""
+    monkeypatch.setattr(layout, "LEAST_TILE", 32)
+    image, restored = noisy(64, 96)
+    stream = latent.encode(image, restored, step=STEP, tile=32)
+    whole, window = latent.apply(stream, restored), (slice(0, 64), slice(0, 64))
+    damaged = stream[:-7] + bytes([stream[-7] ^ 16]) + stream[-6:]
+    for data in (damaged, Sliced(damaged)):
+        opened = layout.Layout(data)
+        assert (latent.apply(opened, restored[window], window) == whole[window]).all()
+        with pytest.raises(DamagedLatent, match="does not have its check sum"):
+            latent.apply(opened, restored)
+
+
+def test_latents_of_before_are_read_whole() -> None:
+    """Protects archives of before from tiles whose bytes nothing would vouch for; they are read once."""
+    read = Sliced(base64.b64decode(STORED))
+    opened = layout.Layout(read)
+    whole = latent.apply(opened, pattern())
+    assert read.asked == [(0, len(read))]
+    assert opened.held == len(read)
+    assert (whole == latent.apply(read.data, pattern())).all()
 
 
 def test_tiles_are_those_of_viewers() -> None:

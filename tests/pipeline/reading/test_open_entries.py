@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         monkeypatch.setattr(module, name, wrapped)
 
     for module, name in (
-        (service, "read_entry"),
+        (service, "read_small"),
         (entry_picture, "decode_lr"),
         (entry_picture, "alpha_of"),
         (entry_picture, "original_pixels"),
@@ -69,12 +69,12 @@ def test_what_tiles_share_is_decoded_once(tier: Tier, tmp_path: Path, counted: d
         place = shelf.place("clear.png")
     plain, keeping = Restorer([uri], device="cpu", kept_bytes=0), Restorer([uri], device="cpu")
     expected = [plain.restore(place, request).data for request in REQUESTS]
-    assert counted["read_entry"] == len(REQUESTS)
+    assert counted["read_small"] == len(REQUESTS)
     counted.update(dict.fromkeys(counted, 0))
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda request: keeping.restore(place, request).data, REQUESTS * 3))
     assert found == expected * 3
-    assert counted["read_entry"] == 1
+    assert counted["read_small"] == 1
     assert counted["decode_lr"] <= 1
     assert counted["alpha_of"] <= 2  # of the whole picture too, where its pixels are kept
     assert counted["original_pixels"] + counted["decode"] <= 1
@@ -94,7 +94,7 @@ def test_what_is_kept_is_bounded() -> None:
             read.append(name)
             return entry_of(size)
 
-        with entries.entry(name, made) as opened:
+        with entries.entry(name, lambda: OpenEntry(made)) as opened:
             assert len(opened.entry.lr or b"") == size
             opened.__dict__["_lr"] = (np.zeros(decoded, np.uint8), None)
 
@@ -123,10 +123,10 @@ def test_an_error_is_not_kept() -> None:
             raise DamagedEntry("a", "LR", "it is not there")
         return entry_of(4)
 
-    with pytest.raises(DamagedEntry), entries.entry("a", made) as opened:
+    with pytest.raises(DamagedEntry), entries.entry("a", lambda: OpenEntry(made)) as opened:
         assert opened.entry
     assert entries.state.values == 0
-    with entries.entry("a", made) as opened:
+    with entries.entry("a", lambda: OpenEntry(made)) as opened:
         assert opened.entry.lr == bytes(4)
     assert (len(read), entries.state.values) == (2, 1)
 
