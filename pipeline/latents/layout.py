@@ -59,7 +59,7 @@ def windows(size: Size, tile: int) -> Iterator[Window]:
 
 
 class Layout:
-    """A latent that is opened: the picture's ``size`` and ``dtype``, the side of a ``tile``, the quantiser's ``step``.
+    """A latent that is opened: its ``version``, the picture's ``size`` and ``dtype``, the side of a ``tile``, the ``step``.
 
     Tiles go by their number. Of a stretch that is no ``bytes`` those that were read are kept; any thread may ask for them.
     Raises DamagedLatent, here and for tiles, where a byte is wrong or missing; errors of the stretch pass through.
@@ -71,14 +71,14 @@ class Layout:
             raise DamagedLatent("it does not begin as one")
         if len(head) < _HEADER.size + _CRC.size:
             raise DamagedLatent(f"it ends after {len(head)} bytes")
-        _, version, height, width, self.tile, self.step = _HEADER.unpack_from(head)
-        if version not in _DTYPES:
-            raise DamagedLatent(f"version {version} of its coding was found, this program reads 3 to {max(_DTYPES)}")
-        self.dtype, self.size = _DTYPES[version], (height, width)
+        _, self.version, height, width, self.tile, self.step = _HEADER.unpack_from(head)
+        if self.version not in _DTYPES:
+            raise DamagedLatent(f"version {self.version} of its coding was found, this program reads 3 to {max(_DTYPES)}")
+        self.dtype, self.size = _DTYPES[self.version], (height, width)
         sane = LEAST_TILE <= self.tile <= LARGEST_TILE and self.step
         count = math.ceil(height / self.tile) * math.ceil(width / self.tile) if sane else 0
 
-        whole = version in _READ_WHOLE.values()
+        whole = self.version in _READ_WHOLE.values()
         columns = 1 if whole else 2
         seal = len(data) - _CRC.size if whole else _HEADER.size + 4 * columns * count
         if len(head) < min(seal + _CRC.size, len(data)):

@@ -186,6 +186,8 @@ def test_tiles_are_those_of_viewers() -> None:
     decoded = []
     decode = latent._decode_tile
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "_decode_tile", lambda payload, size: decoded.append(size) or decode(payload, size))
+        patch.setattr(
+            latent, "_decode_tile", lambda payload, size, version: decoded.append(size) or decode(payload, size, version)
+        )
         latent.apply(stream, restored[:512, 512:1024], (slice(0, 512), slice(512, 1024)))
     assert decoded == [(512, 512)]
