@@ -35,7 +35,7 @@ from pipeline.archives.archive import Archive
 from pipeline.core.records import Pixels, Settings, Size, Tier, Verification
 from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import restore_lr
+from pipeline.engines.restoring import restore_lr
 from pipeline.entry_picture import OpenEntry, View, restore_entry
 from pipeline.latents import latent
 from pipeline.pictures.region import Region
@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--side", type=int, default=1024, help="of the region, in pixels")
     found.add_argument("--scale", default="2")
     found.add_argument("--tier", type=Tier, default=Tier.BALANCED)
+    found.add_argument("--floor", type=float, default=40.0, help="dB, in the tier floor")
     found.add_argument("--regions", type=int, default=7)
     found.add_argument("--repeats", type=int, default=3, help="of the whole restore")
     found.add_argument("--device", default="auto")
@@ -86,7 +87,9 @@ def rescaled(folder: Path, options: argparse.Namespace) -> str:
     for name, pixels in ((LARGE, large), (SMALL, large[top : top + options.side, left : left + options.side])):
         Image.fromarray(pixels).save(folder / "source" / name, compress_level=1)
     verify = Verification.NONE if options.tier is Tier.LEAN else Verification.FULL
-    settings = Settings(target=TargetSize.parse(scale=options.scale), tier=options.tier, verify=verify, max_ratio=None)
+    floor = options.floor if options.tier is Tier.FLOOR else None
+    target = TargetSize.parse(scale=options.scale)
+    settings = Settings(target=target, tier=options.tier, floor=floor, verify=verify, max_ratio=None)
     found, store = find_source(str(folder / "source")), open_store(str(folder / "archive"), create=True)
     archive = Archive.begin(store, source=found.store.uri, settings=settings, model=shipped(), shards=found.shards)
     worker = RescaleWork(archive=store.uri, device=options.device).start()
@@ -100,10 +103,15 @@ def side_by_side(source: Path, megapixels: float) -> Pixels:
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(source.glob("*.jpg"))]
     height = min(len(picture) for picture in pictures)
     row = np.concatenate([picture[:height] for picture in pictures], axis=1)
-    wanted_height, wanted_width = round(math.sqrt(megapixels * 1e6 / 1.5)), round(math.sqrt(megapixels * 1e6 * 1.5))
+    wanted_height, wanted_width = shape_of(megapixels)
     shifted = [np.roll(row, number * 997, axis=1) for number in range(-(-wanted_height // height))]  # no row like another
     across = [np.concatenate([each] * -(-wanted_width // row.shape[1]), axis=1) for each in shifted]
     return np.ascontiguousarray(np.concatenate(across)[:wanted_height, :wanted_width])
+
+
+def shape_of(megapixels: float) -> Size:
+    """Return the height and width of a large picture."""
+    return round(math.sqrt(megapixels * 1e6 / 1.5)), round(math.sqrt(megapixels * 1e6 * 1.5))
 
 
 def figures_of(large: EntryReader, options: argparse.Namespace) -> dict[str, Any]:

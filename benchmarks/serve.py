@@ -38,8 +38,10 @@ from yarl import URL
 from jobs.web.iiif.documents import ImageFigures
 from jobs.web.iiif.parameters import understand
 from jobs.web.iiif.request import TurnedRequest
+from pipeline import open_archive
 from pipeline.core.options import Limits
-from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from pipeline.serving.stored import File
 
@@ -105,7 +107,7 @@ class Expected:
 def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
     """Restore a sample of an archive in this process."""
     shelf, restorer = Shelf(name, uri), Restorer([uri], device="cpu")
-    keys = [entry.key for entry in shelf.reader.entries(parts=()) if entry.kind == "rescaled"]
+    keys = [entry.key for entry in open_archive(uri).entries(parts=()) if entry.kind == "rescaled"]
     keys = random.Random(seed).sample(keys, min(entries, len(keys)))
     lrs, images, tiles = {}, {}, {}
     for key in keys:
@@ -116,7 +118,7 @@ def expected(uri: str, name: str, *, entries: int, seed: int) -> Expected:
             images[f"{path}/image?{query}"] = restorer.restore(place, ImageRequest(**options)).data
         figures = ImageFigures.of(shelf.figures(place))
         assert figures is not None
-        bounds, (height, width) = figures.bounds(Limits(), shelf.reader.plan.settings.pixel_limit), figures.size
+        bounds, (height, width) = figures.bounds(Limits(), shelf.archive.plan.settings.pixel_limit), figures.size
         for x, y in ((0, 0), (TILE, 0), (0, TILE)):
             if x < width and y < height:
                 region, size = f"{x},{y},{TILE},{TILE}", f"{min(TILE, width - x)},{min(TILE, height - y)}"

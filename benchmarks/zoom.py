@@ -1,12 +1,11 @@
-"""A viewer's zoom into a large entry: the tiles that it asks for, as a replica answers them, with and without what it keeps.
+"""A viewer's zoom into a large entry, as a replica answers it: with and without what it keeps, and before there were regions.
 
     python -m benchmarks.zoom                              # 50 megapixels, x2, balanced
     python -m benchmarks.zoom --archive FOLDER             # one that is there
 
-The requests are those of an image server's tiles of 512 pixels (IIIF Image API 3.0, 5.4) that cover a window of 1,280 x 800
-around two places of the picture, at every scale factor from the whole picture to single pixels; each tile once, as a browser
-keeps them. They are answered one after the other in this process, as JPEG files, without HTTP. Counted are seconds, bytes read
-from the store, bytes of latents' tiles decoded, and LRs decoded.
+The requests are those of a recorded session (`benchmarks.record_zoom`), each understood as the service does. They are answered
+one after the other in this process, without HTTP. Counted are seconds, bytes of the answers, bytes read from the store, and
+bytes of latents' tiles decoded. The row *before* is the service without regions: one request, for the whole picture as a JPEG.
 """
 
 from __future__ import annotations
@@ -15,25 +14,27 @@ import argparse
 import json
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import region as regions
+from benchmarks.record_zoom import SESSION, header, understood
 from benchmarks.support.machine import described
+from jobs.web.iiif.documents import ImageFigures
+from jobs.web.iiif.request import TurnedRequest
 from pipeline.core.options import Limits
-from pipeline.core.records import Size
-from pipeline.pictures.region import Region
-from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.core.records import Entry
+from pipeline.reading.open_entries import KEPT_BYTES
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from pipeline.stores.local import LocalStore
 
-WINDOW = (800, 1280)
-"""Height and width of what a viewer shows, in pixels of its screen."""
-
-PLACES = ((0.3, 0.4), (0.72, 0.61))
-"""Where it zooms in, in shares of the height and of the width."""
+LIMITS = Limits(most_pixels=10**9, largest_side=10**6)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -42,71 +43,52 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     print(described(platform.machine()))
     with tempfile.TemporaryDirectory() as folder:
         uri = options.archive or regions.rescaled(Path(folder), options)
-        rows = [measured(uri, options, kept) for kept in ((0, None) if options.keeping is None else (options.keeping,))]
-    for row in rows:
-        print(json.dumps(row))
+        with closing(Shelf("zoom", uri)) as shelf:
+            large, small = shelf.place(regions.LARGE), shelf.place(regions.SMALL)
+            session = requests(options.session, shelf.figures(large), shelf.archive.plan.settings.pixel_limit)
+        whole = [ImageRequest(form="jpeg")]
+        rows = []
+        for way, asked, kept in (("before", whole, 0), ("nothing kept", session, 0), ("as it is", session, KEPT_BYTES)):
+            restorer = Restorer([uri], device=options.device, limits=LIMITS, kept_bytes=kept)
+            restorer.restore(small, ImageRequest())  # warms the network
+            rows.append({"way": way, **measured(restorer, large, asked)})
+            print(json.dumps(rows[-1]))
     return rows
 
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     found = regions.parser()
-    found.add_argument("--keeping", type=int, help="bytes that are kept between requests; none and then as many as usual")
+    found.add_argument("--session", type=Path, default=SESSION, help="recorded over a picture of the same size")
     return found
 
 
-def session(size: Size) -> Iterator[ImageRequest]:
-    """Yield the requests of a zoom into a picture of a size, (height, width), each once."""
-    factors, asked = [1], set()
-    while max(size) > regions.TILE * factors[-1]:
-        factors.append(2 * factors[-1])
-    for place in PLACES:
-        for factor in reversed(factors):
-            for tile in tiles(size, place, factor):
-                if (tile, factor) not in asked:
-                    asked.add((tile, factor))
-                    wanted = -(-tile.height // factor), -(-tile.width // factor)
-                    yield ImageRequest(form="jpeg", region=tile, size=wanted)
+def requests(path: Path, entry: Entry, pixel_limit: int) -> list[ImageRequest]:
+    """Return what a recorded session asks of an entry; ends the program where it was recorded over one of another size."""
+    figures = ImageFigures.of(entry)
+    assert figures is not None
+    lines = path.read_text(encoding="ascii").splitlines()
+    if lines[0] != header(figures.size):
+        raise SystemExit(f"{path} is not for this archive: it should begin with {header(figures.size)!r}")
+    bounds = figures.bounds(LIMITS, pixel_limit)
+    return [TurnedRequest.of(understood(line, figures.size, bounds)) for line in lines if not line.startswith("#")]
 
 
-def tiles(size: Size, place: tuple[float, float], factor: int) -> Iterator[Region]:
-    """Yield the tiles that a window around a place shows of a picture reduced by a factor."""
-    side, spans = regions.TILE * factor, []
-    for length, share, window in zip(size, place, WINDOW, strict=True):
-        first = max(0, min(round(share * length) - window * factor // 2, length - window * factor))
-        spans.append(range(first // side * side, min(length, first + window * factor), side))
-    for y in spans[0]:
-        for x in spans[1]:
-            yield Region(x, y, min(side, size[1] - x), min(side, size[0] - y))
-
-
-def measured(uri: str, options: argparse.Namespace, kept: int | None) -> dict[str, Any]:
-    """Return what a session takes where ``kept`` bytes stay between requests, None for as many as usual."""
-    limits = Limits(most_pixels=10**9, largest_side=10**6)
-    named = {} if kept is None else {"kept_bytes": kept}
-    restorer = Restorer([uri], device=options.device, limits=limits, **named)  # type: ignore[arg-type]
-    with closing(Shelf("zoom", uri)) as shelf:
-        place = shelf.place(regions.LARGE)
-        figures = shelf.figures(place)
-        restorer.restore(shelf.place(regions.SMALL), ImageRequest())  # warms the network
-        asked, times, read = list(session((figures.height or 0, figures.width or 0))), [], []
-        with regions.Decoded() as decoded, Read() as store:
-            for request in asked:
-                before = store.bytes
-                times.append(regions.seconds(lambda request=request: restorer.restore(place, request)))  # type: ignore[misc]
-                read.append(store.bytes - before)
-    single = [
-        each for each, request in zip(times, asked, strict=True) if request.region and request.region.size == request.size
-    ]
+def measured(restorer: Restorer, place: EntryPlace, asked: Sequence[ImageRequest]) -> dict[str, Any]:
+    """Return what it takes to answer some requests, one after the other."""
+    times, sent = [], 0
+    with regions.Decoded() as decoded, Read() as store:
+        for request in asked:
+            restored = restorer.restore(place, request)
+            times.append(restored.seconds)
+            sent += len(restored.data)
     return {
-        "kept_bytes": kept,
         "requests": len(asked),
         "seconds": round(sum(times), 2),
         "first_s": round(times[0], 3),
-        "at_single_pixels": len(single),
-        "single_pixel_tile_s": round(sum(single) / len(single), 3),
-        "bytes_read": sum(read),
-        "first_bytes_read": read[0],
+        "median_s": round(median(times), 3),
+        "bytes_sent": sent,
+        "bytes_read": store.bytes,
         "latent_bytes_decoded": decoded.bytes,
     }
 

@@ -29,9 +29,9 @@ from pipeline.core.tally import Tally, fresh
 from pipeline.decoders import decoding
 from pipeline.decoders.apart import DecoderApart
 from pipeline.engines.engine import Downscale, Engine, Request, Restore, choose_device
-from pipeline.engines.lr import restore_of
 from pipeline.engines.measure import measure
 from pipeline.engines.memory import give_back
+from pipeline.engines.restoring import restore_of
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.pictures.picture import Picture, bled, size_of
 from pipeline.stores.spool import spool

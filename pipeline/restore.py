@@ -1,6 +1,6 @@
 """The same path back: one entry, one shard, a selection.
 
-    stores > archives.archive > engines.lr > engines.engine > entry_picture (latents, pictures.writing) > outputs
+    stores > archives.archive > engines.restoring > engines.engine > entry_picture (latents, pictures.writing) > outputs
     an object  an entry         its LR       pixels           a picture, its file                         files, a tar, a table
 
 Decoding runs in threads ahead of the engine, encoding behind it.
@@ -28,7 +28,8 @@ from pipeline.core.records import Commit, Entry, EntryKind, OriginalCoding, Pixe
 from pipeline.core.tally import Tally
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import LrToRestore, decode_lr, restore_lrs
+from pipeline.engines.lr import LrToRestore, decode_lr
+from pipeline.engines.restoring import restore_lrs
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import (
     View,

@@ -36,8 +36,9 @@ from pipeline.core.records import (
 from pipeline.core.tally import Tally
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine, choose_device
-from pipeline.engines.lr import LrToRestore, decode_lr, restore_lr
+from pipeline.engines.lr import LrToRestore, decode_lr
 from pipeline.engines.measure import measure
+from pipeline.engines.restoring import restore_lr
 from pipeline.engines.tiles import TILE_POINTS
 from pipeline.entry_picture import finish_picture, original_pixels
 from pipeline.stores.store import Access, open_store

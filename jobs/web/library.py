@@ -81,7 +81,7 @@ class Library:
     @property
     def uris(self) -> list[str]:
         """Where the archives are."""
-        return [shelf.reader.uri for shelf in self.shelves.values()]
+        return [shelf.uri for shelf in self.shelves.values()]
 
     def begin(self, seconds: float = 0) -> None:
         """Begin to make the lists of entries, and to look at everything again every so many seconds; 0 for never."""
@@ -137,13 +137,13 @@ class Library:
         def served() -> bool:
             return not self._stopped.is_set() and self.shelves.get(shelf.name) is shelf
 
-        with self._telling(shelf.name, shelf.reader.uri, of_use=served):
+        with self._telling(shelf.name, shelf.uri, of_use=served):
             if not served():
                 return
             try:
                 shelf.refresh()
             except Replaced:
-                self._put(Shelf(shelf.name, shelf.reader.uri, access=self._access))
+                self._put(Shelf(shelf.name, shelf.uri, access=self._access))
 
     def _look_into(self, folder: _Folder) -> None:
         with self._telling("", folder.store.uri):
@@ -156,7 +156,7 @@ class Library:
     def _open_below(self, folder: _Folder, name: str) -> None:
         """Open an archive below a folder, if it is one and is not open yet."""
         uri = f"{folder.store.uri}/{name}"
-        if name in self.shelves and self.shelves[name].reader.uri == uri:
+        if name in self.shelves and self.shelves[name].uri == uri:
             return
         if folder.others.get(name, 0) > 0:
             folder.others[name] -= 1
@@ -213,7 +213,7 @@ class Library:
         """Serve no more what was below a folder and is not any more, and know nothing more of it."""
         here, names = folder.store.uri, set(below)
         with self._hand:
-            gone = [shelf for name, shelf in self.shelves.items() if shelf.reader.uri == f"{here}/{name}" and name not in names]
+            gone = [shelf for name, shelf in self.shelves.items() if shelf.uri == f"{here}/{name}" and name not in names]
             self.shelves = {name: shelf for name, shelf in self.shelves.items() if shelf not in gone}
         for shelf in gone:
             shelf.catalogue.stop()

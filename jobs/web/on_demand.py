@@ -11,7 +11,8 @@ from jobs.web.service_metrics import ServiceMetrics
 from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import PipelineError
 from pipeline.reading.errors import Overloaded, RanOutOfTime, ServiceError
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest, Restored
 from pipeline.serving.stored import File
 
 

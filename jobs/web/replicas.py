@@ -28,7 +28,8 @@ from pipeline.cluster.room import Request, cluster, first_line, request_for
 from pipeline.core.errors import PipelineError
 from pipeline.core.options import Limits
 from pipeline.reading.errors import Overloaded
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest, Restored
 from pipeline.stores.store import Access
 
 ONGOING = 4
@@ -50,6 +51,8 @@ class _Replica:
     """One process with its engines, as Serve starts it."""
 
     def __init__(self, uris: tuple[str, ...], device: str, limits: Limits, access: Access) -> None:
+        from pipeline.reading.service import Restorer  # with PyTorch, which whoever only asks a replica does without
+
         os.nice(10)  # beside the process that answers HTTP: an LR is asked for to be there at once, a restore takes its time
         self._restorer = Restorer(uris, device=device, limits=limits, access=access)
 

@@ -84,7 +84,7 @@ def answer(
         )
         library.begin(job.refresh)
         gc.collect()
-        gc.freeze()  # what is there stays: going through all of Ray and torch again and again would hold up answers
+        gc.freeze()  # what is there stays: going through all of Ray again and again would hold up answers
         serve_http(create_app(library, backend, options), listener, ready, certificate_of(job))
 
 

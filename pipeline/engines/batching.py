@@ -15,7 +15,8 @@ from pipeline.core.errors import DamagedEntry
 from pipeline.core.overlap import OneThread
 from pipeline.core.records import Pixels, Size
 from pipeline.engines.engine import Engine
-from pipeline.engines.lr import LrToRestore, restore_lrs
+from pipeline.engines.lr import LrToRestore
+from pipeline.engines.restoring import restore_lrs
 
 Run = Callable[[Engine, Sequence[LrToRestore]], list[Pixels | DamagedEntry]]
 

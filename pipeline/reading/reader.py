@@ -25,19 +25,18 @@ from pipeline.core.errors import DamagedEntry, ImageError, InvalidOption, Undeco
 from pipeline.core.options import RestoreOptions
 from pipeline.core.records import Entry, EntryKind, Pixels, Plan, Size, Stored, Tier
 from pipeline.engines.engine import Engine, choose_device, compute_in_one_thread, span_of
-from pipeline.engines.lr import LrToRestore, restore_lr
+from pipeline.engines.lr import LrToRestore
+from pipeline.engines.restoring import restore_lr
 from pipeline.entry_picture import OpenEntry, Span, View, check_restored_size, lr_file, restore_entry
 from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import Picture
 from pipeline.pictures.region import Region
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotRead
 from pipeline.reading.keys import KeyIndex
+from pipeline.reading.places import FOOTER_BYTES, archive_at
 from pipeline.stores.store import Access, open_store
 from pipeline.tables.reader import to_pandas
 from pipeline.tables.seal import Footers
-
-FOOTER_BYTES = 16 * 2**20
-"""Of footers that a reader keeps, as they are stored: of some 8,000 large entries, or 100,000 small ones."""
 
 _PIXEL_PARTS = ("lr", "latent", "alpha", "original")
 """What a restored picture may be made of."""
@@ -60,7 +59,7 @@ class ArchiveReader:
 
     def __init__(self, uri: str, *, device: str = "auto", access: Access = Access.SIGNED) -> None:
         self._device, self._access = device, access
-        self._archive = Archive.open(open_store(uri, access=access)).keeping(Footers(FOOTER_BYTES))
+        self._archive = archive_at(uri, access)
         self._opened = _Opened(self._archive, device)
 
     def __getstate__(self) -> tuple[str, str, Access]:
@@ -91,7 +90,7 @@ class ArchiveReader:
 
     def refresh(self) -> None:
         """See the shards that were done since the archive was opened, and what was added to its plan."""
-        self._archive = Archive.open(open_store(self.uri, access=self._access)).keeping(Footers(FOOTER_BYTES))
+        self._archive = archive_at(self.uri, self._access)
         self._opened = _Opened(self._archive, self._device)
 
     def __len__(self) -> int:

@@ -20,8 +20,8 @@ from pipeline.pictures.captions import Caption, caption_of
 from pipeline.reading.catalogue import FIGURES, Catalogue, Filter, Listed
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotReady
 from pipeline.reading.keys import KeyIndex
-from pipeline.reading.reader import open_archive
-from pipeline.reading.service import EntryPlace, ImageRequest, read_entry
+from pipeline.reading.places import EntryPlace, archive_at, read_entry
+from pipeline.reading.requests import ImageRequest
 from pipeline.serving.growth import Growth
 from pipeline.serving.stored import File, LargeFile, part_sizes, read_lr, read_original
 from pipeline.stores.store import Access
@@ -45,27 +45,32 @@ class Shelf:
 
     def __init__(self, name: str, uri: str, *, access: Access = Access.SIGNED) -> None:
         self.name = name
-        self.reader = open_archive(uri, access=access)
+        self.archive = archive_at(uri, access)
         self.entries = self.originals = self.bytes = self.source_bytes = 0
         self._lost: list[ArchiveError] = []
-        self._growth = Growth(self.reader.archive)
-        self._index = KeyIndex(self.reader.archive, (), lost=self._lost.append)
-        self.catalogue = Catalogue(self.reader.archive)
+        self._growth = Growth(self.archive)
+        self._index = KeyIndex(self.archive, (), lost=self._lost.append)
+        self.catalogue = Catalogue(self.archive)
         self._figures = ByteCache[Entry](FIGURES_BYTES)
         self._maker = json.dumps([version(name) for name in _MAKERS])
         self.refresh()
 
     @property
+    def uri(self) -> str:
+        """Where the archive is."""
+        return self.archive.store.uri
+
+    @property
     def version(self) -> str:
         """What tells this archive from another at its address: the first digits of the plan's digest."""
-        return self.reader.digest[:VERSION_DIGITS]
+        return self.archive.digest[:VERSION_DIGITS]
 
     def refresh(self) -> int:
         """Take in the shards that were done since, and return how many; whoever asks does not wait for it.
 
         Raises Replaced where the archive is another by now, NotAnArchive, ArchiveError, StoreError: it then has what it had.
         """
-        new, archive = self._growth.look(), self.reader.archive
+        new, archive = self._growth.look(), self.archive
         for start in range(0, len(new), _TAKEN_AT_ONCE):
             shard_ids = new[start : start + _TAKEN_AT_ONCE]
             with ThreadPoolExecutor(READERS) as threads:
@@ -87,7 +92,7 @@ class Shelf:
             "originals": self.originals,
             "bytes": self.bytes,
             "source_bytes": self.source_bytes,
-            "digest": self.reader.digest,
+            "digest": self.archive.digest,
         }
 
     def place(self, key: str, shard: str | None = None) -> EntryPlace:
@@ -100,25 +105,25 @@ class Shelf:
         if len(places) > 1:
             raise AmbiguousKey(self.name, key, tuple(each for each, _ in places))
         shard_id, group = places[0]
-        return EntryPlace(archive=self.reader.uri, plan=self.reader.digest, shard=shard_id, group=group, key=key)
+        return EntryPlace(archive=self.uri, plan=self.archive.digest, shard=shard_id, group=group, key=key)
 
     def figures(self, place: EntryPlace) -> Entry:
         """Return an entry without its parts; raises DamagedObject."""
         name = f"{place.shard}/{place.key}"
         found = self._figures.get(name)
         if found is None:
-            found = read_entry(self.reader.archive, place, ())
+            found = read_entry(self.archive, place, ())
             self._figures.put(name, found, _FIGURES_BYTES_EACH)
         return found
 
     def caption(self, place: EntryPlace) -> Caption:
         """Return what the source's file said of itself in words; reads its row group. Raises DamagedObject."""
-        entry = read_entry(self.reader.archive, place, ("exif", "xmp"))
+        entry = read_entry(self.archive, place, ("exif", "xmp"))
         return caption_of(entry.exif, entry.xmp)
 
     def asset(self, place: EntryPlace) -> dict[str, Any]:
         """Return all that is known of an entry, as plain values; reads its row group, but for large parts."""
-        entry, sizes = part_sizes(self.reader.archive, place)
+        entry, sizes = part_sizes(self.archive, place)
         other = sum(sizes[part] for part in PARTS - set(_LISTED_PARTS))
         figures = {name: getattr(entry, name) for name in FIGURES}
         described = _described(figures, sizes["latent"] > 0, place.shard)
@@ -148,21 +153,21 @@ class Shelf:
 
     def lr(self, place: EntryPlace) -> File | LargeFile:
         """Return what :func:`read_lr` does."""
-        return read_lr(self.reader.archive, place)
+        return read_lr(self.archive, place)
 
     def original(self, place: EntryPlace) -> File | LargeFile:
         """Return what :func:`read_original` does."""
-        return read_original(self.reader.archive, place)
+        return read_original(self.archive, place)
 
     def image_digest(self, place: EntryPlace, request: ImageRequest, device: str) -> str:
         """Return what names the bytes of an image: the digests of archive, model and entry, the request, and what makes it."""
         entry = self.figures(place)
-        made_of = [self.reader.digest, self.reader.plan.model, place.shard, entry.key, entry.sha256, entry.lr_sha256]
+        made_of = [self.archive.digest, self.archive.plan.model, place.shard, entry.key, entry.sha256, entry.lr_sha256]
         return hashlib.sha256(json.dumps([*made_of, asdict(request), device, self._maker]).encode()).hexdigest()
 
     def check(self, place: EntryPlace, request: ImageRequest, limits: Limits) -> None:
         """Raise what :meth:`ImageRequest.check` does, before anything is restored."""
-        request.check(self.figures(place), limits, self.reader.plan.settings.pixel_limit)
+        request.check(self.figures(place), limits, self.archive.plan.settings.pixel_limit)
 
     def close(self) -> None:
         """Stop reading."""

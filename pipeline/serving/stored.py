@@ -18,7 +18,7 @@ from pipeline.archives.shard_writer import damage_of
 from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import Entry, EntryKind, OriginalCoding
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import BINARY_COLUMNS, EntryPlace, entry_in, range_of, read_entry, read_small, shard_of
+from pipeline.reading.places import BINARY_COLUMNS, EntryPlace, entry_in, range_of, read_entry, read_small, shard_of
 from pipeline.stores.object_range import ObjectRange
 from pipeline.tables.zstandard import decompressed
 

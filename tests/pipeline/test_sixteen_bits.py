@@ -17,8 +17,8 @@ from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import FloorMetric, OriginalCoding, Pixels, Stored, Tier
 from pipeline.core.target import TargetSize
 from pipeline.engines.engine import Engine
-from pipeline.engines.lr import restore_of
 from pipeline.engines.measure import measure
+from pipeline.engines.restoring import restore_of
 from pipeline.entry_picture import finish_picture
 from pipeline.pictures import codecs, lr_codec, writing
 from pipeline.pictures.depth import in_8_bits

@@ -1,15 +1,17 @@
-"""The benchmarks of whole jobs and of one asset, in a tiny form: they run without Ray, and what they count is what is there."""
+"""The benchmarks of whole jobs, of one asset and of a zoom, in a tiny form: they run, and what they count is what is there."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import single, whole_job
+from benchmarks import record_zoom, single, whole_job, zoom
+from benchmarks.region import shape_of
 from tests.support import workshop
 from tests.support.commands import GUARD
 from tests.support.pictures import saved
@@ -62,3 +64,39 @@ def test_one_asset_is_read_once(weights: str, tmp_path: Path) -> None:
     assert row["footer_kb"] == 0
     assert 1 < row["read_over_entry"] <= row["most_read_over_entry"] < 3
     assert row["requests"] <= 8
+
+
+@pytest.mark.slow
+def test_a_zoom_is_answered_as_the_service_does(tmp_path: Path) -> None:
+    """Protects the published session: its requests are those of the file, and a file for another picture is refused."""
+    words = ["--megapixels", "0.06", "--side", "64", "--tier", "lean", "--device", "cpu"]
+    session = tmp_path / "session.txt"
+    paths = ["full/75,50/0/default.webp", "0,0,128,128/128,128/0/default.webp", "128,0,172,128/86,64/0/default.jpg"]
+    session.write_text("\n".join([record_zoom.header((200, 300)), "# how", *paths]))
+    before, bare, kept = zoom.main([*words, "--session", str(session)])
+    assert (before["way"], before["requests"], bare["requests"], kept["requests"]) == ("before", 1, 3, 3)
+    assert bare["bytes_sent"] == kept["bytes_sent"] > 0
+    assert bare["bytes_read"] > kept["bytes_read"] > 0
+    session.write_text("\n".join([record_zoom.header((201, 300)), *paths]))
+    with pytest.raises(SystemExit, match="is not for this archive"):
+        zoom.main([*words, "--session", str(session)])
+
+
+def test_the_recorded_zoom_is_of_the_picture_that_is_measured() -> None:
+    """Protects whoever runs it as it is: the session that is there is for 50 megapixels, down to single pixels, all of it."""
+    first, *lines = zoom.SESSION.read_text(encoding="ascii").splitlines()
+    size = shape_of(50)
+    assert first == record_zoom.header(size)
+    asked = [record_zoom.understood(line, size, record_zoom.bounds_of(size)) for line in lines if not line.startswith("#")]
+    assert 50 < len(asked) == len({each.canonical for each in asked}) < 150
+    assert sum(each.region is not None and each.region.size == each.size for each in asked) >= 12
+
+
+@pytest.mark.slow
+def test_a_zoom_can_be_recorded_anew(browser: Any) -> None:
+    """Protects the recording: a viewer asks for tiles of every scale factor, each once, that the service understands."""
+    size = 900, 1400
+    paths = record_zoom.recorded(browser, size)
+    assert len(paths) == len(set(paths))
+    asked = [record_zoom.understood(path, size, record_zoom.bounds_of(size)) for path in paths]
+    assert {round(each.region.width / each.size[1]) for each in asked if each.region is not None} == {1, 2}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from pipeline.core.records import Settings
 from pipeline.core.target import TargetSize
 from pipeline.restore import RestoreOptions
 from tests.project.test_layers import LAW
+from tests.support.commands import GUARD
 from tests.support.pictures import photo, saved
 from tests.support.workshop import Sample, as_folder, rescale
 
@@ -166,6 +170,21 @@ def test_the_changelog_has_this_version() -> None:
     """Protects releases: the version of the package has an entry."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_unit_of_the_service_is_one(tmp_path: Path) -> None:
+    """Protects whoever copies it: its command is the program's own, and systemd knows every line of it."""
+    (unit,) = blocks(ROOT / "docs" / "serving.md", "ini")
+    match = re.search(r"^ExecStart=/opt/iarn/bin/iarn serve (.*)$", unit, re.MULTILINE)
+    assert match is not None
+    PROGRAM.commands["serve"].make_context("serve", shlex.split(match[1]))  # type: ignore[attr-defined]
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    path = tmp_path / "iarn.service"
+    path.write_text(unit.replace("/opt/iarn/bin/iarn", sys.executable))  # it has to be there
+    ran = subprocess.run([analyze, "verify", "--man=no", path], capture_output=True, text=True, timeout=GUARD, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("recipe", [block for path in DOCUMENTS for block in blocks(path, "toml")])

@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1 that nobody but these tests trusts."""
+"""Certificates for 127.0.0.1, and for a name, that nobody but these tests trusts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cryptography.x509.oid import NameOID
 
 def write_certificate(folder: Path, name: str = "127.0.0.1", passphrase: str | None = None) -> tuple[Path, Path]:
     """Write a certificate that signs itself, and its key; return their files."""
+    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names += [x509.DNSName(name)] if name != "127.0.0.1" else []
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
@@ -25,7 +27,7 @@ def write_certificate(folder: Path, name: str = "127.0.0.1", passphrase: str | N
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     secret = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()

@@ -16,7 +16,10 @@ import uvicorn
 from jobs.web.http.app import create_app
 from jobs.web.http.service import HttpOptions
 from jobs.web.library import Library
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
+from pipeline import open_archive
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest, Restored
+from pipeline.reading.service import Restorer
 from tests.support.commands import GUARD
 
 
@@ -70,7 +73,8 @@ def served(
     app: Any = create_app(library, InProcess(uris), HttpOptions(token=token, origin=origin, seconds=GUARD))
     if count is not None:
         shelf = next(iter(library.shelves.values()))
-        like = {**shelf.asset(shelf.place(key := next(shelf.reader.keys("trips/")))), "links": _links(shelf.name, key)}
+        key = next(open_archive(shelf.uri).keys("trips/"))
+        like = {**shelf.asset(shelf.place(key)), "links": _links(shelf.name, key)}
         app = LongListing(app=app, count=count, like=like)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)

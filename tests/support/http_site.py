@@ -13,7 +13,9 @@ from jobs.web.http.app import create_app
 from jobs.web.http.service import HttpOptions
 from jobs.web.library import Library
 from pipeline.core.errors import PipelineError
-from pipeline.reading.service import EntryPlace, ImageRequest, Restored, Restorer
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest, Restored
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from tests.support.commands import GUARD
 from tests.support.pictures import photo, saved

@@ -31,12 +31,16 @@ class Misforwarded(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Who asked, an IP address, and at which address: scheme, host with its port, the path that the service lies below."""
+    """Who asked, an IP address, and at which address: scheme, host with its port, the path that the service lies below.
+
+    Where a proxy told the host, ``told``, all of that is the client's own; else a proxy that tells nothing may be in between.
+    """
 
     client: str
     scheme: str
     host: str
     prefix: str = ""
+    told: bool = False
 
     @property
     def root(self) -> str | None:
@@ -123,7 +127,7 @@ def _with(asked: Asked, proto: str | None, host: str | None, prefix: str | None)
     if host is not None:
         if not HOST.fullmatch(host):
             raise Misforwarded("A trusted proxy tells a host that is no name and no address.")
-        asked = replace(asked, host=host)
+        asked = replace(asked, host=host, told=True)
     if prefix is not None:
         if not _PATH.fullmatch(prefix):
             raise Misforwarded("A trusted proxy tells a prefix that is no plain path, as in /img.")

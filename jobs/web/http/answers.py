@@ -20,7 +20,8 @@ from jobs.web.http.service import Service
 from jobs.web.http.shapes import ERRORS
 from pipeline.core.errors import PipelineError
 from pipeline.entry_picture import renamed
-from pipeline.reading.service import EntryPlace, ImageRequest
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest
 from pipeline.serving.shelf import Shelf
 from pipeline.serving.stored import PIECE_BYTES, File, FileFigures, LargeFile
 

@@ -37,7 +37,8 @@ from pipeline.entry_picture import renamed
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import ServiceError
-from pipeline.reading.service import FORMS, EntryPlace, ImageRequest
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import FORMS, ImageRequest
 from pipeline.serving.shelf import Shelf
 from pipeline.serving.stored import File, FileFigures, lr_figures, original_figures
 

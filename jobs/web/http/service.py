@@ -27,7 +27,7 @@ from pipeline.core.byte_cache import ByteCache
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
 from pipeline.reading.errors import NoSuchEntry, RanOutOfTime
-from pipeline.reading.service import EntryPlace
+from pipeline.reading.places import EntryPlace
 from pipeline.serving.shelf import VERSION_DIGITS, Shelf
 from pipeline.serving.stored import File
 

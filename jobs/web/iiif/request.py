@@ -18,7 +18,7 @@ from pipeline.pictures import writing
 from pipeline.pictures.colour import is_for_grey
 from pipeline.pictures.depth import in_8_bits, peak
 from pipeline.pictures.picture import Picture
-from pipeline.reading.service import ImageRequest
+from pipeline.reading.requests import ImageRequest
 
 CODING_QUALITY = 90
 LOSSLESS_QUALITY = 100

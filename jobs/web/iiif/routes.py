@@ -36,7 +36,8 @@ from pipeline.core.records import Entry, Size
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import NotKept
-from pipeline.reading.service import EntryPlace, ImageRequest
+from pipeline.reading.places import EntryPlace
+from pipeline.reading.requests import ImageRequest
 from pipeline.serving.shelf import Shelf
 
 IMAGE = f"{PREFIX}/{{archive}}/{{key:path}}"
@@ -99,9 +100,10 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
         """Give what the IIIF Image API 3.0 tells of an image: its sizes, its tiles, what may be asked for."""
         shelf, place, part, version = await _find(service, archive, key, "info.json")
         if not part:
-            return _to_info(request)
-        figures, bounds = await _image_of(service, shelf, place)
-        caption, entry = await service.read(shelf.caption, place), await service.read(shelf.figures, place)
+            return _to_info(service, request, shelf, place, version)
+        entry = await service.read(shelf.figures, place)
+        figures, bounds = _image_of(service, shelf, entry)
+        caption = await service.read(shelf.caption, place)
 
         def given(region: Region, size: Size) -> bool:
             return is_given(entry, ImageRequest(region=region, size=size), service.options.limits, _pixel_limit(shelf))
@@ -111,10 +113,10 @@ def _add_document_routes(app: FastAPI, service: Service) -> None:
 
     async def manifest(request: Request, archive: Name, key: Key) -> Response:
         """Give an entry as a manifest of the IIIF Presentation API 3.0."""
-        shelf, place, part, _ = await _find(service, archive, key, "manifest.json")
+        shelf, place, part, version = await _find(service, archive, key, "manifest.json")
         if not part:
-            return _to_info(request)
-        figures, bounds = await _image_of(service, shelf, place)
+            return _to_info(service, request, shelf, place, version)
+        figures, bounds = _image_of(service, shelf, await service.read(shelf.figures, place))
         root, name = _root_of(service, request), quote(shelf.name, safe="")
         found = documents.manifest(
             _base_of(service, request, shelf, place),
@@ -142,8 +144,8 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
         asked_for = f"{region}/{size}/{rotation}/{quality}.{format}"
         shelf, place, part, version = await _find(service, archive, key, asked_for)
         if not part:
-            return _to_info(request)
-        figures, bounds = await _image_of(service, shelf, place)
+            return _to_info(service, request, shelf, place, version)
+        figures, bounds = _image_of(service, shelf, await service.read(shelf.figures, place))
         wanted = understand(*asked, of=figures.size, bounds=bounds)
         canonical = f"{_base_of(service, request, shelf, place, version)}/{wanted.canonical}"
         links = {"Link": f'<{canonical}>;rel="canonical", <{PROFILE}>;rel="profile"'}
@@ -157,8 +159,8 @@ def _add_image_route(app: FastAPI, service: Service) -> None:
 def _add_base_route(app: FastAPI, service: Service) -> None:
     async def base(request: Request, archive: Name, key: Key) -> Response:
         """Lead from an image's own address to its info.json."""
-        await _find(service, archive, key, "")
-        return _to_info(request)
+        shelf, place, _, version = await _find(service, archive, key, "")
+        return _to_info(service, request, shelf, place, version)
 
     add_route(app, IMAGE, base, response_class=Response, status_code=303, responses=_REDIRECT)
 
@@ -169,29 +171,31 @@ async def _find(service: Service, archive: str, key: str, part: str) -> tuple[Sh
     return *await service.find(name, key, part, None, version), version
 
 
-async def _image_of(service: Service, shelf: Shelf, place: EntryPlace) -> tuple[ImageFigures, Bounds]:
+def _image_of(service: Service, shelf: Shelf, entry: Entry) -> tuple[ImageFigures, Bounds]:
     """Return the figures of an entry's image, and what is given of it.
 
     Raises NotKept for an entry that is none, and for one of which nothing is given.
     """
-    entry, limits, pixel_limit = await service.read(shelf.figures, place), service.options.limits, _pixel_limit(shelf)
-    figures = ImageFigures.of(entry)
+    limits, pixel_limit, figures = service.options.limits, _pixel_limit(shelf), ImageFigures.of(entry)
     if figures is None:
-        raise NotKept(place.key, "image", "no size is known of it; its original has its bytes")
+        raise NotKept(entry.key, "image", "no size is known of it; its original has its bytes")
     if not is_given(entry, _SMALLEST, limits, pixel_limit):
         reason = f"any view of it takes more than the {limits.most_pixels} pixels that the service restores"
-        raise NotKept(place.key, "image to zoom into", reason)
+        raise NotKept(entry.key, "image to zoom into", reason)
     return figures, figures.bounds(limits, pixel_limit)
 
 
 def _is_shown(service: Service, shelf: Shelf, entry: Entry) -> bool:
     """Return whether an entry is an image of which something is given, by what is listed of it."""
-    there = ImageFigures.of(entry) is not None
-    return there and is_given(entry, _SMALLEST, service.options.limits, _pixel_limit(shelf))
+    try:
+        _image_of(service, shelf, entry)
+    except NotKept:
+        return False
+    return True
 
 
 def _pixel_limit(shelf: Shelf) -> int:
-    return shelf.reader.plan.settings.pixel_limit
+    return shelf.archive.plan.settings.pixel_limit
 
 
 def _root_of(service: Service, request: Request) -> str:
@@ -210,8 +214,13 @@ def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace
     return f"{_root_of(service, request)}{PREFIX}/{name}/{quote(place.key, safe='')}"
 
 
-def _to_info(request: Request) -> Response:
-    """Lead from the address as it was written, below whatever path a proxy has it at."""
+def _to_info(service: Service, request: Request, shelf: Shelf, place: EntryPlace, version: str | None) -> Response:
+    """Lead to info.json: at the image's own address where the client's is known, else from the address as it was written.
+
+    A proxy may have decoded that, so that nobody knows how many segments the key has to the client.
+    """
+    if service.options.public_address is not None or request.scope["asked"].told:
+        return RedirectResponse(f"{_base_of(service, request, shelf, place, version)}/info.json", 303)
     return RedirectResponse(f"./{request.scope['path'].rpartition('/')[2]}/info.json", 303)
 
 
@@ -221,7 +230,7 @@ def _document(request: Request, content: Mapping[str, Any], context: str, shelf:
     media_type = (
         "application/json" if prefers_json(request.headers.get("accept")) else f'application/ld+json;profile="{context}"'
     )
-    tag = f'"{hashlib.sha256(shelf.reader.digest.encode() + media_type.encode() + body).hexdigest()}"'
+    tag = f'"{hashlib.sha256(shelf.archive.digest.encode() + media_type.encode() + body).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
     if context == IMAGE_CONTEXT:
         headers["Link"] = f'<{PROFILE}>;rel="profile"'

@@ -20,7 +20,8 @@ from pipeline.core.target import TargetSize
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import NoSuchEntry, Replaced
 from pipeline.reading.keys import KeyIndex
-from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from pipeline.stores.store import LocalStore, open_store
 from tests.support import workshop
@@ -199,7 +200,7 @@ def test_names_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     sentence(str(caught.value))
     with closing(Library({"same": str(tmp_path / "a" / "same"), "b": str(tmp_path / "b")})) as library:
         assert sorted(library.shelves) == ["other", "same"]
-        assert library.shelves["same"].reader.uri == str(tmp_path / "a" / "same")
+        assert library.shelves["same"].uri == str(tmp_path / "a" / "same")
         library.look()
     assert [str(tmp_path / "b" / "same") in record.getMessage() for record in caplog.records] == [True]
 

@@ -63,6 +63,11 @@ def get(url: str, tls: ssl.SSLContext | None = None) -> bytes:
         return data
 
 
+def has_torch(process: psutil.Process) -> bool:
+    """Return whether a process has loaded PyTorch."""
+    return any("torch" in Path(each.path).name for each in process.memory_maps())
+
+
 @pytest.mark.ray
 def test_it_serves_several_archives(running: tuple[str, Running], right: Expected) -> None:
     """Protects the whole: the command says where it is, and both archives' files come through Ray as they are."""
@@ -144,6 +149,8 @@ def test_several_workers_are_one_service(
         command.until(lambda: "worker started again" in command.err)
         command.until(lambda: "iarn_workers 2.0" in get(f"{base}/metrics", tls).decode())
         assert first[1] in workers_of(service)
+        assert not [each.pid for each in (service, *workers_of(service)) if has_torch(each)]
+        assert all(map(has_torch, replicas_of(service)))
         (ended,) = [line for line in command.err.splitlines() if "worker ended" in line]  # Ray may have its own to say
         assert "SIGKILL" in json.loads(ended)["reason"]
         command.terminate()
@@ -160,13 +167,14 @@ def test_it_runs_on_a_cluster_that_is_there(archive: Rescaled, ray_cluster: None
     from ray import serve as ray_serve
 
     from jobs.web.replicas import started
-    from pipeline.reading.service import ImageRequest, Limits
+    from pipeline.core.options import Limits
+    from pipeline.reading.requests import ImageRequest
     from pipeline.serving.shelf import Shelf
 
     shelf = Shelf("archive", archive.uri)
     job = ServeJob(archives={"archive": archive.uri}, device="cpu")
     try:
-        with started(job, [shelf.reader.uri], Limits()) as replicas:
+        with started(job, [shelf.uri], Limits()) as replicas:
             path = f"/archives/archive/assets/{quote('a b/003.tif', safe='')}/image?format=png"
             found = asyncio.run(replicas.restore(shelf.place("a b/003.tif"), ImageRequest()))
             assert found.data == right.images[path]

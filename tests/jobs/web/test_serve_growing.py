@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from tests.support.commands import GUARD, IARN, Running, home
 from tests.support.workshop import as_tar, begin, rescale, rescaler, samples
@@ -58,7 +59,7 @@ def test_what_comes_later_is_served_without_a_restart(tmp_path: Path) -> None:
         command.until(lambda: status(f"{match[1]}/archives/later/assets") == 200)
         for name, url in (("first", entry), ("later", later)):
             shelf = Shelf(name, str(tmp_path / "archives" / name))
-            expected = Restorer([shelf.reader.uri], device="cpu").restore(shelf.place("b/001.jpg"), ImageRequest())
+            expected = Restorer([shelf.uri], device="cpu").restore(shelf.place("b/001.jpg"), ImageRequest())
             assert get(f"{url}/image?format=png&v={shelf.version}") == expected.data
         command.terminate()
         assert command.ended() == 0

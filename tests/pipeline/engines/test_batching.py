@@ -14,7 +14,8 @@ from pipeline.core.errors import DamagedEntry
 from pipeline.core.records import Entry, EntryKind, Pixels, Tier
 from pipeline.engines.batching import Batcher
 from pipeline.engines.engine import BATCH_PIXELS, Engine, choose_device
-from pipeline.engines.lr import LrToRestore, restore_lrs
+from pipeline.engines.lr import LrToRestore
+from pipeline.engines.restoring import restore_lrs
 from tests.support.commands import GUARD
 from tests.support.pictures import photo
 from tests.support.workshop import weights

@@ -18,7 +18,8 @@ from pipeline.entry_picture import OpenEntry
 from pipeline.pictures.region import Region
 from pipeline.reading import service
 from pipeline.reading.open_entries import OpenEntries
-from pipeline.reading.service import ImageRequest, Restorer
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from tests.support.workshop import Sample, as_tar, picture, rescale
 

@@ -16,7 +16,9 @@ from pipeline.core.records import Tier
 from pipeline.latents import latent, layout
 from pipeline.pictures.region import Region
 from pipeline.reading import service
-from pipeline.reading.service import EntryPlace, ImageRequest, Restorer, read_entry
+from pipeline.reading.places import EntryPlace, read_entry
+from pipeline.reading.requests import ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from pipeline.stores.local import LocalStore
 from tests.support.workshop import Sample, as_tar, rescale

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ArchiveError, InvalidOption, SizeNotReachable, UndecodableImage
+from pipeline.core.options import Limits
 from pipeline.core.records import Entry, EntryKind, OriginalCoding, Stored, Tier
 from pipeline.pictures import writing
 from pipeline.pictures.region import Region
 from pipeline.reading.catalogue import Filter
 from pipeline.reading.errors import AmbiguousKey, NoSuchEntry, NotKept, NotReady
 from pipeline.reading.reader import open_archive
-from pipeline.reading.service import FORMS, ImageRequest, Limits, Restorer
+from pipeline.reading.requests import FORMS, ImageRequest
+from pipeline.reading.service import Restorer
 from pipeline.serving.shelf import Shelf
 from tests.support.commands import GUARD
 from tests.support.pictures import exif, photo, saved, swapped_profile
@@ -315,7 +317,7 @@ def test_a_list_has_what_its_filter_lets_through(many: Shelf, wanted: Filter, li
             and (wanted.psnr_max is None or (psnr is not None and psnr <= wanted.psnr_max))
         )
 
-    expected = sorted({entry.record.key for entry in many.reader.entries(parts=()) if lets_through(entry.record)})
+    expected = sorted({entry.record.key for entry in open_archive(many.uri).entries(parts=()) if lets_through(entry.record)})
     keys: list[str] = []
     after: str | None = ""
     while after is not None:
@@ -329,7 +331,7 @@ def test_a_list_has_what_its_filter_lets_through(many: Shelf, wanted: Filter, li
 
 def test_a_list_that_is_not_there_yet_says_how_far_it_is(many: Shelf) -> None:
     """Protects the first seconds of a large archive: keys are answered at once, and the list says that it is being made."""
-    with closing(Shelf("many", many.reader.uri)) as shelf:
+    with closing(Shelf("many", many.uri)) as shelf:
         assert shelf.figures(shelf.place("b/003.tif")).key == "b/003.tif"
         with pytest.raises(NotReady) as caught:
             shelf.list(Filter(), after="", limit=1, seconds=0.01)
@@ -344,7 +346,7 @@ def test_an_entry_is_read_by_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     size = (tmp_path / "archive" / "shards").stat().st_size
     read: list[int] = []
     with closing(Shelf("ranges", rescaled.uri)) as shelf:
-        store = shelf.reader.archive.store
+        store = shelf.archive.store
         original = type(store).read
 
         def counting(self: Any, key: str, start: int = 0, stop: int | None = None, etag: str | None = None) -> bytes:

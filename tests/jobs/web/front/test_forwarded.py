@@ -32,7 +32,7 @@ def asked(*headers: tuple[str, str], client: str = "10.0.0.1") -> Asked:
 
 def test_a_trusted_proxy_is_believed() -> None:
     """Protects addresses behind a proxy: scheme, host, prefix and client are what it says, in either way to say it."""
-    outer = Asked(client="192.0.2.7", scheme="https", host="a.example", prefix="/img")
+    outer = Asked(client="192.0.2.7", scheme="https", host="a.example", prefix="/img", told=True)
     x_forwarded = (("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-Host", "a.example"))
     assert asked(*x_forwarded, ("X-Forwarded-Prefix", "/img/")) == outer
     assert asked(("Forwarded", 'for="192.0.2.7:4711"; proto=https ;host=a.example'), ("X-Forwarded-Prefix", "/img")) == outer
@@ -65,10 +65,10 @@ def test_chains_are_read_from_the_right() -> None:
         ("X-Forwarded-Host", "evil.example, a.example, inner:8080"),
         ("X-Forwarded-Proto", "https"),  # set by the outer one, and passed on
     )
-    assert chain == Asked(client="192.0.2.7", scheme="https", host="a.example")
+    assert chain == Asked(client="192.0.2.7", scheme="https", host="a.example", told=True)
     assert asked(("X-Forwarded-For", "6.6.6.6, nonsense, 10.0.0.2")).client == "10.0.0.2"
     assert asked(("Forwarded", "for=6.6.6.6, for=unknown;host=a.example")) == Asked(
-        client="10.0.0.1", scheme="http", host="a.example"
+        client="10.0.0.1", scheme="http", host="a.example", told=True
     )
     assert asked(("X-Forwarded-For", "10.0.0.3, 10.0.0.2")).client == "10.0.0.3"
 
@@ -162,14 +162,17 @@ def test_documents_have_the_address_of_the_client(archive: Rescaled) -> None:
     for options, root in (
         ({"trusted": everyone}, "https://a.example/img"),
         ({"trusted": everyone, "public_address": "https://b.example"}, "https://b.example"),
-        ({}, "http://127.0.0.1"),
-        ({"trusted": (ip_network("192.0.2.1"),)}, "http://127.0.0.1"),
+        ({}, None),
+        ({"trusted": (ip_network("192.0.2.1"),)}, None),
     ):
         site = Site(archive, **options, client=("127.0.0.9", 1))
         with closing(site.shelf):
-            assert site.get(path, **headers).json()["id"].startswith(f"{root}/iiif/3/demo/")
+            shown = root or "http://127.0.0.1"
+            assert site.get(path, **headers).json()["id"].startswith(f"{shown}/iiif/3/demo/")
             image = site.get(path.replace("info.json", "full/9,/0/default.png"), **headers)
-            assert f"<{root}/iiif/3/demo/" in image.headers["link"]
+            assert f"<{shown}/iiif/3/demo/" in image.headers["link"]
+            leading = site.get("/iiif/3/demo/a%20b/001.jpg", **headers).headers["location"]  # decoded by a proxy, or written so
+            assert leading == (f"{root}{path}" if root else "./001.jpg/info.json")
 
 
 def test_no_word_of_a_proxy_opens_loopback(archive: Rescaled) -> None:

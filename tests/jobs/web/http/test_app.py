@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobs.web.http.shapes import status_of
 from pipeline.pictures.region import Region
 from pipeline.reading.errors import Overloaded, ServiceError
-from pipeline.reading.service import ImageRequest
+from pipeline.reading.requests import ImageRequest
 from tests.pipeline.core.test_errors import LEAVES, example_of
 from tests.support.http_site import ENTRY, SAMPLES, Site, told
 from tests.support.workshop import Rescaled, Sample, as_tar, noise, rescale, samples

@@ -12,7 +12,7 @@ from pipeline.core.options import Limits
 from pipeline.core.records import EntryKind, OriginalCoding, Size, Tier
 from pipeline.pictures.captions import Caption
 from pipeline.pictures.region import Region
-from pipeline.reading.service import ImageRequest
+from pipeline.reading.requests import ImageRequest
 from tests.support.archives import entry
 
 BASE = "https://example.org/iiif/3/a/k"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jobs.web.iiif import routes
 from pipeline.core.options import Limits
-from pipeline.reading.service import ImageRequest
+from pipeline.reading.requests import ImageRequest
 from tests.jobs.web.iiif.conftest import KEYS, LICENCE, TURNED
 from tests.support.http_site import TOKEN, Site, told
 from tests.support.workshop import Rescaled
