@@ -1,9 +1,10 @@
-"""Make pipeline/latents/coder.npz: how the coder of latents foretells magnitudes, and what it then expects. Needs some minutes.
+"""Make pipeline/latents/contexts.npz: how the coder foretells magnitudes, and what it then expects. Needs some minutes.
 
-    python -m benchmarks.fit_coder CROPS --out coder.npz      # CROPS: folders or tars of lossless images, never evaluated on
+    python -m benchmarks.fit_coder CROPS --out contexts.npz      # CROPS: folders or tars of lossless images, never evaluated on
 
-Details of restores at x2, x3 and x4 are quantised with steps of 5 to 22 levels; weights are fitted to their magnitudes by
-non-negative least squares, each error over its forecast; counts are what then came in each context. A new model means a new
+Details of restores at x2, x3 and x4 are quantised with steps of 5 to 22 levels. Weights are those whose forecasts make the
+magnitudes most likely: all share one family of distributions, told by nothing but the forecast, which is counted anew after
+each step of Fisher's scoring (a single-index model). Counts are what then came in each context. A new model means a new
 version of latents (docs/format.md).
 """
 
@@ -23,19 +24,34 @@ from jobs.training.evaluate import load_images
 from pipeline.core.records import LrCodec, Pixels
 from pipeline.decoders import decoding
 from pipeline.engines.engine import Engine
-from pipeline.latents import coder
+from pipeline.latents import coder, contexts
 from pipeline.latents.coefficients import COLOURS, to_coefficients
 from pipeline.pictures import lr_codec
 from pipeline.pictures.picture import size_of
 from pipeline.tiers import clean_draft
 
 STEPS = (5, 7, 9, 12, 16, 22)
-ROUNDING = 0.38
-ROUNDS = 4
-"""Least squares again with errors weighed by the last forecasts."""
+ROUNDING = 0.36
+ROUNDS = 20
+"""Steps of scoring, each with the curves that the one before left."""
+
+LONGEST_STEP = 0.5
+"""Of any weight at once."""
+
+SHARE = 0.1
+"""Of the values, so many are looked at."""
 
 OCTAVE = 6
 """Contexts for each doubling of a forecast."""
+
+FEWEST = 2000
+"""Values of a context, at least, for one to be worth its time."""
+
+LOWEST, PLACES_OF_OCTAVE, PLACES, BLUR = -6.0, 12, 12 * 11, 3
+"""The line that forecasts are places on: from 2^-6 on, how fine it is, how long, and how far a place's counts count."""
+
+EXPONENT_BIAS = 127
+"""Of a float: what the logarithm of 1 is, in octaves."""
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +59,7 @@ Floats = NDArray[np.float64]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="CROPS")
-    parser.add_argument("--out", type=Path, default=Path("coder.npz"))
+    parser.add_argument("--out", type=Path, default=Path("contexts.npz"))
     parser.add_argument("--limit", type=int, default=72, help="images, evenly taken")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -72,72 +88,134 @@ def restore(engine: Engine, pixels: Pixels, scale: int) -> Pixels:
     return engine.restore(clean_draft(picture, lr_size, engine.span(size, lr_size), LrCodec.AUTO).lr, size, clean=True)
 
 
-def fit(quantised: list[coder.Values]) -> coder.Model:
+def fit(quantised: list[coder.Values], *, seed: int = 1) -> contexts.Model:
     """Return the model of quantised coefficients."""
-    features = len(coder.FEATURES)
-    samples = gather(quantised)
-    forecasts = np.zeros((COLOURS, 1 + int(coder.ZONES.max()), features + 1), np.int32)
-    beside = np.zeros((*forecasts.shape[:2], 2), np.int32)
-    edges = context_edges()
-    counts = np.zeros((len(edges) + 1, coder.LARGEST + 2), np.int64)
-    for (colour, zone), parts in sorted(samples.items()):
-        x, magnitudes, odd = (np.concatenate(part) for part in zip(*parts, strict=True))
-        plain = np.column_stack([x[:, :features], np.ones(len(x))])
-        forecasts[colour, zone] = np.rint(foretell(plain, magnitudes) * coder.FORECAST_UNIT)
-        forecast = plain.astype(np.int64) @ forecasts[colour, zone]
-        both = np.column_stack([forecast[odd] / coder.FORECAST_UNIT, x[odd, features]])
-        beside[colour, zone] = np.rint(foretell(both, magnitudes[odd]) * 256)
-        scale, weight = (int(each) for each in beside[colour, zone])
-        forecast[odd] = (forecast[odd] * scale + x[odd, features].astype(np.int64) * (weight * coder.FORECAST_UNIT)) >> 8
-        contexts = np.searchsorted(edges, np.minimum(forecast, coder.FORECAST_MOST), side="right")
-        np.add.at(counts, (contexts, np.minimum(magnitudes, coder.LARGEST + 1)), 1)
-    return coder.Model(weights=forecasts, beside=beside, edges=edges, counts=smoothed(counts))
+    groups = gather(quantised, np.random.default_rng(seed))
+    for each in groups.values():
+        each.start()
+    for _ in range(ROUNDS):
+        slopes, information = curves(groups)
+        for each in groups.values():
+            each.step(slopes, information)
+    weights = np.zeros((COLOURS, 1 + int(contexts.ZONES.max()), len(contexts.FEATURES) + 1), np.int32)
+    beside = np.zeros((*weights.shape[:2], 3), np.int32)
+    counts = np.zeros((contexts.FORECAST_MOST + 1, contexts.LARGEST + 2), np.int64)
+    for (colour, zone), each in groups.items():
+        weights[colour, zone, [*contexts.USED[colour], -1]], beside[colour, zone] = each.whole()
+        np.add.at(counts, (each.whole_forecasts(), each.magnitudes), 1)
+    edges = context_edges(counts.sum(axis=1))
+    counts = np.add.reduceat(counts, [0, *edges])
+    return contexts.Model(weights=weights, beside=beside, edges=edges, counts=smoothed(counts))
 
 
-def gather(quantised: list[coder.Values]) -> dict[tuple[int, int], list[tuple[NDArray[np.int16], ...]]]:
-    """Return, by colour and zone, the features of values (and the sum beside, last), magnitudes, which are of odd blocks."""
-    samples: dict[tuple[int, int], list[tuple[NDArray[np.int16], ...]]] = defaultdict(list)
+class Group:
+    """Values of one colour and zone: what their forecasts are made of, in octaves, and how large they are.
+
+    A forecast is a place on a line, t = x w, of the blocks that come second a t + b beside + c; tables of magnitudes at each
+    place belong to all groups (:func:`curves`).
+    """
+
+    def __init__(self, parts: list[tuple[NDArray[np.generic], ...]]) -> None:
+        told, self._beside_told, magnitudes, self._second = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self._told = told
+        self.magnitudes = np.minimum(magnitudes, contexts.LARGEST + 1).astype(np.intp)
+        self._x = np.hstack([told / contexts.OCTAVE - EXPONENT_BIAS, np.ones((len(told), 1))]).astype(np.float32)
+        self._beside = (self._beside_told / contexts.OCTAVE - EXPONENT_BIAS).astype(np.float32)
+
+    def start(self) -> None:
+        """Take a first guess: the mean of the logarithms, and what the mean magnitude is."""
+        features = self._x.shape[1] - 1
+        self._w = np.append(np.full(features, 1 / features), -LOWEST + np.log2(self.magnitudes.mean() + 1e-3))
+        self._w[-1] -= float((self._x[:, :-1] @ self._w[:-1]).mean())
+        self._again = np.array([1.0, 0.0, 0.0])
+
+    def forecasts(self) -> Floats:
+        """Return the places of the values, in octaves above the lowest."""
+        first = self._x @ self._w
+        scale, weight, bias = self._again
+        return np.where(self._second, scale * first + weight * self._beside + bias, first)
+
+    def step(self, slopes: Floats, information: Floats) -> None:
+        """Take a step of Fisher's scoring, by (place, magnitude) the slope of the log of its share, and its variance."""
+        at, first = places(self.forecasts()), self._x @ self._w
+        inner = np.where(self._second, self._again[0], 1.0)[:, None] * self._x
+        again = np.column_stack([first, self._beside, np.ones(len(first))]) * self._second[:, None]
+        jacobian = np.hstack([inner, again])
+        gradient = jacobian.T @ slopes[at, self.magnitudes]
+        hessian = (jacobian * information[at][:, None]).T @ jacobian + 0.1 * np.eye(jacobian.shape[1])
+        change = np.linalg.solve(hessian, gradient)
+        change *= min(1.0, LONGEST_STEP / float(np.abs(change).max()))
+        self._w += change[:-3]
+        self._again += change[-3:]
+
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return weights (feature, and the bias) and what the second half adds (scale, weight, bias) as whole numbers."""
+        weights = np.rint(self._w[:-1] * contexts.UNIT).astype(np.int64)
+        scale, weight = np.rint(self._again[:2] * contexts.UNIT).astype(np.int64)
+        unit = contexts.UNIT * contexts.OCTAVE
+        bias = np.rint(self._w[-1] * unit) - EXPONENT_BIAS * contexts.OCTAVE * weights.sum()
+        added = np.rint(self._again[2] * unit) - EXPONENT_BIAS * contexts.OCTAVE * weight
+        return np.append(weights, bias).astype(np.int64), np.array([scale, weight, added]).astype(np.int64)
+
+    def whole_forecasts(self) -> NDArray[np.int64]:
+        """Return the forecasts of the values as the coder finds them."""
+        weights, (scale, weight, added) = self.whole()
+        forecast = (self._told.astype(np.int64) @ weights[:-1] + weights[-1]) >> 8
+        again = (forecast * scale + self._beside_told.astype(np.int64) * weight + added) >> 8
+        return np.clip(np.where(self._second, again, forecast), 0, contexts.FORECAST_MOST)
+
+
+def gather(quantised: list[coder.Values], rng: np.random.Generator) -> dict[tuple[int, int], Group]:
+    """Return by colour and zone some of the values, with what tells them."""
+    parts: dict[tuple[int, int], list[tuple[NDArray[np.generic], ...]]] = defaultdict(list)
     for values in quantised:
         grid = (values.shape[3], values.shape[4])
-        around = coder.Around(grid)
-        odd = np.add.outer(np.arange(grid[0]), np.arange(grid[1])).ravel() % 2 == 1
+        around = contexts.Around(contexts.shipped(), grid)
+        second = np.add.outer(np.arange(grid[0]), np.arange(grid[1])) % 2 == 1
         for colour in range(COLOURS):
-            for diagonal, zone in enumerate(coder.ZONES):
-                rows, columns = coder.diagonal_of(diagonal)
-                parts = [around.feature(each, colour, diagonal) for each in range(len(coder.FEATURES))]
-                planes = values[colour, rows, columns].reshape(len(rows), -1)
-                around.see(colour, diagonal, planes)
-                parts.append(around.beside(colour, diagonal).astype(np.int16))
-                x = np.column_stack([part.ravel() for part in parts])
-                samples[colour, int(zone)].append((x, np.abs(planes).ravel(), np.tile(odd, len(rows))))
-    return samples
+            for diagonal, zone in enumerate(contexts.ZONES):
+                rows, columns = contexts.diagonal_of(diagonal)
+                planes = values[colour, rows, columns]
+                chosen = np.flatnonzero(rng.random(planes.size) < SHARE)
+                told = [np.broadcast_to(around.feature(n, colour, diagonal), planes.shape) for n in contexts.USED[colour]]
+                around.see(colour, diagonal, planes.reshape(len(rows), -1))
+                beside = around.beside(colour, diagonal)
+                around.end(colour, diagonal)
+                of_second = np.broadcast_to(second, planes.shape)
+                x = np.column_stack([each.ravel()[chosen] for each in told])
+                others = (each.ravel()[chosen] for each in (beside, np.abs(planes), of_second))
+                parts[colour, int(zone)].append((x, *others))
+    return {key: Group(parts[key]) for key in sorted(parts)}
 
 
-def foretell(x: NDArray[np.generic], magnitudes: NDArray[np.int16]) -> Floats:
-    """Return non-negative weights of the columns of ``x`` that foretell magnitudes."""
-    a, y = np.minimum(x, 400).astype(np.float32), np.minimum(magnitudes, 60).astype(np.float32)
-    found, importance = np.zeros(a.shape[1]), np.ones(len(a), np.float32)
-    for _ in range(ROUNDS):
-        weighed = a * importance[:, None]
-        found = non_negative((weighed.T @ a).astype(np.float64), (weighed.T @ y).astype(np.float64))
-        importance = 1 / (a @ found.astype(np.float32) + 0.05) ** 2
-    return found
+def curves(groups: dict[tuple[int, int], Group]) -> tuple[Floats, Floats]:
+    """Return, of every place, the slope of the log of each magnitude's share and their variance, from all values' counts."""
+    counts = np.zeros((PLACES, contexts.LARGEST + 2))
+    for each in groups.values():
+        np.add.at(counts, (places(each.forecasts()), each.magnitudes), 1)
+    width = 3 * BLUR
+    blur = np.exp(-np.square(np.arange(-width, width + 1) / BLUR) / 2)
+    blurred = np.stack([np.convolve(np.pad(each, width, "edge"), blur / blur.sum(), "valid") for each in counts.T], axis=1)
+    mean = 2.0 ** (LOWEST + (np.arange(PLACES) + 0.5) / PLACES_OF_OCTAVE)[:, None]
+    geometric = (mean / (1 + mean)) ** np.arange(contexts.LARGEST + 2) / (1 + mean)  # where hardly any values are
+    shares = blurred + 20 * geometric
+    shares /= shares.sum(axis=1, keepdims=True)
+    slopes = np.gradient(np.log(shares), 1 / PLACES_OF_OCTAVE, axis=0)
+    return slopes, (shares * np.square(slopes)).sum(axis=1)
 
 
-def non_negative(gram: Floats, target: Floats, sweeps: int = 400) -> Floats:
-    """Minimise x'Gx - 2t'x over x >= 0, one coordinate after the other."""
-    x = np.zeros(len(target))
-    for _ in range(sweeps):
-        for at, scale in enumerate(np.diag(gram)):
-            x[at] = max(0.0, x[at] - (gram[at] @ x - target[at]) / (scale + 1e-9))
-    return x
+def places(forecasts: Floats) -> NDArray[np.intp]:
+    return np.clip(forecasts * PLACES_OF_OCTAVE, 0, PLACES - 1).astype(np.intp)
 
 
-def context_edges() -> NDArray[np.int32]:
-    """Return the least forecast of each context but the first: a sixth of an octave apart, above what next to nothing is."""
-    exponents = (np.arange(-5.5 * OCTAVE, 6.1 * OCTAVE) - 0.5) / OCTAVE
-    edges = np.ceil(coder.FORECAST_UNIT * (2.0**exponents - 0.02)).astype(np.int32)
-    return np.unique(np.maximum(edges, 1))
+def context_edges(seen: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the least forecast of each context but the first: a sixth of an octave apart, further where few values are."""
+    edges: list[int] = []
+    for edge in np.rint(np.arange(1, PLACES) * (contexts.OCTAVE / OCTAVE)).astype(int):
+        below = seen[edges[-1] if edges else 0 : edge].sum()
+        if min(below, seen[edge:].sum()) >= FEWEST:
+            edges.append(int(edge))
+    return np.array(edges, np.int32)
 
 
 def smoothed(counts: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import DamagedLatent
 from pipeline.core.records import Pixels, Size
-from pipeline.latents import coder
+from pipeline.latents import coder, contexts
 from pipeline.latents.coefficients import BLOCK, DEEP_LEVELS, FRACTION, LARGEST, block_grid, to_coefficients, to_difference
 from pipeline.latents.layout import Window, pack, windows
 from pipeline.latents.opened import OpenLatent
@@ -187,7 +187,8 @@ def apply(latent: bytes | OpenLatent, restored: Pixels, window: Window | None = 
         shared = _shared(rows, down), _shared(columns, across)
         own = _from(shared[0], rows.start), _from(shared[1], columns.start)
         of_tile = _from(shared[0], down.start), _from(shared[1], across.start)
-        shifts, values = _decode_tile(opened.payload(number), (down.stop - down.start, across.stop - across.start))
+        size = down.stop - down.start, across.stop - across.start
+        shifts, values = _decode_tile(opened.payload(number), size, header.version)
         image[own] = _add(restored[own], values, header.step, shifts, of_tile)
 
     opened.fetch((rows, columns))
@@ -223,19 +224,19 @@ def _encode_tile(image: Pixels, restored: Pixels, step: int, *, dry: bool) -> tu
 
 def _quantise(coefficients: NDArray[np.float32], step: float, *, dry: bool) -> tuple[coder.Values, bytes]:
     """Return values, multiples of ``step``, each the cheaper of the two around its coefficient, and their bytes."""
-    model, threshold = coder.shipped(), _thresholds()
+    model, threshold = contexts.shipped(), _thresholds()
     writer = None if dry else coder.Writer(model)
 
-    def take(contexts: coder.Contexts, sites: coder.Sites) -> NDArray[np.int32]:
+    def take(found: contexts.Contexts, sites: coder.Sites) -> NDArray[np.int32]:
         wave = sites.of(coefficients) * np.float32(1 / step)
         magnitudes = np.abs(wave)
         lower = magnitudes.astype(np.int32)
         magnitudes -= lower
-        at = contexts * np.int32(threshold.shape[1]) + np.minimum(lower, coder.LARGEST)
+        at = found * np.int32(threshold.shape[1]) + np.minimum(lower, contexts.LARGEST)
         lower += magnitudes > threshold.ravel()[at]
         values = np.where(wave < 0, -lower, lower)
         if writer is not None:
-            writer.put(contexts, values)
+            writer.put(found, values)
         return values
 
     values = coder.walk((coefficients.shape[3], coefficients.shape[4]), take, model)
@@ -245,8 +246,8 @@ def _quantise(coefficients: NDArray[np.float32], step: float, *, dry: bool) -> t
 @cache
 def _thresholds() -> NDArray[np.float32]:
     """Return (context, magnitude) how far above a magnitude, in steps, the next larger value begins to pay."""
-    expected = coder.shipped().tables()
-    bits = -np.log2(expected / expected.sum(axis=1, keepdims=True))[:, coder.LARGEST :]  # 0, 1, ... LARGEST, escape
+    expected = contexts.shipped().tables()
+    bits = -np.log2(expected / expected.sum(axis=1, keepdims=True))[:, contexts.LARGEST :]  # 0, 1, ... LARGEST, escape
     thresholds: NDArray[np.float32] = np.clip(0.5 + BIT_PRICE * np.diff(bits, axis=1), 0.5, 0.95).astype(np.float32)
     return thresholds
 
@@ -264,12 +265,13 @@ def _best_shifts(coefficients: NDArray[np.float32], values: coder.Values, step: 
     return bytes(shifts)
 
 
-def _decode_tile(payload: bytes, size: Size) -> tuple[bytes, coder.Values]:
-    """Return the shifts and the values of a tile of ``size``, (height, width)."""
+def _decode_tile(payload: bytes, size: Size, version: int) -> tuple[bytes, coder.Values]:
+    """Return the shifts and the values of a tile of ``size``, (height, width), of a ``version`` of the coding."""
+    model = contexts.shipped(version)
     shifts, coded = payload[: 2 * _SHIFTS], payload[2 * _SHIFTS :]
     try:
-        reader = coder.Reader(coded, coder.shipped())
-        values = coder.walk(block_grid(*size), lambda contexts, _: reader.get(contexts), coder.shipped())
+        reader = coder.Reader(coded, model)
+        values = coder.walk(block_grid(*size), lambda found, _: reader.get(found), model)
         whole = reader.at_end()
     except ValueError as error:
         raise DamagedLatent(f"a tile cannot be decoded: {error}") from None

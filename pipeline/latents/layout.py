@@ -52,16 +52,12 @@ def windows(size: Size, tile: int) -> Iterator[Window]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a latent begins with: the picture's depth and size, the side of a tile, the quantiser's step.
+    """What a latent begins with: the version of the coding, the picture's size, the side of a tile, the quantiser's step."""
 
-    ``sealed_whole`` says that one check sum is over all of it.
-    """
-
-    dtype: np.dtype[Any]
+    version: int
     size: Size
     tile: int
     step: int
-    sealed_whole: bool
 
     @classmethod
     def of(cls, head: bytes) -> Header:
@@ -75,7 +71,17 @@ class Header:
             raise DamagedLatent(f"version {version} of its coding was found, this program reads 3 to {max(_DTYPES)}")
         if not (height and width and step and LEAST_TILE <= tile <= LARGEST_TILE):
             raise DamagedLatent(f"no tiles of {tile} pixels and a step of {step} make up {width} x {height}")
-        return cls(_DTYPES[version], (height, width), tile, step, version in _SEALED_WHOLE)
+        return cls(version, (height, width), tile, step)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the picture: uint8 or uint16."""
+        return _DTYPES[self.version]
+
+    @property
+    def sealed_whole(self) -> bool:
+        """Whether one check sum is over all of it."""
+        return self.version in _SEALED_WHOLE
 
     @property
     def grid(self) -> Size:

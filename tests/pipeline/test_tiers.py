@@ -20,8 +20,8 @@ from pipeline.archives.entries import source_bytes
 from pipeline.core.errors import InvalidOption
 from pipeline.core.records import EntryKind, FloorMetric, LrCodec, OriginalCoding, Pixels, Settings, Stored, Tier
 from pipeline.core.target import TargetSize
-from pipeline.pictures import clean_lr, writing
-from pipeline.pictures.picture import Picture
+from pipeline.pictures import clean_lr, lr_codec, writing
+from pipeline.pictures.picture import Picture, resize
 from tests.support import workshop
 from tests.support.pictures import photo
 from tests.support.workshop import Sample
@@ -81,6 +81,16 @@ def test_a_clean_lr_as_avif_stays_close() -> None:
         assert lossy.data is not None
         assert plain.data is not None
         assert len(lossy.data) < 0.6 * len(plain.data)
+
+
+@pytest.mark.parametrize(("scale", "faster"), [(2, 0), (3, 1), (4, 1)])
+def test_a_small_lr_is_coded_with_more_effort(scale: int, faster: int) -> None:
+    """Protects bytes where the LR's coding is a small part of the work, and the speed of rescaling at x2, where it is not."""
+    pixels = photo(96, 96)
+    draft = clean(pixels, (96 // scale, 96 // scale), LrCodec.AUTO)
+    plain = resize(pixels, (96 // scale, 96 // scale))
+    data, _ = lr_codec.encode_clean_lr(plain, alpha=None, icc=None, speed=lr_codec.AVIF_SPEED - faster)
+    assert draft.data == data
 
 
 @pytest.mark.slow

@@ -101,7 +101,9 @@ def test_a_window_decodes_the_tiles_that_it_touches(monkeypatch: pytest.MonkeyPa
     stream = encode(image, restored, tile=32)
     decoded: list[Size] = []
     decode = latent._decode_tile
-    monkeypatch.setattr(latent, "_decode_tile", lambda payload, size: decoded.append(size) or decode(payload, size))
+    monkeypatch.setattr(
+        latent, "_decode_tile", lambda payload, size, version: decoded.append(size) or decode(payload, size, version)
+    )
     for window, count in {(32, 64, 64, 96): 1, (31, 64, 64, 97): 4, (99, 100, 0, 130): 5, (0, 100, 0, 130): 20}.items():
         decoded.clear()
         rows, columns = slice(*window[:2]), slice(*window[2:])

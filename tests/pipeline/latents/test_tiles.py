@@ -30,6 +30,14 @@ STORED = (
 )
 """A latent of :func:`pattern` with tiles of 1,024 pixels, as all were written until 2026-11-30."""
 
+STORED_5 = (
+    "ikRUTAUAAAAYAAAETAAAAgACgAAAAGb9qliAAAAAdsgeMjAAAABWX+x6PLXNSDoAAAAAAAAf38QZVyr/7ThBiDa1T/9HBSH/C/69/rtJ2AyTaHq8JiT7/wKy"
+    "/P/ZF+RipX+7ctpuHZ5iWjmB1baTUmZPXmfMLKIIGVvn5nujYXZQcYGD8W3jYHygZWmZKIudRltXb5ZvAAAMAAC2XEcDZcF+ExKQXrnjqplNAC1qit/8/+vf"
+    "3/vzftM720mvaaEP5xfDwGN/VHIgl8AByeaWK30APDXRUq2DL2/gYQztZkL62PU5GnLNqb9p+hsxf/b/nFq2avD/hKcKX3jCIYbeD+B9zD7losXWRwAAUAAG"
+    "BwAAT/2b7awecOZH+m16ITFLk5kCAFApQ6HorJPhZ/ErsdVYCZY95nx9DJDdNSfkiovGf/nMYuuDLlLLQmxlKL3gLSnolHYdPY9/s+//xXjgTgA="
+)
+"""One of the same picture in three tiles of 512, of version 5."""
+
 
 def pattern() -> Pixels:
     """Return a restore of two such tiles that is made of whole numbers alone."""
@@ -108,6 +116,13 @@ def test_latents_of_larger_tiles_stay_what_they_are() -> None:
     assert hashlib.sha256(found.tobytes()).hexdigest() == "3cf851d45b0e0dd5968157a9cd31f96a2188347815810bd4d9c1099b0a1b4c5f"
     window = slice(3, 19), slice(1000, 1050)  # of both tiles
     assert (latent.apply(base64.b64decode(STORED), pattern()[window], window) == found[window]).all()
+
+
+def test_latents_of_version_5_stay_what_they_are() -> None:
+    """Protects archives: what a stream stands for does not change, on any machine, in whatever way it is read."""
+    for stream in (base64.b64decode(STORED_5), Sliced(base64.b64decode(STORED_5))):
+        found = latent.apply(OpenLatent(stream), pattern())
+        assert hashlib.sha256(found.tobytes()).hexdigest() == "932b70654f4d6a8894b70cbabc2fd417dea14e42c13d2322ed1e2978c6db7bf3"
 
 
 def test_damage_of_latents_of_before_is_refused() -> None:
@@ -248,6 +263,8 @@ def test_tiles_are_those_of_viewers() -> None:
     decoded = []
     decode = latent._decode_tile
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "_decode_tile", lambda payload, size: decoded.append(size) or decode(payload, size))
+        patch.setattr(
+            latent, "_decode_tile", lambda payload, size, version: decoded.append(size) or decode(payload, size, version)
+        )
         latent.apply(stream, restored[:512, 512:1024], (slice(0, 512), slice(512, 1024)))
     assert decoded == [(512, 512)]
