@@ -4,8 +4,9 @@
     python -m benchmarks.record_zoom --megapixels 3 --output /tmp/session.txt
 
 The viewer is the gallery's own file, in a headless Chromium with a window of 1,280 x 800. It is given the info.json that the
-service gives, and a blank JPEG for each tile at once. The wheel is turned at one place until pixels have their own size, back
-until the whole picture is there, and in again at another place; a look is taken at every third notch.
+service gives, and a blank JPEG for each tile at once. It zooms in at one place until pixels have their own size, back until the
+whole picture is there, and in again at another place: by three notches of the wheel at a time, at once instead of in its
+animation, and not before all tiles are there. So what it asks for depends on no clock.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ WINDOW = (1280, 800)
 PLACES = ((0.3, 0.4), (0.72, 0.61))
 """Where it zooms in, in shares of the height and of the width."""
 
-NOTCHES, PAUSE = 3, 120
-"""Notches of the wheel between two looks, and milliseconds after each."""
+NOTCHES = 3
+"""Notches of the wheel between two looks."""
+
+DEADLINE = 300_000
+"""Milliseconds after which a viewer that has not all of its tiles is stuck."""
 
 _SITE = "http://images.example"
 _BASE = f"{_SITE}/iiif/3/zoom/large.png"
@@ -47,12 +51,13 @@ const viewer = OpenSeadragon({{ id: 'view', tileSources: '{_BASE}/info.json', ..
 const frame = () => new Promise(requestAnimationFrame);
 const zoom = () => viewer.viewport.viewportToImageZoom(viewer.viewport.getZoom());
 async function settled() {{
-  while (!viewer.isOpen()) await frame();
-  const moves = () => viewer.viewport.getZoom(true) !== viewer.viewport.getZoom();
-  do {{ await frame(); await frame(); }} while (moves() || !viewer.world.getItemAt(0).getFullyLoaded());
+  do {{ await frame(); await frame(); }} while (!viewer.isOpen() || !viewer.world.getItemAt(0).getFullyLoaded());
   return zoom();
 }}
-const onScreen = (x, y) => viewer.viewport.imageToViewerElementCoordinates(new OpenSeadragon.Point(x, y));
+function turn([x, y, notches]) {{
+  const at = viewer.viewport.imageToViewportCoordinates(x, y);
+  viewer.viewport.zoomBy(viewer.zoomPerScroll ** notches, at, true).applyConstraints(true);
+}}
 </script>"""
 
 
@@ -81,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
 
 def header(size: Size) -> str:
     """Return the first line of a session over a picture of a size."""
-    return f"# region/size/rotation/quality.format as OpenSeadragon 6.1.1 asks for them, over {size[1]} x {size[0]} pixels"
+    with VIEWER.open(encoding="utf-8") as file:
+        version = file.readline().split()[-1]
+    return f"# region/size/rotation/quality.format as OpenSeadragon {version} asks for them, over {size[1]} x {size[0]} pixels"
 
 
 def recorded(browser: Any, size: Size) -> list[str]:
@@ -105,7 +112,7 @@ def recorded(browser: Any, size: Size) -> list[str]:
     page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1]})
     page.route("**/*", answer)
     page.goto(f"{_SITE}/")
-    home = page.evaluate("settled()")
+    home = settled(page)
     for place in PLACES:
         turn(page, size, place, 1)
         if place != PLACES[-1]:
@@ -117,16 +124,18 @@ def recorded(browser: Any, size: Size) -> list[str]:
 def turn(page: Any, size: Size, place: tuple[float, float], zoom: float) -> None:
     """Turn the wheel at a place until the picture is shown at a zoom, screen's pixels for one of its own."""
     y, x = (round(share * length) for share, length in zip(place, size, strict=True))
-    at = page.evaluate("([x, y]) => onScreen(x, y)", [x, y])
-    page.mouse.move(at["x"], at["y"])
-    inwards = page.evaluate("zoom()") < zoom
+    inwards = settled(page) < zoom
     while True:
-        for _ in range(NOTCHES):
-            page.mouse.wheel(0, -100 if inwards else 100)
-            page.wait_for_timeout(PAUSE)
-        now = page.evaluate("settled()")
+        page.evaluate("turn", [x, y, NOTCHES if inwards else -NOTCHES])
+        now = settled(page)
         if now >= zoom if inwards else now <= zoom:
             return
+
+
+def settled(page: Any) -> float:
+    """Return the zoom at which the picture is shown, as soon as all of its tiles are there."""
+    found: float = page.wait_for_function("settled()", timeout=DEADLINE).json_value()
+    return found
 
 
 def described(size: Size) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.web.front.forwarded import HOST, Network
+from jobs.web.front.forwarded import HOST, PATH, Network
 from pipeline.core.errors import InvalidOption
 from pipeline.core.options import Limits
 from pipeline.stores.base import Access
@@ -17,7 +17,7 @@ TOKEN_VARIABLE = "IARN_TOKEN"
 LEAST_TOKEN = 16
 
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
-_PUBLIC = re.compile(rf"https?://(?:{HOST.pattern})(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{{2}})*)?", re.ASCII)
+_PUBLIC = re.compile(rf"https?://(?:{HOST.pattern})(?:{PATH.pattern})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)

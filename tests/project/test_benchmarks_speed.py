@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks import record_zoom, single, whole_job, zoom
 from benchmarks.region import shape_of
+from pipeline.core.records import Size
 from tests.support import workshop
 from tests.support.commands import GUARD
 from tests.support.pictures import saved
@@ -68,7 +71,7 @@ def test_one_asset_is_read_once(weights: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_zoom_is_answered_as_the_service_does(tmp_path: Path) -> None:
-    """Protects the published session: its requests are those of the file, and a file for another picture is refused."""
+    """Protects the figures: requests are those of a recorded session, counted as told; one for another picture is refused."""
     words = ["--megapixels", "0.06", "--side", "64", "--tier", "lean", "--device", "cpu"]
     session = tmp_path / "session.txt"
     paths = ["full/75,50/0/default.webp", "0,0,128,128/128,128/0/default.webp", "128,0,172,128/86,64/0/default.jpg"]
@@ -77,6 +80,7 @@ def test_a_zoom_is_answered_as_the_service_does(tmp_path: Path) -> None:
     assert (before["way"], before["requests"], bare["requests"], kept["requests"]) == ("before", 1, 3, 3)
     assert bare["bytes_sent"] == kept["bytes_sent"] > 0
     assert bare["bytes_read"] > kept["bytes_read"] > 0
+    assert "bytes_read" not in before
     session.write_text("\n".join([record_zoom.header((201, 300)), *paths]))
     with pytest.raises(SystemExit, match="is not for this archive"):
         zoom.main([*words, "--session", str(session)])
@@ -93,10 +97,31 @@ def test_the_recorded_zoom_is_of_the_picture_that_is_measured() -> None:
 
 
 @pytest.mark.slow
-def test_a_zoom_can_be_recorded_anew(browser: Any) -> None:
-    """Protects the recording: a viewer asks for tiles of every scale factor, each once, that the service understands."""
-    size = 900, 1400
+def test_a_zoom_can_be_recorded_anew(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the recording: a viewer asks for tiles of every scale factor, each once, that the service understands.
+
+    It asks for the same again, also where tiles come late.
+    """
+    size, blank, delays = (900, 1400), record_zoom.blank, itertools.cycle((0.3, 0.0, 0.1))
     paths = record_zoom.recorded(browser, size)
     assert len(paths) == len(set(paths))
     asked = [record_zoom.understood(path, size, record_zoom.bounds_of(size)) for path in paths]
     assert {round(each.region.width / each.size[1]) for each in asked if each.region is not None} == {1, 2}
+
+    def late(wanted: Size) -> bytes:
+        time.sleep(next(delays))
+        return blank(wanted)
+
+    monkeypatch.setattr(record_zoom, "blank", late)
+    assert record_zoom.recorded(browser, size) == paths
+
+
+@pytest.mark.slow
+def test_a_viewer_that_is_never_done_ends_the_recording(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects whoever records: a viewer that waits for a tile for ever is an error, not a wait for ever."""
+    monkeypatch.setattr(record_zoom, "DEADLINE", 500)
+    page = browser.new_page()
+    page.set_content("<script>const settled = () => new Promise(() => null)</script>")
+    with pytest.raises(Exception, match="Timeout 500ms"):
+        record_zoom.settled(page)
+    page.close()

@@ -21,7 +21,7 @@ HOST = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?", 
 _FOR, _PROTO, _HOST, _PREFIX = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"
 _PAIR = re.compile(r"""\s*([!#$%&'*+.^`|~\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))\s*""", re.ASCII)
 _SEGMENT = r"/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%[0-9A-Fa-f]{2})+"
-_PATH = re.compile(rf"(?:{_SEGMENT})*/?", re.ASCII)
+PATH = re.compile(rf"(?:{_SEGMENT})*/?", re.ASCII)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\w+)?|([^:]*):\w+", re.ASCII)
 
 
@@ -33,19 +33,18 @@ class Misforwarded(Exception):
 class Asked:
     """Who asked, an IP address, and at which address: scheme, host with its port, the path that the service lies below.
 
-    Where a proxy told the host, ``told``, all of that is the client's own; else a proxy that tells nothing may be in between.
+    ``prefix`` is None where no proxy told it; it has no slash at its end.
     """
 
     client: str
     scheme: str
     host: str
-    prefix: str = ""
-    told: bool = False
+    prefix: str | None = None
 
     @property
     def root(self) -> str | None:
         """The service's address as the client has it, without a slash at its end; None where the host is none."""
-        return f"{self.scheme}://{self.host}{self.prefix}" if HOST.fullmatch(self.host) else None
+        return f"{self.scheme}://{self.host}{self.prefix or ''}" if HOST.fullmatch(self.host) else None
 
 
 def asked_of(scope: Mapping[str, Any], trusted: Networks) -> Asked:
@@ -127,9 +126,9 @@ def _with(asked: Asked, proto: str | None, host: str | None, prefix: str | None)
     if host is not None:
         if not HOST.fullmatch(host):
             raise Misforwarded("A trusted proxy tells a host that is no name and no address.")
-        asked = replace(asked, host=host, told=True)
+        asked = replace(asked, host=host)
     if prefix is not None:
-        if not _PATH.fullmatch(prefix):
+        if not PATH.fullmatch(prefix):
             raise Misforwarded("A trusted proxy tells a prefix that is no plain path, as in /img.")
         asked = replace(asked, prefix=prefix.rstrip("/"))
     return asked

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Query, Request
@@ -176,22 +176,19 @@ def _image_of(service: Service, shelf: Shelf, entry: Entry) -> tuple[ImageFigure
 
     Raises NotKept for an entry that is none, and for one of which nothing is given.
     """
-    limits, pixel_limit, figures = service.options.limits, _pixel_limit(shelf), ImageFigures.of(entry)
+    figures, limits = ImageFigures.of(entry), service.options.limits
     if figures is None:
         raise NotKept(entry.key, "image", "no size is known of it; its original has its bytes")
-    if not is_given(entry, _SMALLEST, limits, pixel_limit):
+    if not _is_shown(service, shelf, entry):
         reason = f"any view of it takes more than the {limits.most_pixels} pixels that the service restores"
         raise NotKept(entry.key, "image to zoom into", reason)
-    return figures, figures.bounds(limits, pixel_limit)
+    return figures, figures.bounds(limits, _pixel_limit(shelf))
 
 
 def _is_shown(service: Service, shelf: Shelf, entry: Entry) -> bool:
     """Return whether an entry is an image of which something is given, by what is listed of it."""
-    try:
-        _image_of(service, shelf, entry)
-    except NotKept:
-        return False
-    return True
+    limits, pixel_limit = service.options.limits, _pixel_limit(shelf)
+    return ImageFigures.of(entry) is not None and is_given(entry, _SMALLEST, limits, pixel_limit)
 
 
 def _pixel_limit(shelf: Shelf) -> int:
@@ -208,19 +205,34 @@ def _root_of(service: Service, request: Request) -> str:
     return asked.root
 
 
+def _prefix_of(service: Service, request: Request) -> str | None:
+    """Return the path that clients have the service below, without a slash at its end; None where nobody told it."""
+    if service.options.public_address is not None:
+        return urlsplit(service.options.public_address).path
+    asked: Asked = request.scope["asked"]
+    return asked.prefix
+
+
 def _base_of(service: Service, request: Request, shelf: Shelf, place: EntryPlace, version: str | None = None) -> str:
     """Return an image's own address: that of one version of the archive, or of whichever there is."""
+    return _root_of(service, request) + _path_of(shelf, place, version)
+
+
+def _path_of(shelf: Shelf, place: EntryPlace, version: str | None) -> str:
+    """Return the path of an image's own address below the service."""
     name = quote(shelf.name, safe="") + ("" if version is None else f"@{version}")
-    return f"{_root_of(service, request)}{PREFIX}/{name}/{quote(place.key, safe='')}"
+    return f"{PREFIX}/{name}/{quote(place.key, safe='')}"
 
 
 def _to_info(service: Service, request: Request, shelf: Shelf, place: EntryPlace, version: str | None) -> Response:
-    """Lead to info.json: at the image's own address where the client's is known, else from the address as it was written.
+    """Lead to info.json: by its path where the client's is known, else from the address as it was written.
 
-    A proxy may have decoded that, so that nobody knows how many segments the key has to the client.
+    A proxy may have decoded that, so that nobody knows how many segments the key has to the client. No host is told: a proxy
+    may pass on one that somebody else wrote.
     """
-    if service.options.public_address is not None or request.scope["asked"].told:
-        return RedirectResponse(f"{_base_of(service, request, shelf, place, version)}/info.json", 303)
+    prefix = _prefix_of(service, request)
+    if prefix is not None:
+        return RedirectResponse(f"{prefix}{_path_of(shelf, place, version)}/info.json", 303)
     return RedirectResponse(f"./{request.scope['path'].rpartition('/')[2]}/info.json", 303)
 
 

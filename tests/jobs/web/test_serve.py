@@ -150,7 +150,9 @@ def test_several_workers_are_one_service(
         command.until(lambda: "iarn_workers 2.0" in get(f"{base}/metrics", tls).decode())
         assert first[1] in workers_of(service)
         assert not [each.pid for each in (service, *workers_of(service)) if has_torch(each)]
-        assert all(map(has_torch, replicas_of(service)))
+        replicas = replicas_of(service)
+        assert replicas
+        assert all(map(has_torch, replicas))
         (ended,) = [line for line in command.err.splitlines() if "worker ended" in line]  # Ray may have its own to say
         assert "SIGKILL" in json.loads(ended)["reason"]
         command.terminate()
@@ -240,7 +242,7 @@ def test_a_public_address_is_one() -> None:
         for slash in ("", "/"):
             assert ServeJob(archives={}, public_address=given + slash).root == given
     assert ServeJob(archives={}).root is None
-    wrong_ends = ("?x", "#x", "a b", '>;rel="x"', "%")
+    wrong_ends = ("?x", "#x", "a b", '>;rel="x"', "%", "/evil.example", "a/../b")
     for wrong in ("", "archive.example", "ftp://a.example", "https://", "https://me:secret@a.example", "http://a:٨٠",
                   *(f"https://a.example/{end}" for end in wrong_ends)):  # fmt: skip
         with pytest.raises(InvalidOption, match="public-address"):

@@ -32,7 +32,7 @@ def asked(*headers: tuple[str, str], client: str = "10.0.0.1") -> Asked:
 
 def test_a_trusted_proxy_is_believed() -> None:
     """Protects addresses behind a proxy: scheme, host, prefix and client are what it says, in either way to say it."""
-    outer = Asked(client="192.0.2.7", scheme="https", host="a.example", prefix="/img", told=True)
+    outer = Asked(client="192.0.2.7", scheme="https", host="a.example", prefix="/img")
     x_forwarded = (("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-Host", "a.example"))
     assert asked(*x_forwarded, ("X-Forwarded-Prefix", "/img/")) == outer
     assert asked(("Forwarded", 'for="192.0.2.7:4711"; proto=https ;host=a.example'), ("X-Forwarded-Prefix", "/img")) == outer
@@ -65,10 +65,10 @@ def test_chains_are_read_from_the_right() -> None:
         ("X-Forwarded-Host", "evil.example, a.example, inner:8080"),
         ("X-Forwarded-Proto", "https"),  # set by the outer one, and passed on
     )
-    assert chain == Asked(client="192.0.2.7", scheme="https", host="a.example", told=True)
+    assert chain == Asked(client="192.0.2.7", scheme="https", host="a.example")
     assert asked(("X-Forwarded-For", "6.6.6.6, nonsense, 10.0.0.2")).client == "10.0.0.2"
     assert asked(("Forwarded", "for=6.6.6.6, for=unknown;host=a.example")) == Asked(
-        client="10.0.0.1", scheme="http", host="a.example", told=True
+        client="10.0.0.1", scheme="http", host="a.example"
     )
     assert asked(("X-Forwarded-For", "10.0.0.3, 10.0.0.2")).client == "10.0.0.3"
 
@@ -171,8 +171,28 @@ def test_documents_have_the_address_of_the_client(archive: Rescaled) -> None:
             assert site.get(path, **headers).json()["id"].startswith(f"{shown}/iiif/3/demo/")
             image = site.get(path.replace("info.json", "full/9,/0/default.png"), **headers)
             assert f"<{shown}/iiif/3/demo/" in image.headers["link"]
-            leading = site.get("/iiif/3/demo/a%20b/001.jpg", **headers).headers["location"]  # decoded by a proxy, or written so
-            assert leading == (f"{root}{path}" if root else "./001.jpg/info.json")
+
+
+def test_a_redirect_leads_to_no_other_host(archive: Rescaled) -> None:
+    """Protects clients: a host that somebody wrote, and a proxy passed on, is led to by no redirect.
+
+    A path is, where the proxy or --public-address told what the service lies below, and only there: else where the client was.
+    """
+    headers = {"x_forwarded_proto": "https", "x_forwarded_host": "evil.example"}
+    everyone = (ip_network("0.0.0.0/0"),)
+    path, relative = "/iiif/3/demo/a%20b%2F001.jpg/info.json", "./001.jpg/info.json"
+    for options, prefix, wanted in (
+        ({"trusted": everyone}, {"x_forwarded_prefix": "/img/"}, f"/img{path}"),
+        ({"trusted": everyone}, {"x_forwarded_prefix": "/"}, path),
+        ({"trusted": everyone}, {}, relative),  # as Apache's ProxyPass tells it
+        ({}, {"x_forwarded_prefix": "/img"}, relative),
+        ({"public_address": "https://b.example/c"}, {}, f"/c{path}"),
+        ({"public_address": "https://b.example"}, {"x_forwarded_prefix": "/img"}, path),
+    ):
+        site = Site(archive, **options, client=("127.0.0.9", 1))
+        with closing(site.shelf):
+            leading = site.get("/iiif/3/demo/a%20b/001.jpg", **headers, **prefix)  # decoded by a proxy, or written so
+            assert (leading.status_code, leading.headers["location"]) == (303, wanted)
 
 
 def test_no_word_of_a_proxy_opens_loopback(archive: Rescaled) -> None:
