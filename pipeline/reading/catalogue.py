@@ -9,9 +9,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,11 +85,11 @@ class Catalogue:
     """The list of one archive's entries; any thread may ask.
 
     Shards that are added are read by a thread of its own, from :meth:`begin` on; those that come after the first ones appear
-    in the list one by one.
+    in the list one by one. ``damaged`` is told of each shard that cannot be read, and what is wrong with it.
     """
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
+    def __init__(self, archive: Archive, *, damaged: Callable[[str, ArchiveError], object] = lambda *_: None) -> None:
+        self._archive, self._damaged = archive, damaged
         self._turn, self._complete, self._stopped = threading.Lock(), threading.Event(), threading.Event()
         self._waiting: deque[str] = deque()
         self._hand = threading.Lock()  # on what waits, and whether a thread is at it
@@ -209,8 +208,10 @@ class Catalogue:
 
     def _read(self, shard_id: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        # Of a damaged shard what could be read is listed; whoever asks for one of its keys is told.
-        with suppress(ArchiveError), self._archive.shard_rows(shard_id) as reader:
-            for lists in reader.column_lists(FIGURES):
-                rows.extend(zip(*lists, strict=True))
+        try:
+            with self._archive.shard_rows(shard_id) as reader:
+                for lists in reader.column_lists(FIGURES):
+                    rows.extend(zip(*lists, strict=True))
+        except ArchiveError as error:  # what could be read is listed; whoever asks for one of its keys is told
+            self._damaged(shard_id, error)
         return rows

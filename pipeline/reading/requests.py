@@ -14,7 +14,7 @@ from pipeline.pictures.region import Region
 FORMS = tuple(form for form in FORMATS if form != SOURCE_FORMAT)
 """The formats of restored images."""
 
-LARGEST_SCALE = 4.0
+LEAST_SCALE, LARGEST_SCALE = 1e-5, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class ImageRequest:
             raise InvalidOption("format", self.form, f"give one of {', '.join(FORMS)}.")
         if sum(value is not None for value in (self.max_side, self.scale, self.size)) > 1:
             raise InvalidOption("size", "given twice", "give one of max_side, scale and size.")
-        if self.scale is not None and not 0 < self.scale <= LARGEST_SCALE:
-            raise InvalidOption("scale", f"{self.scale:g}", "give a number above 0, up to 4; 0.5 is half the original size.")
+        if self.scale is not None and not LEAST_SCALE <= self.scale <= LARGEST_SCALE:
+            raise InvalidOption("scale", f"{self.scale:g}", "give a number from 0.00001 to 4; 0.5 is half the original size.")
         if self.size is not None and min(self.size) < 1:
             raise InvalidOption("size", f"{self.size[1]}x{self.size[0]}", "give width x height in pixels, as in 640x480.")
         self.options()

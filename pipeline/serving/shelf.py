@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -33,6 +34,8 @@ FIGURES_BYTES = 32 * 2**20
 _TAKEN_AT_ONCE = 1000  # shards of which the commits are in memory
 _FIGURES_BYTES_EACH = 2048  # an entry without its parts, roughly
 _LISTED_PARTS = ("lr", "latent", "alpha", "original")
+_log = logging.getLogger(__name__)
+
 _MAKERS = ("torch", "pillow", "imagecodecs")
 """Libraries whose other versions may restore or code an image to other bytes."""
 
@@ -50,7 +53,8 @@ class Shelf:
         self._lost: list[ArchiveError] = []
         self._growth = Growth(self.archive)
         self._index = KeyIndex(self.archive, (), lost=self._lost.append)
-        self.catalogue = Catalogue(self.archive)
+        self.damaged: dict[str, str] = {}
+        self.catalogue = Catalogue(self.archive, damaged=self._miss)
         self._figures = ByteCache[Entry](FIGURES_BYTES)
         self._maker = json.dumps([version(name) for name in _MAKERS])
         self.refresh()
@@ -146,10 +150,16 @@ class Shelf:
     def list(self, wanted: Filter, *, after: str, limit: int, seconds: float) -> dict[str, Any]:
         """Return a page of entries as plain values, where to go on, and how many there are in all; raises as :meth:`page`.
 
-        Their bytes are not told, for that would take reading them.
+        Their bytes are not told, for that would take reading them. ``damaged_shards`` have entries that are missing.
         """
         page, following = self.page(wanted, after=after, limit=limit, seconds=seconds)
-        return {"assets": [*map(_listed, page)], "next": following, "total": self.catalogue.total(wanted)}
+        told = {"next": following, "total": self.catalogue.total(wanted), "damaged_shards": len(self.damaged)}
+        return {"assets": [*map(_listed, page)], **told}
+
+    def _miss(self, shard: str, error: ArchiveError) -> None:
+        """Tell in the log, and in every list, that entries of a shard are missing in it."""
+        self.damaged[shard] = str(error)
+        _log.warning("Entries of %s are missing in its list: %s", self.name, error)
 
     def lr(self, place: EntryPlace) -> File | LargeFile:
         """Return what :func:`read_lr` does."""

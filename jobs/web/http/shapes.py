@@ -95,11 +95,15 @@ class Asset(BaseModel):
 
 
 class Assets(BaseModel):
-    """A page of entries, where to go on (``after``), and how many the filter lets through in all."""
+    """A page of entries, where to go on (``after``), and how many the filter lets through in all.
+
+    Of damaged shards entries are missing.
+    """
 
     assets: list[Asset]
     next: str | None
     total: int
+    damaged_shards: int
 
 
 _STATUSES: tuple[tuple[type[PipelineError], int, str], ...] = (

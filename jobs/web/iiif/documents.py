@@ -159,17 +159,23 @@ def manifest(
     }
 
 
-def collection(address: str, name: str, page: Sequence[tuple[str, str]], following: str | None) -> dict[str, Any]:
+def collection(
+    address: str, name: str, page: Sequence[tuple[str, str]], following: str | None, *, damaged: int = 0
+) -> dict[str, Any]:
     """Return a page of an archive's collection (Presentation API 3.0, 5.1): manifests, then the collection of those after them.
 
     ``page`` are keys and the addresses of their manifests; ``following`` is the address of the next page, None for the last.
+    Where shards are ``damaged`` the summary says that items are missing.
     """
     items = [{"id": manifest, "type": "Manifest", "label": _label(key)} for key, manifest in page]
     if following is not None:
         items.append(
             {"id": following, "type": "Collection", "label": {"en": [f"{name}, after {page[-1][0]}" if page else name]}}
         )
-    return {"@context": PRESENTATION_CONTEXT, "id": address, "type": "Collection", "label": _label(name), "items": items}
+    found = {"@context": PRESENTATION_CONTEXT, "id": address, "type": "Collection", "label": _label(name)}
+    if damaged:
+        found["summary"] = {"en": [f"Some items are missing: {damaged} of the archive's shards cannot be read."]}
+    return {**found, "items": items}
 
 
 def _image(base: str, figures: ImageFigures, bounds: Bounds, size: Size) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def understand(
         raise InvalidOption("quality", _short(quality), f"give one of {', '.join(QUALITIES)}.")
     if format not in FORMATS:
         raise InvalidOption("format", _short(format), f"give one of {', '.join(FORMATS)}.")
+    quality = "default" if quality == "color" else quality  # they are the same (4.8)
     part = "full" if own == of else ",".join(map(str, rectangle))
     turn = f"{'!' * mirrored}{degrees}"
     return ImageParameters(

@@ -90,7 +90,8 @@ def _add_collection_route(app: FastAPI, service: Service) -> None:
         page = [(key, f"{address}/{quote(key, safe='')}/manifest.json") for key in keys]
         following = last and f"{address}?after={quote(last, safe='')}"
         own = f"{address}?after={quote(after, safe='')}" if after else address
-        return _document(request, documents.collection(own, shelf.name, page, following), PRESENTATION_CONTEXT, shelf)
+        found = documents.collection(own, shelf.name, page, following, damaged=len(shelf.damaged))
+        return _document(request, found, PRESENTATION_CONTEXT, shelf)
 
     add_route(app, f"{PREFIX}/{{archive}}", collection, response_class=Response, responses=_DOCUMENT)
 

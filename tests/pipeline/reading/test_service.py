@@ -384,7 +384,7 @@ def test_damage_is_one_entry_s_own(tmp_path: Path) -> None:
         assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 5
 
 
-def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Protects an archive that lost one shard: keys of the others are served, an unknown key is told of the damage."""
     as_tar(tmp_path / "source", samples(3, folder="a/"), "a.tar")
     rescaled = rescale(as_tar(tmp_path / "source", samples(3, folder="b/"), "b.tar"), tmp_path / "archive")
@@ -396,7 +396,9 @@ def test_a_shard_that_cannot_be_read_does_not_take_the_others_along(tmp_path: Pa
             shelf.place("a/001.jpg")
         assert path.stem in sentence(str(caught.value))
         shelf.catalogue.begin()
-        assert shelf.list(Filter(), after="", limit=9, seconds=GUARD)["total"] == 3
+        listed = shelf.list(Filter(), after="", limit=9, seconds=GUARD)
+        assert (listed["total"], listed["damaged_shards"]) == (3, 1)
+        assert path.stem in "".join(record.getMessage() for record in caplog.records), "an operator is told"
 
 
 def test_archives_of_one_model_share_its_engine(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_canonical_forms() -> None:
     same = {
         "full/max/0/default.jpg": ["0,0,300,200/300,200/0/default.jpg", "pct:0,0,100,100/pct:100/360/default.jpg"],
         "full/150,100/!90/gray.png": ["full/150,/!90.0/gray.png", "full/!150,150/!90/gray.png", "full/^pct:50/!90/gray.png"],
-        "10,20,30,40/max/0/color.webp": ["10,20,30,40/30,/0/color.webp"],
+        "10,20,30,40/max/0/default.webp": ["10,20,30,40/30,/0/color.webp"],
         "full/^600,400/0/bitonal.avif": ["full/^pct:200/0/bitonal.avif"],
         "full/^max/0/default.jpg": ["full/^1000,/0/default.jpg"],
     }
