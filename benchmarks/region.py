@@ -178,10 +178,10 @@ class Decoded:
     def __enter__(self) -> Decoded:
         self.bytes, self._own, turn = 0, latent._decode_tile, Lock()
 
-        def counted(payload: bytes, size: Size) -> Any:
+        def counted(payload: bytes, *told: Any) -> Any:
             with turn:
                 self.bytes += len(payload)
-            return self._own(payload, size)
+            return self._own(payload, *told)
 
         latent._decode_tile = counted
         return self
