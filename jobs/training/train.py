@@ -142,8 +142,8 @@ def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: s
             log.write(json.dumps(event) + "\n")
             log.flush()
 
-        tell({"event": "start", "step": trainer.done, "images": len(images), "device": str(device), "workers": workers})
         with _interruptible() as stop:
+            tell({"event": "start", "step": trainer.done, "images": len(images), "device": str(device), "workers": workers})
             _loop(trainer, job, images, held_out, tell, stop)
             save(trainer, job.out)
         tell({"event": "end", "step": trainer.done})
