@@ -91,7 +91,8 @@ class Header:
     @property
     def index_end(self) -> int:
         """Bytes up to the end of the index, and of the check sum behind it where it has one."""
-        return _HEADER.size + math.prod(self.grid) * 4 + (0 if self.sealed_whole else math.prod(self.grid) * 4 + _CRC.size)
+        count = math.prod(self.grid)
+        return _HEADER.size + (4 * count if self.sealed_whole else 8 * count + _CRC.size)
 
 
 @dataclass(frozen=True, eq=False)

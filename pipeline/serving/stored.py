@@ -113,7 +113,7 @@ def read_lr(archive: Archive, place: EntryPlace) -> File | LargeFile:
     entry, apart = read_apart(archive, place, ("lr",), "lr", LARGE_BYTES)
     form, digest = lr_figures(entry)
     if apart is not None:
-        uri = f"{archive.store.uri}/{shard_key(place.shard)}"
+        uri = _uri_of(archive, place)
         return LargeFile(uri=uri, key=place.key, part="LR", value=apart, size=len(apart), form=form, digest=digest)
     if entry.lr is None:
         raise DamagedEntry(entry.key, "LR", "it is missing")
@@ -126,7 +126,7 @@ def read_original(archive: Archive, place: EntryPlace) -> File | LargeFile:
     entry, apart = read_apart(archive, place, ("original",), "original", LARGE_BYTES)
     form, digest = original_figures(entry)
     told: dict[str, Any] = {"key": place.key, "part": "original", "form": form, "digest": digest, "size": entry.byte_size}
-    told["uri"] = f"{archive.store.uri}/{shard_key(place.shard)}"
+    told["uri"] = _uri_of(archive, place)
     compressed = entry.original_coding is OriginalCoding.ZSTD
     if apart is not None and (compressed or entry.original_coding is OriginalCoding.BYTES):
         if not compressed and len(apart) != entry.byte_size:
@@ -152,6 +152,11 @@ def original_figures(entry: Entry) -> tuple[str, str]:
     if entry.original_coding in (None, OriginalCoding.PIXELS):
         raise NotKept(entry.key, "original", f"its tier is {entry.tier}; its image is restored")
     return _form_of(entry.key), _known(entry, "original", entry.sha256)
+
+
+def _uri_of(archive: Archive, place: EntryPlace) -> str:
+    """Return the URI of the shard that an entry is in."""
+    return f"{archive.store.uri}/{shard_key(place.shard)}"
 
 
 def _known(entry: Entry, part: str, digest: str | None) -> str:
