@@ -10,7 +10,6 @@ whatever the size of the image.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -60,12 +59,6 @@ details of BSD100 at x4, bytes at 40 and 42 dB: 0 (plain rounding below 0.63 of 
 _SHIFTS = 3  # of values 1, 2 and larger
 _SHIFT_UNIT = 256
 
-MOST_THREADS = 4
-"""Threads that code one image's tiles, at most: Python computes a part of each tile in one thread at a time."""
-
-TILES_OF_A_THREAD = 4
-"""Tiles that are worth a thread."""
-
 LARGEST_SHARED_TILE = 1024
 """Side of the largest tiles that are coded side by side: one of 4,096, as other writers may make them, takes some 720 MB."""
 
@@ -75,12 +68,12 @@ Result = TypeVar("Result")
 Difference = NDArray[np.int16] | NDArray[np.int32]
 
 
-def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE, threads: int | None = None) -> bytes:
+def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE, threads: int = 1) -> bytes:
     """Code what ``restored`` misses of ``image``, (H, W, 3), both uint8 or both uint16; equal pixels give equal bytes here.
 
     A tile is left out where its coding would not bring the restore closer, so a latent never makes one worse. ``step``, 32 to
-    65535 and from 8 for uint16, is in 64ths of a level. Tiles are coded in so many ``threads``, unless given in a few where
-    there are many. Raises ValueError where the step is another, or shapes differ or are not (H, W, 3).
+    65535 and from 8 for uint16, is in 64ths of a level. Tiles are coded in so many ``threads``; more than one do not pay
+    while Python runs in one at a time. Raises ValueError where the step is another, or shapes differ or are not (H, W, 3).
     """
     if not (finest := _finest(image)) <= step <= 65535:
         raise ValueError(f"step {step} was given; from {finest} to 65535 can be coded")
@@ -88,7 +81,7 @@ def encode(image: Pixels, restored: Pixels, *, step: int, tile: int = TILE, thre
 
 
 def _encode(
-    image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False, threads: int | None = None
+    image: Pixels, restored: Pixels, step: int, tile: int, *, dry: bool = False, threads: int = 1
 ) -> tuple[bytes, Pixels]:
     """Return a latent, without bytes where ``dry``, and what :func:`apply` makes of it."""
     _check_shape(image, "image")
@@ -160,7 +153,7 @@ def search_step(decibels: Callable[[int], float], floor: float, *, usual: float,
     return None if reached is None else round(2 ** reached[0])
 
 
-def apply(latent: bytes | OpenLatent, restored: Pixels, window: Window | None = None, *, threads: int | None = None) -> Pixels:
+def apply(latent: bytes | OpenLatent, restored: Pixels, window: Window | None = None, *, threads: int = 1) -> Pixels:
     """Return ``restored``, uint8 or uint16 (H, W, 3), with the detail of ``latent`` added, as a new array.
 
     Where it is but a ``window`` of the image, of these rows and columns, only the tiles that it touches are read and decoded;
@@ -196,15 +189,14 @@ def apply(latent: bytes | OpenLatent, restored: Pixels, window: Window | None = 
     return image
 
 
-def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], side: int, threads: int | None) -> list[Result]:
-    """Return what a function gives of each tile, computed in so many threads, or as many as the tiles are worth.
+def _side_by_side(function: Callable[[Item], Result], tiles: Sequence[Item], side: int, threads: int) -> list[Result]:
+    """Return what a function gives of each tile, computed in so many threads.
 
     Tiles of a ``side`` above LARGEST_SHARED_TILE go one at a time, whatever was asked for.
     """
-    wanted = min(MOST_THREADS, os.cpu_count() or 1, len(tiles) // TILES_OF_A_THREAD) if threads is None else threads
-    if wanted < 2 or len(tiles) < 2 or side > LARGEST_SHARED_TILE:
+    if threads < 2 or len(tiles) < 2 or side > LARGEST_SHARED_TILE:
         return list(map(function, tiles))
-    with ThreadPoolExecutor(min(wanted, len(tiles)), thread_name_prefix="latent") as pool:
+    with ThreadPoolExecutor(min(threads, len(tiles)), thread_name_prefix="latent") as pool:
         return list(pool.map(function, tiles))
 
 

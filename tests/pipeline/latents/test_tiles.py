@@ -54,12 +54,12 @@ def noisy(height: int, width: int) -> tuple[Pixels, Pixels]:
 def test_any_number_of_threads_gives_the_same_bytes() -> None:
     """Protects archives: how many threads code an image's tiles, or decode them, tells nothing of the result."""
     image, restored = noisy(200, 260)
-    streams = {latent.encode(image, restored, step=STEP, tile=32, threads=threads) for threads in (1, 2, 8, None)}
+    streams = {latent.encode(image, restored, step=STEP, tile=32, threads=threads) for threads in (1, 2, 8)}
     assert len(streams) == 1
     stream = streams.pop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "LEAST_TILE", 32)
-        found = {latent.apply(stream, restored, threads=threads).tobytes() for threads in (1, 2, 8, None)}
+        found = {latent.apply(stream, restored, threads=threads).tobytes() for threads in (1, 2, 8)}
     assert len(found) == 1
 
 
