@@ -56,6 +56,11 @@ class Place:
     budget: float = 0.0
     window: Window | None = None
 
+    @property
+    def clean(self) -> bool:
+        """Whether its LR is a bicubic one."""
+        return self.budget == budget_of(CLEAN_STEP)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, defined once.
+"""PSNR, SSIM and about the bits of what is missed, defined once.
 
 Images are float tensors in [0, 1], (..., 3, H, W). Luma is the limited-range BT.601 Y that super-resolution papers report:
 (16 + 65.481 R + 128.553 G + 24.966 B) / 255.
@@ -20,6 +20,9 @@ SSIM_WINDOW = 11
 
 BLOCK = 16
 """Side of the blocks in which smooth areas are looked for."""
+
+DETAIL_BLOCK = 8
+"""Side of the blocks of a detail layer's DCT."""
 
 LOW_TEXTURE = 2.0
 """RMS distance from a plane, in 8-bit levels, up to which a block is low-texture."""
@@ -131,6 +134,25 @@ def block_errors(x: Tensor, restored: Tensor) -> BlockErrors:
         shift=float(difference.mean(dim=(1, 2)).abs().max()),
         pixel=float(difference.abs().max()),
     )
+
+
+def detail_bits(error: Tensor, step: float) -> Tensor:
+    """Return about the bits a sample that a detail layer of ``step`` 8-bit levels takes for ``error`` (B, 3, H, W), in [-1, 1].
+
+    Of coefficients c, an orthonormal 8 x 8 DCT of three orthonormal colours, log2(1 + (c / step)^2): far below a step the
+    squared error that is left, which is what a coarse quantiser does with most; far above it the bits of a magnitude.
+    """
+    height, width = (side // DETAIL_BLOCK * DETAIL_BLOCK for side in error.shape[-2:])
+    levels = error[..., :height, :width].float() * 255
+    root = math.sqrt
+    colours = [[root(1 / 3)] * 3, [root(1 / 2), 0, -root(1 / 2)], [root(1 / 6), -root(2 / 3), root(1 / 6)]]
+    x = torch.einsum("kc,bchw->bkhw", levels.new_tensor(colours), levels)
+    x = x.reshape(*x.shape[:2], height // DETAIL_BLOCK, DETAIL_BLOCK, width // DETAIL_BLOCK, DETAIL_BLOCK)
+    frequency = torch.arange(DETAIL_BLOCK, dtype=torch.float32, device=error.device)
+    dct = torch.cos(torch.pi / DETAIL_BLOCK * frequency[:, None] * (frequency + 0.5)) * root(2 / DETAIL_BLOCK)
+    dct[0] /= root(2)
+    x = torch.einsum("fi,bcnimj,gj->bcnfmg", dct, x, dct)
+    return torch.log2(1 + (x / step).square()).mean()
 
 
 def _blocks(x: Tensor) -> Tensor:

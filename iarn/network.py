@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -46,12 +46,14 @@ class NetworkConfig:
 
     ``blocks`` are those of the stages that split by two, A2, B2, ...; ``thirds`` of those that split by three, A3, B3, ...,
     each the last of its stride. Weights from before there were such have none. ``light`` is how many blocks of A2 run on dense
-    lattices, where little has to be hidden and each block costs most; all of them where it is 0.
+    lattices, where little has to be hidden and each block costs most; all of them where it is 0. ``clean`` LRs, which hide
+    nothing, are restored by weights of their own, as many again.
     """
 
     blocks: tuple[int, ...] = (4, 5)
     thirds: tuple[int, ...] = ()
     light: int = 0
+    clean: bool = False
     width: int = 48
     clamp: float = 1.0
 
@@ -124,6 +126,7 @@ class Rescaler(nn.Module):
         self.config = config
         self.stages = nn.ModuleList(_blocks(2 << place, count, config) for place, count in enumerate(config.blocks))
         self.thirds = nn.ModuleList(_blocks(3 << place, count, config) for place, count in enumerate(config.thirds))
+        self.clean = Rescaler(replace(config, clean=False)) if config.clean else None
 
     def downscale(self, x: Tensor, lr_size: tuple[int, int], *, budget: float = 0.0) -> tuple[Tensor, Tensor]:
         """Rescale ``x`` (B, 3, H, W) to ``lr_size`` (height, width): the LR, not yet rounded or clipped, and the latent.
@@ -165,7 +168,9 @@ class Rescaler(nn.Module):
         return last.lower(u, v, e) if last and e else u
 
     def synthesise(self, y: Tensor, z: Tensor | None, places: Sequence[Place]) -> Tensor:
-        """LR and latent, or parts of them → lattice; ``places`` as of :meth:`analyse`."""
+        """LR and latent, or parts of them → lattice; ``places`` as of :meth:`analyse`, all of clean LRs or none."""
+        if self.clean is not None and places[0].clean:
+            return self.clean.synthesise(y, z, places)
         stages, channels = self._stages(places), 3 * (places[0].axes[0].stride ** 2 - 1)
         u, v = y, y.new_zeros(len(y), channels, *y.shape[-2:]) if z is None else z
         if v.shape[1:] != (channels, *y.shape[-2:]):

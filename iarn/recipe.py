@@ -26,7 +26,9 @@ class TrainingConfig:
     magnified eightfold, as skies and walls look; ``asymmetric`` that of steps with another scale per axis; ``whole`` that of
     steps at exactly 2, 3, ... (at a stride the lattice is the image itself, which other scales never show); ``kept`` that of
     steps whose latent is quantised and kept, the network being told by the budget, and pays for its bits; ``clean`` that of
-    steps that restore from the bicubic LR, as where a detail layer follows.
+    steps that restore from the bicubic LR, as where a detail layer follows, and ``coded`` the share of those whose LR is coded
+    as archives code it; the others round its values. Where ``detail_step`` is not 0, in 8-bit levels, steps with a clean LR
+    minimise about the bits of a detail layer quantised by it (:func:`iarn.metrics.detail_bits`) instead of Charbonnier's loss.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -48,6 +50,8 @@ class TrainingConfig:
     whole: float = 0.3
     kept: float = 0.04
     clean: float = 0.1
+    coded: float = 0.0
+    detail_step: float = 0.0
     strides: tuple[int, ...] = ()
     only: tuple[str, ...] = ()
 
@@ -55,15 +59,18 @@ class TrainingConfig:
         if self.steps < 1 or self.batch < 1 or self.lattice < 8 * self.network.max_scale or not 0 < self.decay <= 1:
             raise ValueError(
                 "Training needs steps and batch of at least 1, a decay in (0, 1] and a lattice of at least 8 points "
-                f"per LR pixel at the largest scale ({8 * self.network.max_scale}); got {self}."
+                f"per LR pixel at the largest scale ({8 * self.network.max_scale}); "
+                f"got {self._named('steps', 'batch', 'decay', 'lattice')}."
             )
-        shares = ("float32_share", "ema", "smooth", "asymmetric", "whole", "kept", "clean")
+        shares = ("float32_share", "ema", "smooth", "asymmetric", "whole", "kept", "clean", "coded")
         wrong = [name for name in shares if not 0 <= getattr(self, name) <= 1]
-        wrong += [name for name in ("warmup", "rate", "lr_weight", "charbonnier") if getattr(self, name) < 0]
+        others = ("warmup", "rate", "lr_weight", "charbonnier", "detail_step")
+        wrong += [name for name in others if getattr(self, name) < 0]
         if wrong or self.clip <= 0 or self.asymmetric + self.whole > 1 or self.kept + self.clean > 1:
             raise ValueError(
                 f"A recipe's shares ({', '.join(shares)}) lie in 0 to 1, asymmetric and whole, and kept and clean, together "
-                f"too; warmup, rate, lr_weight and charbonnier are not negative, and clip is above 0; got {self}."
+                f"too; warmup, rate, lr_weight, charbonnier and detail_step are not negative, and clip is above 0; "
+                f"got {self._named(*shares, *others, 'clip')}."
             )
         there, drawn = self.network.strides[1:], self.strides or self.network.strides[1:]
         known = {name for stride in there for name in self.network.stages(stride)}
@@ -71,8 +78,12 @@ class TrainingConfig:
         if not set(drawn) <= set(there) or not set(self.only) <= known or idle:
             raise ValueError(
                 f"A recipe's strides are some of {there}, and only names some of the stages {sorted(known)}, one at least of "
-                f"each stride that is drawn; got {self}."
+                f"each stride that is drawn; got {self._named('strides', 'only')}."
             )
+
+    def _named(self, *names: str) -> str:
+        """Return settings by their names, for people."""
+        return ", ".join(f"{name} {getattr(self, name)}" for name in names)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of ``step``, counted from 0."""

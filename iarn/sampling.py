@@ -17,6 +17,9 @@ FINEST_STEP, COARSEST_STEP = 1.0, 64.0
 COARSEST_PRECISION = 4
 """Levels between the values of a clean LR, at most, that training draws: a coarser one costs fewer bytes."""
 
+AS_CODED = 0.0
+"""Stands for those levels where a clean LR is coded as files are."""
+
 Size = tuple[int, int]
 
 
@@ -57,6 +60,9 @@ def sample_use(config: TrainingConfig, generator: torch.Generator) -> tuple[Use,
     if kind < config.kept:
         return Use.KEPT, FINEST_STEP * (COARSEST_STEP / FINEST_STEP) ** first
     if kind < config.kept + config.clean:
+        if first < config.coded:
+            return Use.CLEAN, AS_CODED
+        first = (first - config.coded) / (1 - config.coded)
         return Use.CLEAN, 1.0 if first < 0.5 else 2.0 + int(second * (COARSEST_PRECISION - 1))
     return Use.LEAN, 1.0
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,18 +18,21 @@ import torch.distributed
 from torch import Tensor
 
 from iarn.encoding import CLEAN_STEP, budget_of
-from iarn.metrics import bicubic_lr, psnr
+from iarn.metrics import bicubic_lr, detail_bits, psnr
 from iarn.network import Rescaler
 from iarn.optimizer import Muon
 from iarn.quantize import to_8bit, to_levels, to_step
 from iarn.recipe import TrainingConfig
-from iarn.sampling import Use, sample_patches, sample_sizes, sample_use
+from iarn.sampling import AS_CODED, Use, sample_patches, sample_sizes, sample_use
 
 KEPT_CHARBONNIER = 1e-3
 """Where Charbonnier's loss turns from square to absolute while the latent is kept, whose bits are priced in absolute error."""
 
 CLEAN_LR_WEIGHT = 50.0
 """Weight of the LR's squared distance where the latent is kept: then the LR has nothing to hide."""
+
+DETAIL_WEIGHT = 0.05
+"""Weight of the bits of a detail layer, so that steps for them are about as long as others."""
 
 LR_WEIGHT_SCALE = 4
 """The scale at which the LR's squared distance has the weight of the recipe; elsewhere by the pixels an LR pixel stands for."""
@@ -57,6 +61,7 @@ class Trainer:
     """A network, its moving average and its optimiser, advanced by :meth:`step`.
 
     ``worker`` of ``workers`` trains on its part of each batch; torch.distributed has to be set up where there are several.
+    ``code_lr`` gives LRs (B, 3, h, w) as they come back from files; a recipe with ``coded`` steps needs it.
     """
 
     def __init__(
@@ -68,18 +73,23 @@ class Trainer:
         compiled: bool = False,
         worker: int = 0,
         workers: int = 1,
+        code_lr: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if config.batch % workers:
             raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {workers} workers; give a multiple.")
         self.config, self.device, self.autocast = config, device, autocast
+        if config.coded and code_lr is None:
+            raise ValueError("A recipe with coded LRs was given without code_lr; give what codes them.")
         self._worker, self._workers = worker, workers
+        self._code_lr = code_lr or partial(to_levels, spacing=1.0)
         with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
             torch.manual_seed(config.seed)
             network = Rescaler(config.network)  # on the CPU, so that every device starts alike
         if config.only:
             network.requires_grad_(False)
-            for name in config.only:
-                network.blocks_of(name).requires_grad_(True)
+            for part in filter(None, (network, network.clean)):
+                for name in config.only:
+                    part.blocks_of(name).requires_grad_(True)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Muon(self.network.parameters(), rate=config.rate)
@@ -91,18 +101,22 @@ class Trainer:
 
     def start_from(self, network: Rescaler) -> None:
         """Take the weights of ``network``, which may have fewer blocks and stages: what it lacks is the identity, or a plain
-        resize at scales that stages of their own are for, before it has learned.
+        resize at scales that stages of their own are for, before it has learned. Weights for clean LRs begin as the others.
 
         Raises ValueError where it is built otherwise.
         """
         given, wanted = network.config, self.config.network
-        fits = replace(given, blocks=wanted.blocks, thirds=wanted.thirds, light=wanted.light) == wanted
+        grown = replace(given, blocks=wanted.blocks, thirds=wanted.thirds, light=wanted.light, clean=wanted.clean)
+        fits = grown == wanted and given.clean <= wanted.clean
         for few, many in ((given.blocks, wanted.blocks), (given.thirds, wanted.thirds)):
             fits &= len(few) <= len(many) and all(own <= asked for own, asked in zip(few, many, strict=False))
         if not fits:
             raise ValueError(f"The weights are of {given}, the recipe asks for {wanted}; only blocks and stages can be added.")
+        state = network.state_dict()
+        if wanted.clean and not given.clean:
+            state |= {f"clean.{name}": tensor for name, tensor in state.items()}
         for own in (self.network, self.average):
-            own.load_state_dict(network.state_dict(), strict=False)
+            own.load_state_dict(state, strict=False)
 
     def step(self, images: Sequence[Tensor]) -> StepReport:
         """Do one step over patches of ``images``, uint8 (3, H, W) each, on any device."""
@@ -133,7 +147,7 @@ class Trainer:
         coarse = self.autocast and self.done < config.steps * (1 - config.float32_share)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=coarse):
             if use is Use.CLEAN:
-                y = to_levels(reference, levels)
+                y = self._code_lr(reference) if levels == AS_CODED else to_levels(reference, levels)
                 restored = self.network.restore(y, None, size, budget=budget_of(CLEAN_STEP))
             elif use is Use.KEPT:
                 y, z = self.network.downscale(x, lr_size, budget=budget_of(levels))
@@ -142,7 +156,10 @@ class Trainer:
                 y = self.network.downscale_lr(x, lr_size)
                 restored = self.network.restore(to_8bit(y), None, size)
         rounding = KEPT_CHARBONNIER if use is Use.KEPT else config.charbonnier
-        loss = torch.sqrt((restored - x).square() + rounding**2).mean()
+        if use is Use.CLEAN and config.detail_step:
+            loss = DETAIL_WEIGHT * detail_bits(restored - x, config.detail_step)
+        else:
+            loss = torch.sqrt((restored - x).square() + rounding**2).mean()
         distance = (y - reference).square().mean(dim=(1, 2, 3))
         if use is Use.LEAN:
             weight = config.lr_weight * x.shape[-2:].numel() / reference.shape[-2:].numel() / LR_WEIGHT_SCALE**2

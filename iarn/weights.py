@@ -62,7 +62,8 @@ def read_config(data: bytes) -> NetworkConfig:
     """Return what a weights file's header says of its network; WeightsError where that is none."""
     metadata = read_metadata(data)
     try:
-        config = {"thirds": [], "light": 0} | json.loads(metadata["config"])  # older weights have no word of these
+        before = {"thirds": [], "light": 0, "clean": False}  # older weights have no word of these
+        config = before | json.loads(metadata["config"])
         return NetworkConfig(**config | {name: tuple(config[name]) for name in ("blocks", "thirds")})
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"it is no weights file of this project ({error})") from error

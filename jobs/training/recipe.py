@@ -53,6 +53,8 @@ def _of_other_type(values: dict[str, Any], defaults: object) -> Iterator[str]:
             case tuple():
                 kind, wanted = (str, "a list of names") if name == "only" else (int, "a list of integers")
                 fits = isinstance(value, list) and all(type(each) is kind for each in value)
+            case bool():
+                fits, wanted = type(value) is bool, "true or false"
             case float():
                 fits, wanted = type(value) in (int, float) and math.isfinite(value), "a number"
             case _:  # by type() and not isinstance: true is an int as well

@@ -40,6 +40,7 @@ from pipeline.cluster.errors import GroupLost
 from pipeline.core.errors import EmptySource, InvalidOption, PipelineError, UsageError
 from pipeline.core.records import Pixels
 from pipeline.engines.engine import Engine, choose_device
+from pipeline.pictures.lr_codec import decode_lr, encode_clean_lr
 from pipeline.planning.sources import find_source
 
 LOG_STEPS = 100
@@ -121,7 +122,7 @@ def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: s
     device = choose_device(device_name)
     compiled = device.type == "cuda" if job.compiled is None else job.compiled
     autocast = computes_in_bfloat16(device) if job.bfloat16 is None else job.bfloat16
-    trainer = Trainer(job.config, device, autocast=autocast, compiled=compiled, worker=worker, workers=workers)
+    trainer = Trainer(job.config, device, autocast=autocast, compiled=compiled, worker=worker, workers=workers, code_lr=coded)
     state = load(job.config, job.out)
     if state is not None:
         trainer.load_state_dict(state)
@@ -149,6 +150,14 @@ def _train(job: TrainingJob, say: Say, worker: int, workers: int, device_name: s
         tell({"event": "end", "step": trainer.done})
     if stop.is_set():
         raise KeyboardInterrupt
+
+
+def coded(lrs: Tensor) -> Tensor:
+    """Return clean LRs (B, 3, h, w), in [0, 1], as the files give them back that archives have of them."""
+    levels = (lrs.clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    files = (encode_clean_lr(pixels, alpha=None, icc=None)[0] for pixels in levels)
+    found = torch.stack([torch.from_numpy(decode_lr(file)[0].copy()) for file in files])
+    return found.permute(0, 3, 1, 2).to(lrs.device, torch.float32) / 255
 
 
 def _check_agreement(trainer: Trainer, images: Sequence[Tensor]) -> None:

@@ -319,11 +319,11 @@ class Engine:
         give_back(_most_points(piece.place for piece in pieces))
 
     def _batches(self, pieces: Iterable[Piece[Request]], most: int | None = None) -> Iterator[list[Piece[Request]]]:
-        """Put pieces of one path, shape and depth together, up to the points of the largest tile; else each by itself."""
+        """Put pieces of one path, kind of LR, shape and depth together, up to the largest tile's points; else each alone."""
         most = most or self._tile_points
-        waiting: dict[tuple[object, Size, bool], list[Piece[Request]]] = {}
+        waiting: dict[tuple[object, bool, Size, bool], list[Piece[Request]]] = {}
         for piece in pieces:
-            alike = (self._network.config.path(piece.place.axes), piece.shape, piece.deep)
+            alike = (self._network.config.path(piece.place.axes), piece.place.clean, piece.shape, piece.deep)
             batch = waiting.setdefault(alike, [])
             batch.append(piece)
             points = piece.stride**2 * piece.shape[0] * piece.shape[1]

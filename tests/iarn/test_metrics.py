@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from iarn.lattice import axes_for
-from iarn.metrics import BlockErrors, bicubic_lr, block_errors, low_texture, luma, psnr, psnr_of, ssim, ssim_map
+from iarn.metrics import BlockErrors, bicubic_lr, block_errors, detail_bits, low_texture, luma, psnr, psnr_of, ssim, ssim_map
+from pipeline.latents.coefficients import to_coefficients
 from tests.support.networks import noise
 
 
@@ -193,3 +194,15 @@ def test_blotches_on_texture_are_not_counted() -> None:
     assert block_errors(x[..., :15], restored[..., :15]).blocks == 0
     larger = torch.nn.functional.pad(x, (0, 9, 0, 5), value=1.0)
     assert block_errors(larger, torch.nn.functional.pad(restored, (0, 9, 0, 5))).blocks == 11
+
+
+def test_detail_bits_are_of_the_detail_layers_own_coefficients() -> None:
+    """Protects weights trained for archives' bytes: colours and frequencies are those that a detail layer codes."""
+    error = np.random.default_rng(0).integers(-60, 61, (24, 40, 3)).astype(np.int16)
+    coefficients = to_coefficients(error)
+    pixels = torch.from_numpy(error.astype(np.float32) / 255).permute(2, 0, 1)
+    for step in (6.0, 20.0):
+        bits = np.log2(1 + (coefficients / step) ** 2).mean()
+        assert float(detail_bits(pixels[None], step)) == pytest.approx(bits, rel=1e-5)
+    beside = torch.nn.functional.pad(pixels, (0, 7, 0, 3), value=1.0)
+    assert detail_bits(beside[None], 6.0) == detail_bits(pixels[None], 6.0), "blocks that are not whole do not count"

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iarn.encoding import Place
+from iarn.encoding import CLEAN_STEP, Place, budget_of
 from iarn.lattice import axes_for
 from iarn.metrics import psnr
 from iarn.network import NetworkConfig, Rescaler
@@ -258,6 +258,21 @@ def test_strides_are_products_of_the_stages() -> None:
     network = Rescaler(all_there)
     every = {id(block) for name in ("A2", "B2", "C2", "A3", "B3", "C3") for block in network.blocks_of(name)}
     assert len(every) == 6
+
+
+def test_clean_lrs_are_restored_by_weights_of_their_own() -> None:
+    """Protects both kinds of LRs: each is restored by its own weights, whatever the others are."""
+    network = random_network(replace(THIRDS, clean=True))
+    assert network.clean is not None
+    plain = Rescaler(THIRDS)
+    plain.load_state_dict(network.clean.state_dict())
+    y = noise(1, 3, 11, 12)
+    with torch.no_grad():
+        for size in ((23, 24), (33, 36), (31, 30), (40, 50)):
+            clean = network.restore(y, None, size, budget=budget_of(CLEAN_STEP))
+            assert torch.equal(clean, plain.restore(y, None, size, budget=budget_of(CLEAN_STEP)))
+            assert not torch.equal(network.restore(y, None, size), plain.restore(y, None, size))
+    assert network.cost((40, 50), (11, 12)) == plain.cost((40, 50), (11, 12))
 
 
 def test_dense_lattices_run_fewer_blocks() -> None:

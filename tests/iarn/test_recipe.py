@@ -78,6 +78,7 @@ def test_shares_lie_between_none_and_all(fields: dict[str, float]) -> None:
         (b"ema = false", "ema has to be a number, not False"),
         (b"only = [1]", "only has to be a list of names, not"),
         (b"strides = ['3']", "strides has to be a list of integers, not"),
+        (b"[network]\nclean = 1", "clean has to be true or false, not 1"),
         (b"[network]\nblocks = 3", "blocks has to be a list of integers, not 3"),
         (b"[network]\nblocks = [1, 2.5]", "blocks has to be a list of integers"),
     ],
@@ -90,5 +91,7 @@ def test_a_recipe_file_of_wrong_content_is_refused(tmp_path: Path, text: bytes, 
         read_config(path)
     path.write_text("rate = 1\nsteps = 7\n[network]\nblocks = [1, 1]\n", encoding="utf-8")
     assert read_config(path) == TrainingConfig(rate=1.0, steps=7, network=NetworkConfig(blocks=(1, 1)))
+    path.write_text("[network]\nclean = true\n", encoding="utf-8")
+    assert read_config(path).network.clean
     path.write_text("strides = [3]\nonly = ['A3']\n[network]\nthirds = [2]\n", encoding="utf-8")
     assert read_config(path) == TrainingConfig(strides=(3,), only=("A3",), network=NetworkConfig(thirds=(2,)))

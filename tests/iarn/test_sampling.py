@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from iarn.lattice import axes_for, stride_for
 from iarn.network import NetworkConfig
 from iarn.recipe import TrainingConfig
-from iarn.sampling import Use, sample_patches, sample_sizes, sample_use
+from iarn.sampling import AS_CODED, Use, sample_patches, sample_sizes, sample_use
 from tests.support.networks import SMALL, THIRDS
 from tests.support.pictures import photo
 
@@ -81,6 +83,10 @@ def test_every_use_has_its_share_of_steps() -> None:
     assert 1 <= min(kept) < 2 < 32 < max(kept) <= 64
     assert set(clean) == {1.0, 2.0, 3.0, 4.0}
     assert 0.4 < clean.count(1.0) / len(clean) < 0.6
+    coded = [sample_use(replace(config, coded=0.5), torch.Generator().manual_seed(seed)) for seed in range(600)]
+    clean = [levels for use, levels in coded if use is Use.CLEAN]
+    assert 0.4 < clean.count(AS_CODED) / len(clean) < 0.6
+    assert 0.4 < clean.count(1.0) / (len(clean) - clean.count(AS_CODED)) < 0.6
     none = TrainingConfig(kept=0.0, clean=0.0)
     assert all(sample_use(none, torch.Generator().manual_seed(seed))[0] is Use.LEAN for seed in range(50))
 

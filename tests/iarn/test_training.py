@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from iarn.metrics import bicubic_lr
+from iarn.metrics import bicubic_lr, detail_bits, psnr
 from iarn.network import COMPILED_GRAPHS
 from iarn.recipe import TrainingConfig
 from iarn.sampling import Use, sample_patches
-from iarn.training import StepReport, Trainer, bit_price, estimated_bits
+from iarn.training import DETAIL_WEIGHT, StepReport, Trainer, bit_price, estimated_bits
 from tests.support.networks import SMALL, THIRDS, noise, random_network
 from tests.support.pictures import photo
 
@@ -202,6 +202,66 @@ def test_weights_with_fewer_blocks_can_be_grown(images: list[Tensor]) -> None:
     for other in (replace(SMALL, width=16), replace(SMALL, blocks=(1, 1)), replace(SMALL, blocks=(1,))):
         with pytest.raises(ValueError, match="only blocks and stages can be added"):
             trainer(replace(TINY, network=other)).start_from(small.average)
+
+
+def test_weights_for_clean_lrs_begin_as_the_others(images: list[Tensor]) -> None:
+    """Protects what was learned: weights for clean LRs begin as the others, and learn alone."""
+    shared = random_network(SMALL)
+    grown = trainer(replace(TINY, network=replace(SMALL, clean=True), kept=0.0, clean=1.0))
+    grown.start_from(shared)
+    assert grown.network.clean is not None
+    before = {name: tensor.clone() for name, tensor in grown.network.state_dict().items()}
+    for name, tensor in shared.state_dict().items():
+        assert torch.equal(before[name], tensor)
+        assert torch.equal(before[f"clean.{name}"], tensor)
+    run(grown, images, 2)
+    moved = {name for name, tensor in grown.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.startswith("clean.") for name in moved)
+    again = trainer(replace(TINY, network=replace(SMALL, clean=True)))
+    again.start_from(grown.network)
+    assert all(torch.equal(tensor, again.network.state_dict()[name]) for name, tensor in grown.network.state_dict().items())
+    with pytest.raises(ValueError, match="only blocks and stages can be added"):
+        trainer(TINY).start_from(grown.network)
+
+
+def test_only_the_stages_named_learn_for_clean_lrs_too(images: list[Tensor]) -> None:
+    """Protects weights that new stages are begun behind, of either kind of LR."""
+    network = replace(THIRDS, clean=True)
+    subject = trainer(replace(TINY, network=network, lattice=72, strides=(3,), only=("A3",), kept=0.0, clean=0.5))
+    before = {name: tensor.clone() for name, tensor in subject.network.state_dict().items()}
+    assert {report.use for report in run(subject, images, 8)} == {Use.LEAN, Use.CLEAN}
+    after = subject.network.state_dict()
+    moved = {name[: name.index("thirds") + len("thirds.0")] for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"thirds.0", "clean.thirds.0"}
+
+
+def test_clean_lrs_come_as_files_give_them_back(images: list[Tensor]) -> None:
+    """Protects the base of detail layers: what archives restore from is an LR with its codec's errors."""
+    seen = []
+
+    def code_lr(lrs: Tensor) -> Tensor:
+        seen.append(lrs)
+        return lrs.round(decimals=1)
+
+    config = replace(TINY, kept=0.0, clean=1.0, coded=1.0)
+    report = Trainer(config, torch.device("cpu"), autocast=False, code_lr=code_lr).step(images)
+    assert (report.use, len(seen)) == (Use.CLEAN, 1)
+    assert report.lr_psnr == pytest.approx(psnr(seen[0].round(decimals=1), seen[0]), abs=0.01)
+    with pytest.raises(ValueError, match="coded LRs"):
+        trainer(config)
+
+
+def test_a_detail_step_minimises_the_bits_of_a_detail_layer(images: list[Tensor]) -> None:
+    """Protects archives' bytes: clean steps of such a recipe lower what a detail layer takes, others do as before."""
+    plain = replace(TINY, kept=0.0, clean=1.0)
+    x = sample_patches(images, (32, 32), plain, torch.Generator().manual_seed(1))
+    subject = trainer(replace(plain, detail_step=6.0))
+    reference = bicubic_lr(x, subject.network.axes((32, 32), (16, 16)))
+    loss, restored, _ = subject._loss(x, reference, Use.CLEAN, 1.0)
+    assert loss.item() == pytest.approx(DETAIL_WEIGHT * detail_bits(restored - x, 6.0).item(), abs=1e-3)
+    lean, other = (each._loss(x, reference, Use.LEAN, 1.0)[0] for each in (subject, trainer(plain)))
+    assert lean.item() == other.item()
 
 
 def test_weights_can_be_grown_by_stages() -> None:

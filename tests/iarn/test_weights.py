@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 def test_metadata_tells_what_the_weights_are() -> None:
     """Protects provenance: config, digest and how the weights came to be can be read without loading them."""
     metadata = read_metadata(pack(random_network(TINY), {"steps": 12, "seed": 0}))
-    assert json.loads(metadata["config"]) == {"blocks": [1], "thirds": [], "light": 0, "width": 2, "clamp": 1.0}
+    assert json.loads(metadata["config"]) == {"blocks": [1], "thirds": [], "light": 0, "clean": False, "width": 2, "clamp": 1.0}
     assert json.loads(metadata["about"]) == {"steps": 12, "seed": 0}
     assert len(metadata["digest"]) == 64
 
@@ -79,7 +80,8 @@ def test_weights_from_before_splits_by_three_keep_their_lattices() -> None:
     network = unpack(shipped())
     assert "thirds" not in json.loads(read_metadata(shipped())["config"])
     assert (network.config.thirds, network.config.strides) == ((), (1, 2, 4))
-    assert unpack(random_weights(THIRDS)).config == THIRDS
+    for config in (THIRDS, replace(THIRDS, clean=True)):
+        assert unpack(random_weights(config)).config == config
 
 
 def test_the_digest_is_of_config_and_tensors() -> None:

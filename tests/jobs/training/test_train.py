@@ -21,10 +21,12 @@ from jobs.training.checkpoints import save
 from jobs.training.train import TrainingJob, train
 from pipeline.cluster.errors import GroupLost, ResourcesUnavailable
 from pipeline.core.errors import EmptySource, InvalidOption, InvalidWeights, PlanConflict
+from pipeline.pictures.lr_codec import decode_lr, encode_clean_lr
 from tests.jobs.test_cli import iarn
 from tests.support import workshop
 from tests.support.commands import GUARD, IARN, Running
 from tests.support.networks import random_network
+from tests.support.pictures import photo
 
 RECIPE = """
 steps = 12
@@ -157,6 +159,16 @@ def test_a_gpus_share_of_work_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "--id=GPU-b" in (tmp_path / "asked").read_text()
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert training._gpu_busy(torch.device("cuda")) == {}
+
+
+def test_clean_lrs_are_coded_as_archives_code_them() -> None:
+    """Protects the base of detail layers: a network for clean LRs learns from what their files give back."""
+    pictures = [photo(40, 56, seed=seed) for seed in range(2)]
+    lrs = torch.stack([torch.from_numpy(pixels).permute(2, 0, 1) / 255 for pixels in pictures])
+    files = [encode_clean_lr(pixels, alpha=None, icc=None)[0] for pixels in pictures]
+    wanted = torch.stack([torch.from_numpy(decode_lr(file)[0].copy()).permute(2, 0, 1) / 255 for file in files])
+    assert torch.equal(training.coded(lrs), wanted)
+    assert not torch.equal(lrs, wanted)
 
 
 @pytest.mark.slow

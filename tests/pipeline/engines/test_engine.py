@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from hypothesis import strategies as st
 from iarn.cascade import cascade
 from iarn.encoding import Place
 from iarn.metrics import luma, psnr, ssim
-from iarn.network import Rescaler
+from iarn.network import NetworkConfig, Rescaler
 from iarn.pretrained import shipped
 from pipeline.core.errors import DeviceUnavailable, InvalidWeights, SizeNotReachable
 from pipeline.core.records import FloorMetric, Pixels
 from pipeline.engines import measure as measure_module
 from pipeline.engines.engine import Downscale, Engine, Restore, check_weights, choose_device
 from pipeline.engines.measure import measure, score
-from tests.support.networks import THIRDS, random_network, random_weights
+from tests.support.networks import SMALL, THIRDS, random_network, random_weights
 from tests.support.pictures import photo
 
 CPU = torch.device("cpu")
@@ -94,7 +95,8 @@ def test_tiled_equals_untiled_by_three(height: int, width: int, scale: float) ->
         assert_the_same(subject.restore(lr, (height, width)), restored)
 
 
-def test_images_of_any_size_share_batches() -> None:
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, clean=True)], ids=["shared", "own for clean LRs"])
+def test_images_of_any_size_share_batches(config: NetworkConfig) -> None:
     """Protects batches: images of several sizes, scales and uses come out of one call, in order, as by themselves."""
     sizes = [
         ((40, 60), (20, 30)),
@@ -104,23 +106,25 @@ def test_images_of_any_size_share_batches() -> None:
         ((90, 91), (31, 40)),
         ((9, 5), (3, 2)),
     ]
+    options = ({}, {"tile_points": 176}, {"tile_points": 352, "batched": True})
+    whole, tiled, batched = (Engine(random_weights(config), CPU, **each) for each in options)  # type: ignore[arg-type]
     images = [picture(*size, seed=number) for number, (size, _) in enumerate(sizes)]
     downscales = [
         Downscale(pixels=pixels, lr_size=lr_size, grey=number % 2 == 1)
         for number, (pixels, (_, lr_size)) in enumerate(zip(images, sizes, strict=True))
     ]
-    lrs = [WHOLE.downscale(each.pixels, each.lr_size, grey=each.grey) for each in downscales]
+    lrs = [whole.downscale(each.pixels, each.lr_size, grey=each.grey) for each in downscales]
     restores = [
         Restore(lr=lr, size=size, grey=number % 2 == 1, clean=number % 3 == 0)
         for number, (lr, (size, _)) in enumerate(zip(lrs, sizes, strict=True))
     ]
-    restored = [WHOLE.restore(each.lr, each.size, grey=each.grey, clean=each.clean) for each in restores]
-    for subject in (TILED, BATCHED):
+    restored = [whole.restore(each.lr, each.size, grey=each.grey, clean=each.clean) for each in restores]
+    for subject in (tiled, batched):
         for found, expected in ((subject.downscale_many(downscales), lrs), (subject.restore_many(restores), restored)):
             assert len(found) == len(expected)
             for one, other in zip(found, expected, strict=True):
                 assert_the_same(one, other)
-    assert BATCHED.downscale_many([]) == []
+    assert batched.downscale_many([]) == []
 
 
 def test_batches_have_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
