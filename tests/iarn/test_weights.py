@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from iarn.network import NetworkConfig
-from iarn.pretrained import shipped
 from iarn.weights import WeightsError, pack, read_metadata, unpack
 from tests.support.networks import SMALL, THIRDS, noise, random_network, random_weights
 
+EARLIER = Path(__file__).resolve().parent.parent / "data" / "archives" / "model"
 TINY = NetworkConfig(blocks=(1,), width=2)
 DATA = random_weights(TINY)
 HEADER = 8 + int.from_bytes(DATA[:8], "little")
@@ -75,11 +76,13 @@ def test_metadata_tells_what_the_weights_are() -> None:
     assert len(metadata["digest"]) == 64
 
 
-def test_weights_from_before_splits_by_three_keep_their_lattices() -> None:
-    """Protects old archives: a config that has no word of such stages has none, and the strides of then."""
-    network = unpack(shipped())
-    assert "thirds" not in json.loads(read_metadata(shipped())["config"])
-    assert (network.config.thirds, network.config.strides) == ((), (1, 2, 4))
+def test_weights_from_before_keep_their_lattices() -> None:
+    """Protects old archives: a config that has no word of splits by three, or of clean LRs, has no weights for them."""
+    (earlier,) = EARLIER.iterdir()
+    data = earlier.read_bytes()
+    network = unpack(data)
+    assert json.loads(read_metadata(data)["config"]).keys() == {"blocks", "width", "clamp"}
+    assert (network.config.thirds, network.config.clean, network.config.strides) == ((), False, (1, 2, 4))
     for config in (THIRDS, replace(THIRDS, clean=True)):
         assert unpack(random_weights(config)).config == config
 
