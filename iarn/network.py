@@ -169,7 +169,7 @@ class Rescaler(nn.Module):
 
     def synthesise(self, y: Tensor, z: Tensor | None, places: Sequence[Place]) -> Tensor:
         """LR and latent, or parts of them → lattice; ``places`` as of :meth:`analyse`, all of clean LRs or none."""
-        if self.clean is not None and places[0].clean:
+        if self.clean is not None and z is None and places[0].clean:
             return self.clean.synthesise(y, z, places)
         stages, channels = self._stages(places), 3 * (places[0].axes[0].stride ** 2 - 1)
         u, v = y, y.new_zeros(len(y), channels, *y.shape[-2:]) if z is None else z

@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -81,7 +80,7 @@ class Trainer:
         if config.coded and code_lr is None:
             raise ValueError("A recipe with coded LRs was given without code_lr; give what codes them.")
         self._worker, self._workers = worker, workers
-        self._code_lr = code_lr or partial(to_levels, spacing=1.0)
+        self._code_lr = code_lr or to_8bit
         with torch.random.fork_rng(devices=[]):  # initialisation draws from torch's global generator
             torch.manual_seed(config.seed)
             network = Rescaler(config.network)  # on the CPU, so that every device starts alike

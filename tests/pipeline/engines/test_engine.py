@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,16 @@ from tests.support.pictures import photo
 
 CPU = torch.device("cpu")
 WEIGHTS = random_weights()
-WHOLE, TILED = Engine(WEIGHTS, CPU), Engine(WEIGHTS, CPU, tile_points=176)
-BATCHED = Engine(WEIGHTS, CPU, tile_points=352, batched=True)
-BY_THREE = [
-    Engine(random_weights(THIRDS), CPU, **options)
-    for options in ({}, {"tile_points": 176}, {"tile_points": 352, "batched": True})
-]
+
+
+def engines(config: NetworkConfig) -> list[Engine]:
+    """Return engines of one network that compute images whole, in tiles, and in batches."""
+    options: tuple[dict[str, Any], ...] = ({}, {"tile_points": 176}, {"tile_points": 352, "batched": True})
+    return [Engine(random_weights(config), CPU, **each) for each in options]
+
+
+WHOLE, TILED, BATCHED = engines(SMALL)
+BY_THREE = engines(THIRDS)
 """As on a GPU: squares of 44, 88 and 176 lattice points, in batches of 64, 16 and 4; the halo leaves 56 of 176 at x4."""
 
 side = st.one_of(st.sampled_from([1, 2, 5]), st.integers(1, 110))
@@ -106,8 +111,7 @@ def test_images_of_any_size_share_batches(config: NetworkConfig) -> None:
         ((90, 91), (31, 40)),
         ((9, 5), (3, 2)),
     ]
-    options = ({}, {"tile_points": 176}, {"tile_points": 352, "batched": True})
-    whole, tiled, batched = (Engine(random_weights(config), CPU, **each) for each in options)  # type: ignore[arg-type]
+    whole, tiled, batched = engines(config)
     images = [picture(*size, seed=number) for number, (size, _) in enumerate(sizes)]
     downscales = [
         Downscale(pixels=pixels, lr_size=lr_size, grey=number % 2 == 1)
